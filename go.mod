@@ -1,0 +1,3 @@
+module keyrite
+
+go 1.26
