@@ -1,0 +1,188 @@
+// Package artifacttest founds a small rehearsal world with software keys, for
+// tests of everything that reads anchors and charter. Only tests may import it.
+package artifacttest
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"math/big"
+	"testing"
+	"time"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/person"
+	"keyrite/artifact/world"
+)
+
+// World is a founded rehearsal world. Keys holds the private halves by key id;
+// Factory "factory1" (product "gw100", serials 1 to 1000) has station
+// "station1"; pipeline "pipeline1" may request releases of "gw100".
+type World struct {
+	World   world.World
+	People  map[string]*person.Key // conductor, master1…5, witness1…2, approver1…2
+	Keys    map[string]crypto.Signer
+	State   *charter.State
+	Charter []byte
+	Anchors *anchor.Anchors
+
+	t testing.TB
+}
+
+// Now is the time of the founding.
+func Now() time.Time { return time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC) }
+
+// Key ids and their domains, as genesis makes them.
+func domains() [][2]string {
+	return [][2]string{
+		{"birth-root", "x509"}, {"relay-ca", "x509"}, {"firmware", "dsse"}, {"acceptance", "dsse"}, {"provision-a", "dsse"},
+		{"provision-b", "dsse"}, {"tuf-root", "tuf-root"}, {"tuf-targets", "tuf-targets"}, {"tuf-online", "tuf-online"}, {"log", "note"},
+	}
+}
+
+// New founds a world.
+func New(t testing.TB) *World {
+	t.Helper()
+	id := make([]byte, 6)
+	rand.Read(id)
+	w := &World{World: world.World("rehearsal:" + hex.EncodeToString(id)), People: map[string]*person.Key{}, Keys: map[string]crypto.Signer{}, t: t}
+	g := w.genesis()
+	w.State = &charter.State{}
+	payload := w.must(w.State.Propose(charter.TypeGenesis, g, Now()))
+	var all []crypto.Signer
+	for _, m := range g.Roster {
+		all = append(all, w.People[m.Person.Name].Signer())
+	}
+	w.append(payload, all...)
+	w.Anchors = &anchor.Anchors{Certificates: map[string][]byte{}, Format: anchor.Format, Successors: []anchor.KeyRecord{}, Vault: w.State.Vault, World: w.World}
+	var err error
+	if w.Anchors.RosterHash, err = g.RosterHash(); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range domains() {
+		w.admit(d[0], d[1])
+	}
+	for _, ca := range []string{"birth-root", "relay-ca"} {
+		w.Anchors.Certificates[ca] = w.SelfSigned(ca)
+	}
+	if err := w.Anchors.Check(); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []string{"factory-ca", "report", "pipeline1"} {
+		w.Keys[k] = w.p256()
+	}
+	w.Approve(charter.TypePipeline, charter.Pipeline{ID: "pipeline1", Key: w.SPKI("pipeline1"), Products: []string{"gw100"}})
+	return w
+}
+
+// AddFactory puts factory1 and station1 in the charter. ca is the DER
+// certificate of the factory CA, made by the caller with the key "factory-ca".
+func (w *World) AddFactory(ca []byte) {
+	w.Approve(charter.TypeFactory, charter.Factory{CA: ca, Evidence: "test", ID: "factory1", Product: "gw100", SerialFrom: 1, SerialTo: 1000})
+	w.Approve(charter.TypeStation, charter.Station{Factory: "factory1", ID: "station1", ReportKey: w.SPKI("report")})
+}
+
+// Approve appends a statement with both approvers' signatures.
+func (w *World) Approve(typ string, body any) {
+	w.t.Helper()
+	payload := w.must(w.State.Propose(typ, body, Now()))
+	w.append(payload, w.People["approver1"].Signer(), w.People["approver2"].Signer())
+}
+
+// SPKI returns the DER public key of key id.
+func (w *World) SPKI(id string) []byte {
+	return w.must(x509.MarshalPKIXPublicKey(w.Keys[id].Public()))
+}
+
+// SelfSigned returns a plain CA certificate of key id.
+func (w *World) SelfSigned(id string) []byte {
+	tpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{string(w.World)}, CommonName: id},
+		NotBefore: Now().Add(-time.Hour), NotAfter: Now().AddDate(20, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	return w.must(x509.CreateCertificate(rand.Reader, tpl, tpl, w.Keys[id].Public(), w.Keys[id]))
+}
+
+func (w *World) must(b []byte, err error) []byte {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b
+}
+
+func (w *World) append(payload []byte, signers ...crypto.Signer) {
+	w.t.Helper()
+	env, err := envelope.Sign(charter.PayloadType, payload, signers...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	line := w.must(env.Marshal())
+	if err := w.State.Apply(line); err != nil {
+		w.t.Fatal(err)
+	}
+	w.Charter = append(append(w.Charter, line...), '\n')
+}
+
+func (w *World) p256() crypto.Signer {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return k
+}
+
+func (w *World) admit(id, domain string) {
+	alg := "p256"
+	w.Keys[id] = w.p256()
+	if domain == "note" {
+		_, k, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.Keys[id], alg = k, "ed25519"
+	}
+	spec := sha256.Sum256([]byte(id))
+	rec := anchor.KeyRecord{
+		Algorithm: alg, Domain: domain, ID: id, Public: w.SPKI(id), Record: "keyrite/record/test",
+		SpecHash: hex.EncodeToString(spec[:]), Token: anchor.Token{Label: "test-work", Serial: "0"},
+	}
+	w.Approve(charter.TypeKey, rec)
+	w.Anchors.Keys = append(w.Anchors.Keys, rec)
+}
+
+func (w *World) genesis() *charter.Genesis {
+	g := &charter.Genesis{Nonce: make([]byte, 32), ScriptHash: hex.EncodeToString(make([]byte, 32)), World: w.World}
+	rand.Read(g.Nonce)
+	masters := []string{"master1", "master2", "master3", "master4", "master5"}
+	approvers := []string{"approver1", "approver2"}
+	add := func(role string, names ...string) {
+		for _, n := range names {
+			k, err := person.New(n, w.World)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.People[n] = k
+			g.Roster = append(g.Roster, charter.Member{Person: *k.Public(), Role: role})
+		}
+	}
+	add(charter.RoleConductor, "conductor")
+	add(charter.RoleKeyMaster, masters...)
+	add(charter.RoleWitness, "witness1", "witness2")
+	add(charter.RoleApprover, approvers...)
+	both := charter.Set{Members: approvers, Need: 2}
+	g.Sets = charter.Sets{Approvers: both, Releases: both}
+	for _, s := range []string{"root", "work"} {
+		g.Safes = append(g.Safes, charter.Safe{Name: s, Openers: charter.Set{Members: masters, Need: 3}})
+	}
+	return g
+}

@@ -1,0 +1,187 @@
+package charter_test
+
+import (
+	"bytes"
+	"crypto"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+)
+
+func TestFoldAcceptsTheWorld(t *testing.T) {
+	w := artifacttest.New(t)
+	s, err := charter.Fold(w.Charter, w.World, w.Anchors.Vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Head() != w.State.Head() || s.Size() != w.State.Size() || len(s.Pipelines) != 1 {
+		t.Errorf("folded %d statements, head %s", s.Size(), s.Head())
+	}
+	if _, err := s.Key("firmware", "dsse"); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Key("firmware", "x509"); fault.ClassOf(err) != fault.Policy {
+		t.Errorf("firmware key in another domain: %v", err)
+	}
+}
+
+// Every flipped bit, cut, swap or dropped statement of a real log is refused
+// (R-CER-3); a cut between lines leaves an older, valid log.
+func TestFoldRefusesAlteration(t *testing.T) {
+	w := artifacttest.New(t)
+	fold := func(b []byte) error {
+		_, err := charter.Fold(b, w.World, w.Anchors.Vault)
+		return err
+	}
+	for i := 0; i < len(w.Charter); i += 7 {
+		bad := bytes.Clone(w.Charter)
+		bad[i] ^= 1 << (i % 8)
+		if fold(bad) == nil {
+			t.Errorf("byte %d", i)
+		}
+	}
+	lines := bytes.SplitAfter(w.Charter, []byte("\n"))
+	lines = lines[:len(lines)-1]
+	for i := range lines {
+		without := bytes.Join(append(append([][]byte{}, lines[:i]...), lines[i+1:]...), nil)
+		if i < len(lines)-1 && fold(without) == nil {
+			t.Errorf("without entry %d", i)
+		}
+		twice := bytes.Join(append(append([][]byte{}, lines[:i+1]...), lines[i:]...), nil)
+		if fold(twice) == nil {
+			t.Errorf("entry %d twice", i)
+		}
+	}
+	if err := fold(w.Charter[:len(w.Charter)-1]); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("cut file: %v", err)
+	}
+	if fold(nil) == nil {
+		t.Error("empty charter")
+	}
+}
+
+func TestFoldRefusesOtherWorldAndVault(t *testing.T) {
+	w, other := artifacttest.New(t), artifacttest.New(t)
+	if _, err := charter.Fold(w.Charter, "live", w.Anchors.Vault); fault.ClassOf(err) != fault.Policy {
+		t.Errorf("live anchors: %v", err)
+	}
+	if _, err := charter.Fold(w.Charter, w.World, other.Anchors.Vault); fault.ClassOf(err) != fault.Policy {
+		t.Errorf("other vault: %v", err)
+	}
+}
+
+// Exactly the subsets that reach the threshold decide (R-CER-7, R-CER-9).
+func TestOnlyTheApproversDecide(t *testing.T) {
+	w := artifacttest.New(t)
+	body := charter.Pipeline{ID: "p2", Key: w.SPKI("pipeline1"), Products: []string{"x"}}
+	payload, err := w.State.Propose(charter.TypePipeline, body, artifacttest.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, by := range []string{"", "approver1", "approver2", "approver1 master1", "approver1 approver2 master1", "master1 master2 master3", "conductor witness1"} {
+		var ks []crypto.Signer
+		for _, n := range strings.Fields(by) {
+			ks = append(ks, w.People[n].Signer())
+		}
+		env, err := envelope.Sign(charter.PayloadType, payload, ks...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		line, _ := env.Marshal()
+		s, err := charter.Fold(w.Charter, w.World, w.Anchors.Vault)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Apply(line) == nil {
+			t.Errorf("decided by %q", by)
+		}
+	}
+}
+
+func TestStatementsThatFailClosed(t *testing.T) {
+	w := artifacttest.New(t)
+	tests := []struct {
+		name, typ string
+		body      any
+	}{
+		{"no products", charter.TypePipeline, charter.Pipeline{ID: "p", Key: w.SPKI("report"), Products: []string{}}},
+		{"no key", charter.TypePipeline, charter.Pipeline{ID: "p", Products: []string{"x"}}},
+		{"taken id", charter.TypePipeline, charter.Pipeline{ID: "pipeline1", Key: w.SPKI("report"), Products: []string{"x"}}},
+		{"bad id", charter.TypePipeline, charter.Pipeline{ID: "../p", Key: w.SPKI("report"), Products: []string{"x"}}},
+		{"serial from 0", charter.TypeFactory, charter.Factory{CA: w.SelfSigned("birth-root"), Evidence: "e", ID: "f", Product: "x", SerialTo: 5}},
+		{"no evidence", charter.TypeFactory, charter.Factory{CA: w.SelfSigned("birth-root"), ID: "f", Product: "x", SerialFrom: 1, SerialTo: 5}},
+		{"station of nowhere", charter.TypeStation, charter.Station{Factory: "f", ID: "s", ReportKey: w.SPKI("report")}},
+		{"key again", charter.TypeKey, w.Anchors.Keys[0]},
+		{"relay role", charter.TypeRelay, charter.Relay{Certificate: w.SelfSigned("relay-ca"), ID: "r", Role: "portal"}},
+		{"unknown type", "policy", struct{}{}},
+		{"unknown member", charter.TypePipeline, map[string]any{"id": "p", "key": w.SPKI("report"), "products": []string{"x"}, "admin": true}},
+		{"second genesis", charter.TypeGenesis, w.State.Genesis},
+		{"epoch of unknown safe", charter.TypeEpoch, charter.Epoch{Safe: "x", Epoch: 1}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, err := charter.Fold(w.Charter, w.World, w.Anchors.Vault)
+			if err != nil {
+				t.Fatal(err)
+			}
+			payload, err := s.Propose(tt.typ, tt.body, artifacttest.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			env, _ := envelope.Sign(charter.PayloadType, payload, w.People["approver1"].Signer(), w.People["approver2"].Signer())
+			line, _ := env.Marshal()
+			if err := s.Apply(line); err == nil {
+				t.Error("accepted")
+			} else {
+				t.Log(err)
+			}
+		})
+	}
+}
+
+func TestGenesisFailsClosed(t *testing.T) {
+	w := artifacttest.New(t)
+	edits := map[string]func(*charter.Genesis){
+		"threshold 1":           func(g *charter.Genesis) { g.Sets.Approvers.Need = 1 },
+		"threshold 0":           func(g *charter.Genesis) { g.Sets.Releases.Need = 0 },
+		"threshold above n":     func(g *charter.Genesis) { g.Safes[0].Openers.Need = 6 },
+		"opener is approver":    func(g *charter.Genesis) { g.Safes[0].Openers.Members = []string{"approver1", "master1", "master2"} },
+		"member twice":          func(g *charter.Genesis) { g.Safes[0].Openers.Members = []string{"master1", "master1", "master2"} },
+		"no witness":            func(g *charter.Genesis) { g.Roster = append(g.Roster[:6:6], g.Roster[8:]...) },
+		"person of other world": func(g *charter.Genesis) { g.Roster[0].Person.World = "live" },
+		"short nonce":           func(g *charter.Genesis) { g.Nonce = g.Nonce[:31] },
+		"no safe":               func(g *charter.Genesis) { g.Safes = nil },
+		"person in two roles": func(g *charter.Genesis) {
+			m := g.Roster[1]
+			m.Role = charter.RoleWitness
+			g.Roster = append(g.Roster, m)
+		},
+		"one key, two people": func(g *charter.Genesis) { g.Roster[1].Person.Key = g.Roster[2].Person.Key },
+	}
+	for name, edit := range edits {
+		t.Run(name, func(t *testing.T) {
+			g := w.State.Genesis
+			g.Roster = append([]charter.Member{}, g.Roster...)
+			g.Safes = append([]charter.Safe{}, g.Safes...)
+			edit(&g)
+			if g.Check() == nil {
+				t.Error("accepted")
+			}
+		})
+	}
+}
+
+func FuzzApply(f *testing.F) {
+	w := artifacttest.New(f)
+	for l := range bytes.Lines(w.Charter) {
+		f.Add(bytes.TrimSpace(l))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		s := &charter.State{}
+		_ = s.Apply(line)
+	})
+}

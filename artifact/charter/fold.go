@@ -1,0 +1,299 @@
+package charter
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"strings"
+	"time"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/tlog"
+	"keyrite/artifact/world"
+)
+
+// MaxStatements bounds a log.
+const MaxStatements = 100_000
+
+// State is what the statements so far amount to.
+type State struct {
+	Genesis   Genesis
+	Vault     string
+	World     world.World
+	Epochs    map[string]Epoch            // in force, by safe
+	Keys      map[string]anchor.KeyRecord // by id
+	Pipelines map[string]Pipeline
+	Factories map[string]Factory
+	Stations  map[string]Station
+	Relays    map[string]Relay
+
+	tree tlog.Tree
+	last time.Time
+}
+
+// Fold reads a charter file (one envelope a line) and returns its state. The
+// log must belong to world w and vault, the ids that the reader's anchors name.
+func Fold(data []byte, w world.World, vault string) (*State, error) {
+	if len(data) == 0 || data[len(data)-1] != '\n' {
+		return nil, fault.Errorf(fault.Verify, "%w: the file is empty or cut off", ErrChain)
+	}
+	s := &State{}
+	for line := range bytes.Lines(data) {
+		if err := s.Apply(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+			return nil, fault.Errorf(fault.ClassOf(err), "charter entry %d: %w", s.tree.Size(), err)
+		}
+		if s.tree.Size() == 1 {
+			if err := world.Match(w, s.World); err != nil {
+				return nil, err
+			}
+			if s.Vault != vault {
+				return nil, fault.Errorf(fault.Policy, "%w: %.16s…, not %.16s…", ErrVault, s.Vault, vault)
+			}
+		}
+	}
+	return s, nil
+}
+
+// Size is the number of statements.
+func (s *State) Size() int { return int(s.tree.Size()) }
+
+// Head is the hex tree root over all lines.
+func (s *State) Head() string { return tlog.Hex(s.tree.Root()) }
+
+func (s *State) prev() string {
+	if s.tree.Size() == 0 {
+		return strings.Repeat("0", 64)
+	}
+	return s.Head()
+}
+
+// Propose returns the payload of the next statement, to be signed.
+func (s *State) Propose(typ string, body any, at time.Time) ([]byte, error) {
+	b, err := jcs.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	st := Statement{Body: b, Format: Format, Prev: s.prev(), Seq: s.Size(), Time: FormatTime(at), Type: typ, Vault: s.Vault, World: s.World}
+	if g, ok := body.(*Genesis); ok {
+		if st.Vault, err = g.VaultID(); err != nil {
+			return nil, err
+		}
+		st.World = g.World
+	}
+	return jcs.Marshal(st)
+}
+
+// Apply checks one line and folds it in. After an error the state is useless.
+func (s *State) Apply(line []byte) error {
+	if s.tree.Size() >= MaxStatements {
+		return fault.Errorf(fault.Verify, "%w: more than %d statements", ErrChain, MaxStatements)
+	}
+	env, err := envelope.Parse(line)
+	if err != nil {
+		return err
+	}
+	var st Statement
+	if err := jcs.Unmarshal(env.Payload, &st); err != nil {
+		return err
+	}
+	at, err := s.checkPlace(&st)
+	if err != nil {
+		return err
+	}
+	if st.Type == TypeGenesis {
+		err = s.found(&st, env)
+	} else {
+		err = s.decide(&st, env)
+	}
+	if err != nil {
+		return err
+	}
+	s.last = at
+	return s.tree.Append(line)
+}
+
+func (s *State) checkPlace(st *Statement) (time.Time, error) {
+	at, err := ParseTime(st.Time)
+	if err != nil {
+		return at, err
+	}
+	first := s.tree.Size() == 0
+	switch {
+	case st.Format != Format:
+		err = fault.Errorf(fault.Verify, "%w: format %.40q", ErrStatement, st.Format)
+	case st.Seq != s.Size(), st.Prev != s.prev(), first != (st.Type == TypeGenesis), at.Before(s.last):
+		err = ErrChain
+	case !first && st.Vault != s.Vault:
+		err = ErrVault
+	case !first:
+		err = world.Match(s.World, st.World)
+	}
+	return at, err
+}
+
+// found takes the genesis statement, signed by everybody it names.
+func (s *State) found(st *Statement, env *envelope.Envelope) error {
+	g := &s.Genesis
+	if err := jcs.Unmarshal(st.Body, g); err != nil {
+		return err
+	}
+	if err := g.Check(); err != nil {
+		return err
+	}
+	id, err := g.VaultID()
+	if err != nil {
+		return err
+	}
+	if st.Vault != id || st.World != g.World {
+		return fault.Errorf(fault.Verify, "%w: vault id or world does not follow from the genesis", ErrStatement)
+	}
+	var keys []envelope.Key
+	for _, m := range g.Roster {
+		keys = append(keys, envelope.Key{Name: m.Person.Name, Public: m.Person.Key})
+	}
+	if _, _, err := envelope.Verify(env, PayloadType, keys, len(keys)); err != nil {
+		return err
+	}
+	s.Vault, s.World = id, g.World
+	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
+	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
+	return nil
+}
+
+// SetKeys returns the keys of a set's members, for envelope.Verify.
+func (s *State) SetKeys(set Set) []envelope.Key {
+	var keys []envelope.Key
+	for _, n := range set.Members {
+		if m, ok := s.Genesis.Person(n); ok {
+			keys = append(keys, envelope.Key{Name: n, Public: m.Person.Key})
+		}
+	}
+	return keys
+}
+
+// decide takes any later statement, signed by the approvers in force.
+func (s *State) decide(st *Statement, env *envelope.Envelope) error {
+	set := s.Genesis.Sets.Approvers
+	if _, _, err := envelope.Verify(env, PayloadType, s.SetKeys(set), set.Need); err != nil {
+		return err
+	}
+	switch st.Type {
+	case TypeEpoch:
+		return decode(st, s.addEpoch)
+	case TypeKey:
+		return decode(st, func(k *KeyAdmitted) error {
+			if err := k.Check(); err != nil {
+				return err
+			}
+			for _, have := range s.Keys {
+				if bytes.Equal(have.Public, k.Public) {
+					return fault.Errorf(fault.Verify, "%w: key %s is %s again", ErrStatement, k.ID, have.ID)
+				}
+			}
+			return put(s.Keys, k.ID, *k)
+		})
+	case TypePipeline:
+		return decode(st, func(p *Pipeline) error {
+			if len(p.Products) == 0 {
+				return fault.Errorf(fault.Verify, "%w: a pipeline names its products", ErrStatement)
+			}
+			if err := checkSPKI(p.Key); err != nil {
+				return err
+			}
+			return put(s.Pipelines, p.ID, *p)
+		})
+	case TypeFactory:
+		return decode(st, s.addFactory)
+	case TypeStation:
+		return decode(st, func(x *Station) error {
+			if _, ok := s.Factories[x.Factory]; !ok {
+				return fault.Errorf(fault.Verify, "%w: station of unknown factory %.40q", ErrStatement, x.Factory)
+			}
+			if err := checkSPKI(x.ReportKey); err != nil {
+				return err
+			}
+			return put(s.Stations, x.ID, *x)
+		})
+	case TypeRelay:
+		return decode(st, func(r *Relay) error {
+			if r.Role != "access" && r.Role != "vpn" {
+				return fault.Errorf(fault.Verify, "%w: relay role %.40q", ErrStatement, r.Role)
+			}
+			if _, err := x509.ParseCertificate(r.Certificate); err != nil {
+				return fault.Errorf(fault.Verify, "%w: %w", ErrStatement, err)
+			}
+			return put(s.Relays, r.ID, *r)
+		})
+	}
+	return fault.Errorf(fault.Verify, "%w: unknown type %.40q", ErrStatement, st.Type)
+}
+
+// addEpoch takes the shares of a safe: one for each opener, in order, all
+// different, in an epoch that follows the one before.
+func (s *State) addEpoch(e *Epoch) error {
+	var safe *Safe
+	for i := range s.Genesis.Safes {
+		if s.Genesis.Safes[i].Name == e.Safe {
+			safe = &s.Genesis.Safes[i]
+		}
+	}
+	if safe == nil || e.Epoch != s.Epochs[e.Safe].Epoch+1 || e.Need != safe.Openers.Need ||
+		len(e.Shares) != len(safe.Openers.Members) || e.Token.Label == "" || e.Token.Serial == "" {
+		return fault.Errorf(fault.Verify, "%w: epoch of safe %.40q", ErrStatement, e.Safe)
+	}
+	seen := map[string]bool{}
+	for i, sh := range e.Shares {
+		if sh.Index != i+1 || sh.Holder != safe.Openers.Members[i] || len(sh.Public) != ed25519.PublicKeySize || seen[string(sh.Public)] {
+			return fault.Errorf(fault.Verify, "%w: share %d of safe %s", ErrStatement, i+1, e.Safe)
+		}
+		seen[string(sh.Public)] = true
+	}
+	s.Epochs[e.Safe] = *e
+	return nil
+}
+
+func (s *State) addFactory(f *Factory) error {
+	if f.SerialFrom < 1 || f.SerialTo < f.SerialFrom || !idRE.MatchString(f.Product) || f.Evidence == "" {
+		return fault.Errorf(fault.Verify, "%w: factory %.40q without product, serial range or evidence", ErrStatement, f.ID)
+	}
+	if _, err := x509.ParseCertificate(f.CA); err != nil {
+		return fault.Errorf(fault.Verify, "%w: factory CA: %w", ErrStatement, err)
+	}
+	for _, o := range s.Factories {
+		if o.Product == f.Product && o.SerialFrom <= f.SerialTo && f.SerialFrom <= o.SerialTo {
+			return fault.Errorf(fault.Verify, "%w: serial range of %.40q overlaps that of %s", ErrStatement, f.ID, o.ID)
+		}
+	}
+	return put(s.Factories, f.ID, *f)
+}
+
+func decode[T any](st *Statement, then func(*T) error) error {
+	var v T
+	if err := jcs.Unmarshal(st.Body, &v); err != nil {
+		return err
+	}
+	return then(&v)
+}
+
+func put[T any](m map[string]T, id string, v T) error {
+	if _, ok := m[id]; ok || !idRE.MatchString(id) {
+		return fault.Errorf(fault.Verify, "%w: id %.40q is taken or not an id", ErrStatement, id)
+	}
+	m[id] = v
+	return nil
+}
+
+// Key returns the admitted key id, provided it signs in domain.
+func (s *State) Key(id, domain string) (*anchor.KeyRecord, error) {
+	k, ok := s.Keys[id]
+	if !ok {
+		return nil, fault.Errorf(fault.Policy, "%w: key %.40q", ErrUnknown, id)
+	}
+	if k.Domain != domain {
+		return nil, fault.Errorf(fault.Policy, "key %s signs %s, not %s", id, k.Domain, domain)
+	}
+	return &k, nil
+}

@@ -1,0 +1,287 @@
+// Package charter is the log of statements that rules a vault: who may decide,
+// which keys exist, which pipelines, factories and stations are known.
+//
+// Fold reads the whole log and returns the state; it is a pure function, and the
+// state is nothing but the fold. Each statement is a DSSE envelope with a
+// threshold of signatures under the set in force before it; the genesis
+// statement, which founds the sets, is signed by every person it names. Propose
+// makes the next statement to sign. It must never fill in a default: a missing,
+// zero, repeated or unknown value makes the whole log invalid.
+//
+// Compatibility: docs/formats/charter.md, version 1 is read for ever.
+package charter
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"regexp"
+	"slices"
+	"time"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/person"
+	"keyrite/artifact/world"
+)
+
+// Format names the statement; PayloadType is its DSSE payload type.
+const (
+	Format      = "keyrite/charter/v1"
+	PayloadType = "application/vnd.keyrite.charter.v1+json"
+)
+
+// Statement types.
+const (
+	TypeGenesis  = "genesis"
+	TypeEpoch    = "epoch"    // the shares in force of a safe
+	TypeKey      = "key"      // a key admitted
+	TypePipeline = "pipeline" // an identity that may request releases
+	TypeFactory  = "factory"
+	TypeStation  = "station"
+	TypeRelay    = "relay" // a relay server's certificate
+)
+
+// Statement is one entry.
+type Statement struct {
+	Body   json.RawMessage `json:"body"`
+	Format string          `json:"format"`
+	Prev   string          `json:"prev"` // hex tree root over the earlier lines; 64 zeros for the first
+	Seq    int             `json:"seq"`  // from 0
+	Time   string          `json:"time"` // RFC 3339, UTC, whole seconds; never before the previous one's
+	Type   string          `json:"type"`
+	Vault  string          `json:"vault"`
+	World  world.World     `json:"world"`
+}
+
+// Roles of people. A person has one role, except that the conductor is also the
+// operator where the script says so.
+const (
+	RoleConductor = "conductor"
+	RoleOperator  = "operator"
+	RoleKeyMaster = "key-master"
+	RoleWitness   = "witness"
+	RoleApprover  = "approver"
+)
+
+// Member is a person with a role.
+type Member struct {
+	Person person.Person `json:"person"`
+	Role   string        `json:"role"`
+}
+
+// Set is a group of people of whom Need must sign.
+type Set struct {
+	Members []string `json:"members"` // names, sorted
+	Need    int      `json:"need"`    // at least 2
+}
+
+// Sets of people. Approvers decide on the charter, Releases on releases.
+type Sets struct {
+	Approvers Set `json:"approvers"`
+	Releases  Set `json:"releases"`
+}
+
+// Safe is a token under a secret shared among its openers.
+type Safe struct {
+	Name    string `json:"name"` // "root", "work"
+	Openers Set    `json:"openers"`
+}
+
+// Genesis founds a vault. Its canonical hash is the vault id; it names no keys,
+// which do not exist yet.
+type Genesis struct {
+	Nonce      []byte      `json:"nonce"` // 32 random bytes
+	Roster     []Member    `json:"roster"`
+	Safes      []Safe      `json:"safes"`
+	ScriptHash string      `json:"script_hash"` // hex SHA-256 of the script file
+	Sets       Sets        `json:"sets"`
+	World      world.World `json:"world"`
+}
+
+// Share is the public half of one key master's share.
+type Share struct {
+	Holder string            `json:"holder"`
+	Index  int               `json:"index"`  // 1 to the number of openers
+	Public ed25519.PublicKey `json:"public"` // share key, 32 bytes
+}
+
+// Epoch says which shares open a safe now, and which token the safe is. Epochs
+// are counted from 1 for each safe.
+type Epoch struct {
+	Epoch  int          `json:"epoch"`
+	Need   int          `json:"need"`
+	Safe   string       `json:"safe"`
+	Shares []Share      `json:"shares"` // by index
+	Token  anchor.Token `json:"token"`
+}
+
+// Pipeline is an identity that may request releases of the named products.
+type Pipeline struct {
+	ID       string   `json:"id"`
+	Key      []byte   `json:"key"` // DER SubjectPublicKeyInfo, P-256 or Ed25519
+	Products []string `json:"products"`
+}
+
+// Factory may issue birth certificates for one product line within a range of
+// device serials.
+type Factory struct {
+	CA         []byte `json:"ca"` // DER certificate of its CA, issued by the birth root
+	Evidence   string `json:"evidence"`
+	ID         string `json:"id"`
+	Product    string `json:"product"`
+	SerialFrom int64  `json:"serial_from"`
+	SerialTo   int64  `json:"serial_to"` // inclusive
+}
+
+// Station is a production station of a factory; its report key signs production
+// reports.
+type Station struct {
+	Factory   string `json:"factory"`
+	ID        string `json:"id"`
+	ReportKey []byte `json:"report_key"` // DER SubjectPublicKeyInfo, P-256
+}
+
+// Relay is a relay server's certificate.
+type Relay struct {
+	Certificate []byte `json:"certificate"` // DER, issued by relay-ca
+	ID          string `json:"id"`
+	Role        string `json:"role"` // "access" or "vpn"
+}
+
+// KeyAdmitted admits a key made in a ceremony.
+type KeyAdmitted = anchor.KeyRecord
+
+// Classes of refusal.
+var (
+	ErrStatement = fault.New(fault.Verify, "charter statement is not valid")
+	ErrChain     = fault.New(fault.Verify, "charter statement does not continue the log")
+	ErrVault     = fault.New(fault.Policy, "charter of another vault")
+	ErrUnknown   = fault.New(fault.Policy, "not in the charter")
+)
+
+var (
+	idRE  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+	hexRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	// TimeFormat is RFC 3339 in UTC with whole seconds.
+	timeFormat = "2006-01-02T15:04:05Z"
+)
+
+// FormatTime writes t as statements do.
+func FormatTime(t time.Time) string { return t.UTC().Format(timeFormat) }
+
+// ParseTime reads a statement's time.
+func ParseTime(s string) (time.Time, error) {
+	t, err := time.Parse(timeFormat, s)
+	if err != nil || FormatTime(t) != s {
+		return t, fault.Errorf(fault.Verify, "time %.40q is not RFC 3339 UTC in whole seconds", s)
+	}
+	return t, nil
+}
+
+// VaultID is the hex SHA-256 of the canonical genesis body.
+func (g *Genesis) VaultID() (string, error) {
+	b, err := jcs.Marshal(g)
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), err
+}
+
+// RosterHash is the hex SHA-256 of the canonical roster.
+func (g *Genesis) RosterHash() (string, error) {
+	b, err := jcs.Marshal(g.Roster)
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), err
+}
+
+// Person returns the member of that name.
+func (g *Genesis) Person(name string) (*Member, bool) {
+	for i := range g.Roster {
+		if g.Roster[i].Person.Name == name {
+			return &g.Roster[i], true
+		}
+	}
+	return nil, false
+}
+
+// Check validates the founding: unique people and keys, thresholds of at least
+// 2, approvers and openers disjoint, at least one witness and one conductor.
+func (g *Genesis) Check() error {
+	if len(g.Nonce) != 32 || !hexRE.MatchString(g.ScriptHash) || len(g.Safes) == 0 {
+		return fault.Errorf(fault.Verify, "%w: genesis is incomplete", ErrStatement)
+	}
+	if err := g.World.Check(); err != nil {
+		return err
+	}
+	roles, err := g.checkRoster()
+	if err != nil {
+		return err
+	}
+	if roles[RoleConductor] != 1 || roles[RoleWitness] < 1 {
+		return fault.Errorf(fault.Verify, "%w: a genesis has one conductor and at least one witness", ErrStatement)
+	}
+	for _, s := range []Set{g.Sets.Approvers, g.Sets.Releases} {
+		if err := g.checkSet(s, RoleApprover); err != nil {
+			return err
+		}
+	}
+	names := map[string]bool{}
+	for _, s := range g.Safes {
+		if !idRE.MatchString(s.Name) || names[s.Name] {
+			return fault.Errorf(fault.Verify, "%w: safe %.40q", ErrStatement, s.Name)
+		}
+		names[s.Name] = true
+		if err := g.checkSet(s.Openers, RoleKeyMaster); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *Genesis) checkRoster() (map[string]int, error) {
+	roles, seen := map[string]int{}, map[string]bool{}
+	for i := range g.Roster {
+		m := &g.Roster[i]
+		if err := m.Person.Check(); err != nil {
+			return nil, err
+		}
+		if err := world.Match(g.World, m.Person.World); err != nil {
+			return nil, err
+		}
+		if !slices.Contains([]string{RoleConductor, RoleOperator, RoleKeyMaster, RoleWitness, RoleApprover}, m.Role) {
+			return nil, fault.Errorf(fault.Verify, "%w: role %.40q", ErrStatement, m.Role)
+		}
+		for _, k := range []string{"n" + m.Person.Name, "k" + string(m.Person.Key), "r" + m.Person.Recipient} {
+			if seen[k] {
+				return nil, fault.Errorf(fault.Verify, "%w: %s has a name or key twice in the roster", ErrStatement, m.Person.Name)
+			}
+			seen[k] = true
+		}
+		roles[m.Role]++
+	}
+	return roles, nil
+}
+
+// checkSet wants distinct, sorted members of one role and a threshold between 2
+// and their number. Roles being exclusive, sets of different roles are disjoint.
+func (g *Genesis) checkSet(s Set, role string) error {
+	if s.Need < 2 || s.Need > len(s.Members) || !slices.IsSorted(s.Members) || len(slices.Compact(slices.Clone(s.Members))) != len(s.Members) {
+		return fault.Errorf(fault.Verify, "%w: a set needs 2 or more of its distinct, sorted members", ErrStatement)
+	}
+	for _, n := range s.Members {
+		if m, ok := g.Person(n); !ok || m.Role != role {
+			return fault.Errorf(fault.Verify, "%w: %.40q is no %s", ErrStatement, n, role)
+		}
+	}
+	return nil
+}
+
+func checkSPKI(der []byte) error {
+	_, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return fault.Errorf(fault.Verify, "%w: key: %w", ErrStatement, err)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+// Package tlog is the log under records, charters and releases: a Merkle tree
+// (RFC 6962) over leaves of canonical JSON, with checkpoints as C2SP signed
+// notes and cosignatures on them.
+//
+// Append builds a tree; Checkpoint states it; Sign and Cosign put a person's or
+// a log's key under it; Open reads a checkpoint and takes only the signers it
+// was given. It does no I/O. It must never accept a note whose signature lines
+// it does not know entirely, because an unknown line is room for a message that
+// nobody checked.
+//
+// Compatibility: c2sp.org/tlog-checkpoint, c2sp.org/signed-note (Ed25519,
+// signature type 0x01) and c2sp.org/tlog-cosignature (type 0x04).
+package tlog
+
+import (
+	"encoding/hex"
+	"slices"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"keyrite/artifact/fault"
+)
+
+// Hash is a SHA-256 tree or leaf hash.
+type Hash = tlog.Hash
+
+// Hex returns h in lower-case hex.
+func Hex(h Hash) string { return hex.EncodeToString(h[:]) }
+
+// ParseHex is the inverse of Hex.
+func ParseHex(s string) (Hash, error) {
+	var h Hash
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(h) || hex.EncodeToString(b) != s {
+		return h, fault.New(fault.Verify, "hash is not 64 lower-case hex digits")
+	}
+	return Hash(b), nil
+}
+
+// LeafHash is the hash of one leaf (RFC 6962, Section 2.1).
+func LeafHash(leaf []byte) Hash { return tlog.RecordHash(leaf) }
+
+// Tree is an append-only tree in memory. The zero value is the empty tree. It
+// keeps 64 bytes a leaf and is for one goroutine.
+type Tree struct {
+	hashes []Hash // in the order of tlog.StoredHashIndex
+	size   int64
+}
+
+// ReadHashes implements tlog.HashReader.
+func (t *Tree) ReadHashes(indexes []int64) ([]Hash, error) {
+	out := make([]Hash, len(indexes))
+	for i, x := range indexes {
+		if x < 0 || x >= int64(len(t.hashes)) {
+			return nil, fault.New(fault.Unexpected, "tree hash out of range")
+		}
+		out[i] = t.hashes[x]
+	}
+	return out, nil
+}
+
+// Append adds one leaf.
+func (t *Tree) Append(leaf []byte) error {
+	hs, err := tlog.StoredHashes(t.size, leaf, t)
+	if err != nil {
+		return fault.Errorf(fault.Unexpected, "append to tree: %w", err)
+	}
+	t.hashes = append(t.hashes, hs...)
+	t.size++
+	return nil
+}
+
+// Size is the number of leaves.
+func (t *Tree) Size() int64 { return t.size }
+
+// Root is the root hash of the whole tree.
+func (t *Tree) Root() Hash {
+	h, err := tlog.TreeHash(t.size, t)
+	if err != nil { // ReadHashes holds every hash below size
+		return Hash{}
+	}
+	return h
+}
+
+// Prove returns the inclusion proof of leaf n in the tree of the first size
+// leaves.
+func (t *Tree) Prove(n, size int64) ([]Hash, error) {
+	if n < 0 || n >= size || size > t.size {
+		return nil, fault.New(fault.Usage, "no such leaf in the tree")
+	}
+	p, err := tlog.ProveRecord(size, n, t)
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "prove leaf: %w", err)
+	}
+	return p, nil
+}
+
+// CheckInclusion checks that leaf n with hash leaf is in the tree of size leaves
+// with that root (RFC 6962, Section 2.1.1).
+func CheckInclusion(proof []Hash, size int64, root Hash, n int64, leaf Hash) error {
+	if n < 0 || n >= size {
+		return fault.New(fault.Verify, "leaf number is outside the tree")
+	}
+	if err := tlog.CheckRecord(slices.Clone(proof), size, root, n, leaf); err != nil {
+		return fault.New(fault.Verify, "inclusion proof does not hold")
+	}
+	return nil
+}
