@@ -68,6 +68,7 @@ var Tree = Rules{
 	Confined: []Confinement{
 		// Ours.
 		{Target: Module + "/hsm/p11", Only: []string{"cmd/keyrite-hsmd"}, Reason: "only the child process keyrite-hsmd may load a PKCS#11 module"},
+		{Target: Module + "/artifact/artifacttest", InTests: true, Reason: "the world of software keys is for tests"},
 		{Target: Module + "/hsm/hsmtest", InTests: true, Reason: "test tokens are for tests"},
 		{Target: Module + "/gateway/secureelement/setest", InTests: true, Reason: "the test driver of the secure element is for tests"},
 		{Target: Module + "/relay/store/storetest", InTests: true, Reason: "the suite of the stores is for tests"},
@@ -90,7 +91,7 @@ var Tree = Rules{
 		{Target: "github.com/pressly/goose", Only: []string{"relay/store"}, Reason: "relay/store is the only package with SQL"},
 		{Target: "github.com/google/go-cmp", InTests: true, Reason: "go-cmp is for tests"},
 		{Target: "github.com/rogpeppe/go-internal", InTests: true, Reason: "testscript is for tests"},
-		{Target: "testing", Only: []string{"hsm/hsmtest", "gateway/secureelement/setest", "relay/store/storetest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
+		{Target: "testing", Only: []string{"artifact/artifacttest", "hsm/hsmtest", "gateway/secureelement/setest", "relay/store/storetest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
 
 		// Nobody.
 		{Target: "github.com/pkg/errors", Reason: "use errors and fmt.Errorf with %w"},
