@@ -43,8 +43,16 @@ func Now() time.Time { return time.Date(2026, 11, 22, 2, 0, 0, 0, time.UTC) }
 // Key ids and their domains, as genesis makes them.
 func domains() [][2]string {
 	return [][2]string{
-		{"birth-root", "x509"}, {"relay-ca", "x509"}, {"firmware", "dsse"}, {"acceptance", "dsse"}, {"provision-a", "dsse"},
-		{"provision-b", "dsse"}, {"tuf-root", "tuf-root"}, {"tuf-targets", "tuf-targets"}, {"tuf-online", "tuf-online"}, {"log", "note"},
+		{"birth-root", "x509"},
+		{"relay-ca", "x509"},
+		{"firmware", "dsse"},
+		{"acceptance", "dsse"},
+		{"provision-a", "dsse"},
+		{"provision-b", "dsse"},
+		{"tuf-root", "tuf-root"},
+		{"tuf-targets", "tuf-targets"},
+		{"tuf-online", "tuf-online"},
+		{"log", "note"},
 	}
 }
 

@@ -84,7 +84,7 @@ func TestOnlyTheApproversDecide(t *testing.T) {
 	}
 	for _, by := range []string{"", "approver1", "approver2", "approver1 master1", "approver1 approver2 master1", "master1 master2 master3", "conductor witness1"} {
 		var ks []crypto.Signer
-		for _, n := range strings.Fields(by) {
+		for n := range strings.FieldsSeq(by) {
 			ks = append(ks, w.People[n].Signer())
 		}
 		env, err := envelope.Sign(charter.PayloadType, payload, ks...)

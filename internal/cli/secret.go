@@ -18,10 +18,9 @@ const MaxSecretBytes = 1024
 // Secrets reads passphrases, either one line after the other from a descriptor
 // or from the terminal. Secrets never come from arguments or the environment.
 type Secrets struct {
-	fd  int
-	rd  *os.File
-	io  IO
-	buf []byte
+	fd int
+	rd *os.File
+	io IO
 }
 
 // NewSecrets reads from descriptor fd, or from the terminal if fd is negative.
