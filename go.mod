@@ -5,16 +5,20 @@ go 1.26.0
 require (
 	filippo.io/age v1.3.2
 	github.com/gowebpki/jcs v1.0.2
+	github.com/hashicorp/vault v1.1.2
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1
 	github.com/spf13/cobra v1.10.2
+	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/mod v0.42.0
 	golang.org/x/term v0.47.0
 )
+
+require github.com/hashicorp/errwrap v1.1.0 // indirect
 
 require (
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
 	golang.org/x/crypto v0.55.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/sys v0.49.0
 )

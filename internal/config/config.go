@@ -1,0 +1,92 @@
+// Package config reads the one form of configuration: a YAML file, strictly.
+//
+// Unknown keys, repeated keys, a second document and an empty file are errors.
+// There is no search path, no merging and no environment. The struct that is
+// read into documents every key. It must never be used for a file that crosses
+// a trust boundary, the ceremony script excepted, which people read and review.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// MaxBytes bounds a configuration file.
+const MaxBytes = 1 << 20
+
+// Error is a fault in a file, of class usage.
+type Error struct {
+	Path string
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("read %q: %v", e.Path, e.Err) }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// FaultClass is usage: nothing was done yet.
+func (e *Error) FaultClass() string { return "usage" }
+
+// Load reads the file at path into v and returns its exact bytes.
+func Load(path string, v any) ([]byte, error) {
+	data, err := ReadFile(path, MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	return data, Parse(path, data, v)
+}
+
+// Parse reads data into v; path names it in errors.
+func Parse(path string, data []byte, v any) error {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(v); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the file is empty")
+		}
+		return &Error{path, err}
+	}
+	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return &Error{path, errors.New("a second document follows the first")}
+	}
+	return nil
+}
+
+// ReadFile reads a regular file of at most limit bytes and more than none.
+// Anything else (folder, FIFO, device, empty file) is of class usage.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, &Error{path, bare(err)}
+	}
+	switch {
+	case !info.Mode().IsRegular():
+		err = errors.New("not a regular file")
+	case info.Size() == 0:
+		err = errors.New("the file is empty")
+	case info.Size() > limit:
+		err = fmt.Errorf("%d bytes are more than the %d allowed", info.Size(), limit)
+	}
+	if err != nil {
+		return nil, &Error{path, err}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, &Error{path, bare(err)}
+	}
+	return data, nil
+}
+
+func bare(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

@@ -1,0 +1,54 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+type conf struct {
+	Name string `yaml:"name"`
+	N    int    `yaml:"n"`
+}
+
+func TestParseIsStrict(t *testing.T) {
+	tests := []struct{ name, in, want string }{
+		{"good", "name: a\nn: 1\n", ""},
+		{"unknown key", "name: a\nm: 1\n", "field m not found"},
+		{"repeated key", "name: a\nname: b\n", "already defined"},
+		{"second document", "name: a\n---\nname: b\n", "second document"},
+		{"empty", "", "empty"},
+		{"only a comment", "# nothing\n", "empty"},
+		{"wrong type", "n: many\n", "cannot unmarshal"},
+		{"list", "- a\n", "cannot unmarshal"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			err := Parse("f", []byte(tt.in), new(conf))
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestReadFileRefusesWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, empty, big := filepath.Join(dir, "fifo"), filepath.Join(dir, "empty"), filepath.Join(dir, "big")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for p, data := range map[string]string{empty: "", big: "12345"} {
+		if err := os.WriteFile(p, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []string{fifo, empty, big, dir, "/dev/zero", filepath.Join(dir, "none")} {
+		_, err := ReadFile(p, 4)
+		if e, ok := err.(*Error); !ok || e.FaultClass() != "usage" {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package quorum
+
+import (
+	"bufio"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
+	"keyrite/artifact/share"
+	"keyrite/internal/cli"
+)
+
+// ChildCommand is the hidden first argument that makes a program run Child.
+const ChildCommand = "share-child"
+
+// Child is the whole life of the child process: it reads one request from
+// stdin, answers on stdout and returns. Dealing waits for one more line before
+// it gives the PINs, since they are set only after all receipts are in.
+func Child() error {
+	if err := harden(); err != nil {
+		return err
+	}
+	in := bufio.NewReader(os.Stdin)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return fault.New(fault.Usage, "this command is started by keyrite itself")
+	}
+	var req request
+	if err := json.Unmarshal(line, &req); err != nil {
+		return fault.Errorf(fault.Unexpected, "read request: %w", err)
+	}
+	resp, after, err := req.do()
+	if err != nil {
+		return send(os.Stdout, response{Error: toRemote(err)})
+	}
+	if err := send(os.Stdout, resp); err != nil || after == nil {
+		return err
+	}
+	if _, err := in.ReadBytes('\n'); err != nil {
+		return nil // the parent gave up: no PIN is derived
+	}
+	if err := after(); err != nil {
+		return send(os.Stdout, response{Error: toRemote(err)})
+	}
+	return send(os.Stdout, response{})
+}
+
+// harden makes the process unreadable for others and its memory unswappable
+// where the limits allow it. It changes nothing that a later call could undo.
+func harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fault.Errorf(fault.Unexpected, "make the process not dumpable: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fault.Errorf(fault.Unexpected, "forbid core files: %w", err)
+	}
+	// A process without the right, or with a small limit, goes on: the
+	// ceremony checks that there is no swap at all.
+	_ = unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
+	return nil
+}
+
+func (r *request) do() (*response, func() error, error) {
+	switch r.Op {
+	case opDeal:
+		return r.deal()
+	case opReceipt:
+		resp, err := r.receipt()
+		return resp, nil, err
+	case opOpen, opCheck:
+		resp, err := r.open()
+		return resp, nil, err
+	}
+	return nil, nil, fault.New(fault.Unexpected, "unknown operation")
+}
+
+func (r *request) place(holder string, index int) share.Place {
+	return share.Place{Epoch: r.Epoch.Epoch, Holder: holder, Index: index, Safe: r.Epoch.Safe, Vault: r.Vault, World: r.World}
+}
+
+func (r *request) deal() (*response, func() error, error) {
+	secret, err := mix(r.HSMRandom)
+	if err != nil {
+		return nil, nil, err
+	}
+	shares, err := split(secret, len(r.Epoch.Shares), r.Epoch.Need)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp := &response{Files: map[string][]byte{}}
+	for i, raw := range shares {
+		holder := r.Epoch.Shares[i].Holder
+		p := r.place(holder, i+1)
+		key, err := share.Key(raw, p)
+		if err != nil {
+			return nil, nil, err
+		}
+		if resp.Files[holder], err = share.Seal(raw, p, r.Recipients[holder]); err != nil {
+			return nil, nil, err
+		}
+		clear(raw)
+		resp.Shares = append(resp.Shares, charter.Share{Holder: holder, Index: i + 1, Public: key.Public().(ed25519.PublicKey)})
+		clear(key)
+	}
+	return resp, func() error {
+		defer clear(secret)
+		return r.givePINs(secret, pinRole{'S', share.SO}, pinRole{'U', share.User})
+	}, nil
+}
+
+// pinRole is a frame's role byte and whose PIN it is.
+type pinRole struct {
+	frame byte
+	who   string
+}
+
+func (r *request) givePINs(secret []byte, roles ...pinRole) error {
+	out := os.NewFile(fdPINs, "pins")
+	defer out.Close()
+	for _, role := range roles {
+		pin, err := share.PIN(secret, r.place("", 0), role.who, r.Epoch.Token.Label)
+		if err != nil {
+			return err
+		}
+		err = writePIN(out, role.frame, pin)
+		clear(pin)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// given is one opener's key and checked share.
+type given struct {
+	place    share.Place
+	raw      []byte
+	shareKey ed25519.PrivateKey
+	person   *person.Key
+}
+
+func (g *given) zero() {
+	clear(g.raw)
+	clear(g.shareKey)
+	g.person.Zero()
+}
+
+// take opens the n-th opener's key file with the next passphrase and checks his
+// share against the charter.
+func (r *request) take(n int, secrets *cli.Secrets) (*given, error) {
+	o := r.Openers[n]
+	pass, err := secrets.Next("passphrase")
+	if err != nil {
+		return nil, err
+	}
+	defer pass.Zero()
+	k, err := person.Open(o.Key, pass.Bytes())
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "key file %d: %w", n+1, err)
+	}
+	name := k.Public().Name
+	if want, ok := r.Keys[name]; !ok || !want.Equal(k.Public().Key) {
+		return nil, fault.Errorf(fault.Policy, "%s's key is not the one in the charter", name)
+	}
+	for _, sh := range r.Epoch.Shares {
+		if sh.Holder != name {
+			continue
+		}
+		p := r.place(name, sh.Index)
+		raw, key, err := share.Open(o.Share, k.Identity(), p, sh.Public)
+		if err != nil {
+			return nil, err
+		}
+		return &given{p, raw, key, k}, nil
+	}
+	return nil, fault.Errorf(fault.Policy, "%s holds no share of safe %s", name, r.Epoch.Safe)
+}
+
+func (r *request) receipt() (*response, error) {
+	if len(r.Openers) != 1 {
+		return nil, fault.New(fault.Unexpected, "a receipt is for one share")
+	}
+	g, err := r.take(0, cli.NewSecrets(cli.IO{}, fdPassphrases))
+	if err != nil {
+		return nil, err
+	}
+	defer g.zero()
+	sum := sha256.Sum256(r.Openers[0].Share)
+	rc := share.Receipt{FileHash: hex.EncodeToString(sum[:]), Format: share.ReceiptFormat, Place: g.place}
+	env, err := share.Sign(share.ReceiptType, rc, g.shareKey, g.person.Signer())
+	if err != nil {
+		return nil, err
+	}
+	return &response{Envelopes: []*envelope.Envelope{env}, Holders: []string{g.place.Holder}}, nil
+}
+
+// open checks every share first, each by its holder; only then, and only when
+// enough different ones are there, it combines and derives the user PIN.
+func (r *request) open() (*response, error) {
+	secrets := cli.NewSecrets(cli.IO{}, fdPassphrases)
+	resp := &response{}
+	var raws [][]byte
+	for n := range r.Openers {
+		g, err := r.take(n, secrets)
+		if err != nil {
+			return nil, err
+		}
+		defer g.zero()
+		for _, h := range resp.Holders {
+			if h == g.place.Holder {
+				return nil, fault.Errorf(fault.Quorum, "the share of %s was given twice", h)
+			}
+		}
+		op := share.Opening{Format: share.OpeningFormat, Nonce: r.Nonce, Operation: r.Operation, Place: g.place}
+		env, err := share.Sign(share.OpeningType, op, g.shareKey, g.person.Signer())
+		if err != nil {
+			return nil, err
+		}
+		raws = append(raws, g.raw)
+		resp.Holders, resp.Envelopes = append(resp.Holders, g.place.Holder), append(resp.Envelopes, env)
+	}
+	if r.Op == opCheck {
+		return resp, nil
+	}
+	if len(raws) < r.Epoch.Need || r.Epoch.Need < 2 {
+		return nil, fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(raws), r.Epoch.Safe, r.Epoch.Need)
+	}
+	secret, err := combine(raws)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(secret)
+	return resp, r.givePINs(secret, pinRole{'u', share.User})
+}

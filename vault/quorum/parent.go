@@ -1,0 +1,277 @@
+package quorum
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/share"
+	"keyrite/artifact/world"
+)
+
+// maxAnswerBytes bounds the child's answer.
+const maxAnswerBytes = 1 << 20
+
+// Config says which program is started as the child: the caller's own
+// executable, whose main runs Child on ChildCommand.
+type Config struct {
+	Executable string
+}
+
+// Self is the Config of the running program.
+func Self() (Config, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return Config{}, fault.Errorf(fault.Unexpected, "find own program: %w", err)
+	}
+	return Config{exe}, nil
+}
+
+// process is a running child.
+type process struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+	err *bytes.Buffer
+}
+
+// start runs the child with request r. passphrases and pins become its
+// descriptors 3 and 4; nil ones are /dev/null.
+func (c Config) start(ctx context.Context, r *request, passphrases, pins *os.File) (*process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "open /dev/null: %w", err)
+	}
+	defer null.Close()
+	or := func(f *os.File) *os.File {
+		if f == nil {
+			return null
+		}
+		return f
+	}
+	cmd := exec.CommandContext(ctx, c.Executable, ChildCommand)
+	cmd.Env = []string{} // nothing of the environment reaches it
+	cmd.ExtraFiles = []*os.File{or(passphrases), or(pins)}
+	p := &process{cmd: cmd, err: &bytes.Buffer{}}
+	cmd.Stderr = p.err
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "start share process: %w", err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "start share process: %w", err)
+	}
+	p.in, p.out = in, bufio.NewReaderSize(io.LimitReader(out, maxAnswerBytes), maxAnswerBytes)
+	if err := cmd.Start(); err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "start share process: %w", err)
+	}
+	if err := send(in, r); err != nil {
+		p.end()
+		return nil, fault.Errorf(fault.Unexpected, "talk to share process: %w", err)
+	}
+	return p, nil
+}
+
+func (p *process) answer() (*response, error) {
+	line, err := p.out.ReadBytes('\n')
+	var resp response
+	if err == nil {
+		err = json.Unmarshal(line, &resp)
+	}
+	if err != nil {
+		p.end()
+		return nil, fault.Errorf(fault.Unexpected, "share process ended without an answer: %s", bytes.TrimSpace(p.err.Bytes()))
+	}
+	if resp.Error != nil {
+		p.end()
+		return nil, resp.Error.err()
+	}
+	return &resp, nil
+}
+
+func (p *process) end() {
+	_ = p.in.Close()
+	_ = p.cmd.Wait()
+}
+
+// Dealing is a deal whose secret still exists in the child, until GivePINs or
+// Abandon ends it.
+type Dealing struct {
+	Shares []charter.Share   // public halves, by index
+	Files  map[string][]byte // NAME.share by holder
+	p      *process
+}
+
+// DealParams says what is dealt.
+type DealParams struct {
+	Vault     string
+	World     world.World
+	Safe      charter.Safe
+	Epoch     int // from 1
+	Token     string
+	HSMRandom []byte // 32 bytes
+	Roster    []charter.Member
+}
+
+// Deal makes a safe's secret and deals it to its openers. The derived PINs will
+// go to pins, the write end of a pipe whose read end goes to the supervisor.
+func (c Config) Deal(ctx context.Context, d DealParams, pins *os.File) (*Dealing, error) {
+	r := &request{Op: opDeal, Vault: d.Vault, World: d.World, HSMRandom: d.HSMRandom, Recipients: map[string]string{}}
+	r.Epoch = charter.Epoch{Epoch: d.Epoch, Need: d.Safe.Openers.Need, Safe: d.Safe.Name}
+	r.Epoch.Token.Label = d.Token
+	for _, n := range d.Safe.Openers.Members {
+		r.Epoch.Shares = append(r.Epoch.Shares, charter.Share{Holder: n})
+	}
+	for _, m := range d.Roster {
+		r.Recipients[m.Person.Name] = m.Person.Recipient
+	}
+	p, err := c.start(ctx, r, nil, pins)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := p.answer()
+	if err != nil {
+		return nil, err
+	}
+	return &Dealing{Shares: resp.Shares, Files: resp.Files, p: p}, nil
+}
+
+// GivePINs makes the child write the PINs and end. It is called after all
+// receipts are in.
+func (d *Dealing) GivePINs() error {
+	if d.p == nil {
+		return fault.New(fault.Unexpected, "the dealing has ended")
+	}
+	p := d.p
+	d.p = nil
+	if _, err := p.in.Write([]byte("go\n")); err != nil {
+		p.end()
+		return fault.Errorf(fault.Unexpected, "talk to share process: %w", err)
+	}
+	if _, err := p.answer(); err != nil {
+		return err
+	}
+	p.end()
+	return nil
+}
+
+// Abandon ends the child without PINs; the secret is gone.
+func (d *Dealing) Abandon() {
+	if d.p != nil {
+		d.p.end()
+		d.p = nil
+	}
+}
+
+// Opener is what one key master hands in: his key file and his share file.
+type Opener struct {
+	Key, Share []byte
+}
+
+// base fills a request from the people of a vault and a safe's epoch.
+func base(op string, g *charter.Genesis, vault string, e charter.Epoch) *request {
+	r := &request{Op: op, Vault: vault, World: g.World, Epoch: e, Keys: map[string]ed25519.PublicKey{}}
+	for _, m := range g.Roster {
+		r.Keys[m.Person.Name] = m.Person.Key
+	}
+	return r
+}
+
+// Receipt makes the receipt of one holder for the share file read back from its
+// medium. Its passphrase is the first line of passphrases.
+func (c Config) Receipt(ctx context.Context, g *charter.Genesis, vault string, e charter.Epoch, o Opener, passphrases *os.File) (*envelope.Envelope, error) {
+	r := base(opReceipt, g, vault, e)
+	r.Openers = []opener{{o.Key, o.Share}}
+	resp, err := c.once(ctx, r, passphrases, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Envelopes) != 1 {
+		return nil, fault.New(fault.Unexpected, "share process gave no receipt")
+	}
+	return resp.Envelopes[0], nil
+}
+
+// OpenParams says what is opened, by whom and for what.
+type OpenParams struct {
+	State       *charter.State
+	Safe        string
+	Operation   string // hex SHA-256 of what will be done
+	Nonce       []byte // 32 random bytes of this attempt
+	Openers     []Opener
+	Passphrases *os.File // one line for each opener, in order
+}
+
+// Opened names those who opened, with their signed openings.
+type Opened struct {
+	Holders  []string
+	Openings []*envelope.Envelope
+}
+
+// Open checks the openers' shares and sends the user PIN to pins, the write end
+// of a pipe. Too few openers is class quorum, before any passphrase is read.
+func (c Config) Open(ctx context.Context, p OpenParams, pins *os.File) (*Opened, error) {
+	e, ok := p.State.Epochs[p.Safe]
+	if !ok {
+		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %.40q", p.Safe)
+	}
+	if len(p.Openers) < e.Need {
+		return nil, fault.Hint(fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(p.Openers), p.Safe, e.Need),
+			"give --opener KEYFILE:SHAREFILE once for each key master present")
+	}
+	return c.openOrCheck(ctx, opOpen, p, e, pins)
+}
+
+// Check checks shares without combining them.
+func (c Config) Check(ctx context.Context, p OpenParams) (*Opened, error) {
+	e, ok := p.State.Epochs[p.Safe]
+	if !ok {
+		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %.40q", p.Safe)
+	}
+	return c.openOrCheck(ctx, opCheck, p, e, nil)
+}
+
+func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e charter.Epoch, pins *os.File) (*Opened, error) {
+	r := base(op, &p.State.Genesis, p.State.Vault, e)
+	r.Operation, r.Nonce = p.Operation, p.Nonce
+	for _, o := range p.Openers {
+		r.Openers = append(r.Openers, opener{o.Key, o.Share})
+	}
+	resp, err := c.once(ctx, r, p.Passphrases, pins)
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Holders) != len(p.Openers) || len(resp.Envelopes) != len(p.Openers) {
+		return nil, fault.New(fault.Unexpected, "share process gave an incomplete answer")
+	}
+	for i, h := range resp.Holders {
+		m, ok := p.State.Genesis.Person(h)
+		place, pub, err := share.PlaceOf(p.State, p.Safe, h)
+		if !ok || err != nil {
+			return nil, errors.Join(fault.New(fault.Verify, "share process named a stranger"), err)
+		}
+		if err := share.VerifyOpening(resp.Envelopes[i], place, pub, m.Person.Key, p.Operation, p.Nonce); err != nil {
+			return nil, err
+		}
+	}
+	return &Opened{resp.Holders, resp.Envelopes}, nil
+}
+
+func (c Config) once(ctx context.Context, r *request, passphrases, pins *os.File) (*response, error) {
+	p, err := c.start(ctx, r, passphrases, pins)
+	if err != nil {
+		return nil, err
+	}
+	defer p.end()
+	return p.answer()
+}
