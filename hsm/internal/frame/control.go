@@ -1,0 +1,97 @@
+package frame
+
+// Verb names a command to the supervisor.
+type Verb string
+
+// The commands.
+const (
+	VerbHello  Verb = "hello"
+	VerbTokens Verb = "tokens"
+	VerbInit   Verb = "init-token"
+	VerbTake   Verb = "take-pins"
+	VerbChange Verb = "change-pins"
+	VerbOpen   Verb = "open"
+	VerbKill   Verb = "kill" // end a module process at once
+	VerbEnd    Verb = "end"  // wait for one whose data socket is closed
+	VerbWipe   Verb = "wipe"
+	VerbCancel Verb = "cancel"
+)
+
+// Epoch says which PINs of a token are meant: those in force or those that
+// will be after the change.
+type Epoch string
+
+// The epochs.
+const (
+	Current Epoch = "current"
+	Next    Epoch = "next"
+)
+
+// PINForm says how PINs stand in a descriptor.
+type PINForm string
+
+// The forms.
+const (
+	// Framed: PIN frames, derived or random, cut to the token's limits.
+	Framed PINForm = "framed"
+	// UserText: the user PIN alone as text, one line, taken as it stands.
+	UserText PINForm = "user-text"
+)
+
+// Command asks the supervisor for one thing.
+type Command struct {
+	ID   uint64 `json:"id"`
+	Verb Verb   `json:"verb"`
+	// Version, Module and ModuleArgs belong to hello.
+	Version    int     `json:"version,omitempty"`
+	Module     string  `json:"module,omitempty"`
+	ModuleArgs string  `json:"module_args,omitempty"`
+	Token      Token   `json:"token"`
+	Epoch      Epoch   `json:"epoch,omitempty"`
+	Form       PINForm `json:"form,omitempty"`
+	// Child names a module process; Cancels another command.
+	Child   uint64 `json:"child,omitempty"`
+	Cancels uint64 `json:"cancels,omitempty"`
+	// TimeoutMS bounds the work of a module process started for the command.
+	TimeoutMS int64 `json:"timeout_ms,omitempty"`
+}
+
+// Answer answers the command of the same id.
+type Answer struct {
+	ID      uint64      `json:"id"`
+	Fault   *Fault      `json:"fault,omitempty"`
+	Version int         `json:"version,omitempty"`
+	Module  *ModuleInfo `json:"module,omitempty"`
+	Tokens  []TokenInfo `json:"tokens,omitempty"`
+	Child   uint64      `json:"child,omitempty"`
+}
+
+// Purpose is what a module process is started for.
+type Purpose string
+
+// The purposes.
+const (
+	ForTokens Purpose = "tokens" // list tokens, no PIN
+	ForInit   Purpose = "init"   // initialise a free token
+	ForChange Purpose = "change" // change both PINs
+	ForOpen   Purpose = "open"   // log in and serve requests
+)
+
+// Job is the first thing that a module process reads.
+type Job struct {
+	Purpose    Purpose `json:"purpose"`
+	Module     string  `json:"module"`
+	ModuleArgs string  `json:"module_args,omitempty"`
+	Token      Token   `json:"token"` // serial is empty where a fresh token is meant
+	// CutCurrent and CutNext say that the PINs of that epoch may be cut to the
+	// token's limits.
+	CutCurrent bool `json:"cut_current"`
+	CutNext    bool `json:"cut_next"`
+}
+
+// Result is the one answer of a module process that serves no requests.
+type Result struct {
+	Fault  *Fault      `json:"fault,omitempty"`
+	Module ModuleInfo  `json:"module"`
+	Tokens []TokenInfo `json:"tokens"`
+}

@@ -1,0 +1,155 @@
+package frame
+
+import (
+	"errors"
+	"io"
+
+	"keyrite/hsm/internal/secmem"
+)
+
+// Role says whose PIN a frame holds.
+type Role byte
+
+// The roles; the values are the bytes on the wire.
+const (
+	SOPIN       Role = 's'
+	UserPIN     Role = 'u'
+	NextSOPIN   Role = 'S'
+	NextUserPIN Role = 'U'
+)
+
+// PINs are the PINs of one descriptor. They live in locked pages.
+type PINs map[Role]*secmem.Buffer
+
+// Wipe overwrites all of them.
+func (p PINs) Wipe() {
+	for r, b := range p {
+		b.Wipe()
+		delete(p, r)
+	}
+}
+
+var (
+	errPINFrame = errors.New("pin: malformed frame")
+	errPINRole  = errors.New("pin: unknown or repeated role")
+)
+
+// WritePIN writes one frame. It makes no copy that outlives the call.
+func WritePIN(w io.Writer, r Role, pin []byte) error {
+	if len(pin) == 0 || len(pin) > 255 {
+		return errors.New("pin: need 1 to 255 bytes")
+	}
+	b, err := secmem.New()
+	if err != nil {
+		return err
+	}
+	defer b.Wipe()
+	err = b.Fill(func(p []byte) (int, error) {
+		p[0], p[1] = byte(r), byte(len(pin))
+		return 2 + copy(p[2:], pin), nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b.Bytes())
+	return err
+}
+
+// ReadPINs reads frames until the end, straight into locked memory. r must be
+// a plain file, not a buffered reader, which would leave copies behind.
+func ReadPINs(r io.Reader, roles ...Role) (PINs, error) {
+	raw, err := readAll(r)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Wipe()
+	out := PINs{}
+	for rest := raw.Bytes(); len(rest) > 0; {
+		if len(rest) < 2 || rest[1] == 0 || len(rest) < 2+int(rest[1]) {
+			out.Wipe()
+			return nil, errPINFrame
+		}
+		n := int(rest[1])
+		if err := out.add(Role(rest[0]), rest[2:2+n], roles); err != nil {
+			out.Wipe()
+			return nil, err
+		}
+		rest = rest[2+n:]
+	}
+	return out, nil
+}
+
+// ReadUserPIN reads one line of text as the user PIN.
+func ReadUserPIN(r io.Reader) (PINs, error) {
+	raw, err := readAll(r)
+	if err != nil {
+		return nil, err
+	}
+	defer raw.Wipe()
+	b := raw.Bytes()
+	for _, end := range []byte{'\n', '\r'} {
+		if n := len(b); n > 0 && b[n-1] == end {
+			b = b[:n-1]
+		}
+	}
+	if len(b) == 0 || len(b) > 255 {
+		return nil, errors.New("pin: need one line of 1 to 255 bytes")
+	}
+	for _, c := range b {
+		if c < ' ' {
+			return nil, errors.New("pin: control character or second line")
+		}
+	}
+	out := PINs{}
+	if err := out.add(UserPIN, b, []Role{UserPIN}); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (p PINs) add(r Role, pin []byte, roles []Role) error {
+	known := false
+	for _, x := range roles {
+		known = known || x == r
+	}
+	if _, twice := p[r]; twice || !known {
+		return errPINRole
+	}
+	b, err := secmem.New()
+	if err != nil {
+		return err
+	}
+	if err := b.Fill(func(page []byte) (int, error) { return copy(page, pin), nil }); err != nil {
+		b.Wipe()
+		return err
+	}
+	p[r] = b
+	return nil
+}
+
+func readAll(r io.Reader) (*secmem.Buffer, error) {
+	b, err := secmem.New()
+	if err != nil {
+		return nil, err
+	}
+	err = b.Fill(func(page []byte) (int, error) {
+		n := 0
+		for {
+			m, err := r.Read(page[n:])
+			if n += m; n == len(page) {
+				return 0, errPINFrame
+			}
+			if errors.Is(err, io.EOF) {
+				return n, nil
+			}
+			if err != nil {
+				return 0, err
+			}
+		}
+	})
+	if err != nil {
+		b.Wipe()
+		return nil, err
+	}
+	return b, nil
+}

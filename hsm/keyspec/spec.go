@@ -1,0 +1,98 @@
+// Package keyspec says what a key in a token must look like: its id, its
+// template, and every attribute it must show when it is read back. Package
+// hsm uses it to judge what a token answers, hsm/p11 to build what it asks
+// for, so the two cannot drift apart. It never talks to a token.
+//
+// There are no defaults in it. PKCS#11 leaves the value of an omitted
+// attribute to the maker of the token, so each one is stated at birth and
+// compared afterwards; one that a token does not report fails the comparison.
+package keyspec
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Algorithm names the kind of a key pair.
+type Algorithm string
+
+// The algorithms that templates exist for.
+const (
+	ECDSAP256 Algorithm = "ecdsa-p256" // signs a 32-byte SHA-256 digest with CKM_ECDSA
+	Ed25519   Algorithm = "ed25519"    // signs the message itself with CKM_EDDSA
+)
+
+// Template names a set of usage attributes.
+type Template string
+
+// The templates of signing keys.
+const (
+	// Sign may sign and nothing else.
+	Sign Template = "sign"
+	// RootSign is Sign with a login for each single signature
+	// (CKA_ALWAYS_AUTHENTICATE).
+	RootSign Template = "root-sign"
+)
+
+// Stage is the place of a key between birth and rest; it decides TOKEN,
+// MODIFIABLE and COPYABLE.
+type Stage string
+
+// The stages.
+const (
+	// Born: a session object that dies with its session, still copyable.
+	Born Stage = "born"
+	// Stored: the copy of a born key in the token. COPYABLE stays true,
+	// because SoftHSM refuses to change it in a copy; admission proves that a
+	// copy of an unmodifiable key cannot gain an attribute.
+	Stored Stage = "stored"
+	// Direct: born in the token at once, neither modifiable nor copyable.
+	Direct Stage = "direct"
+)
+
+// Spec asks for one key pair.
+type Spec struct {
+	Template  Template  `json:"template"`
+	Algorithm Algorithm `json:"algorithm"`
+	KeyID     KeyID     `json:"key_id"`
+	// Label becomes CKA_LABEL: the name of the key, 1 to 32 of [a-z0-9-].
+	Label string `json:"label"`
+	// SessionObject asks for a born key; without it the key is direct.
+	SessionObject bool `json:"session_object"`
+}
+
+// Stage returns the stage in which the key comes into being.
+func (s Spec) Stage() Stage {
+	if s.SessionObject {
+		return Born
+	}
+	return Direct
+}
+
+// Check reports what is wrong with the request before any token sees it.
+func (s Spec) Check() error {
+	if s.Template != Sign && s.Template != RootSign {
+		return fmt.Errorf("template %q is not known", s.Template)
+	}
+	if s.Algorithm != ECDSAP256 && s.Algorithm != Ed25519 {
+		return fmt.Errorf("algorithm %q is not known", s.Algorithm)
+	}
+	if s.KeyID == (KeyID{}) {
+		return errors.New("key id is all zero")
+	}
+	return CheckLabel(s.Label)
+}
+
+// CheckLabel reports whether a label may be given to a key or a token.
+// 32 bytes is the length of the label field of CK_TOKEN_INFO.
+func CheckLabel(s string) error {
+	if s == "" || len(s) > 32 {
+		return fmt.Errorf("label %q: need 1 to 32 characters", s)
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return fmt.Errorf("label %q: only a-z, 0-9 and - may stand in it", s)
+		}
+	}
+	return nil
+}

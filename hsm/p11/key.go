@@ -1,0 +1,348 @@
+package p11
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/hex"
+	"math/big"
+
+	"github.com/miekg/pkcs11"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/keyspec"
+)
+
+// key is a key pair of this session with its handles.
+type key struct {
+	private, public pkcs11.ObjectHandle
+	algorithm       keyspec.Algorithm
+	pub             crypto.PublicKey
+	loginPerUse     bool
+	born            bool // a session object, not copied yet
+}
+
+// generate makes a key pair and reads it back.
+func (s *session) generate(spec keyspec.Spec) (*frame.KeyState, error) {
+	if err := spec.Check(); err != nil {
+		return nil, faultf("generate key", frame.KindUsage, "%v", err)
+	}
+	if err := s.unused(spec); err != nil {
+		return nil, err
+	}
+	req := spec.Request()
+	pubT, err := encodeAll(req.Public)
+	if err != nil {
+		return nil, wrap("generate key", "template", err)
+	}
+	prvT, err := encodeAll(req.Private)
+	if err != nil {
+		return nil, wrap("generate key", "template", err)
+	}
+	m, _ := valueOf(mechNames, spec.GenerateMechanism())
+	pub, prv, err := s.ctx.GenerateKeyPair(s.h, []*pkcs11.Mechanism{pkcs11.NewMechanism(uint(m), nil)}, pubT, prvT)
+	if err != nil {
+		return nil, asFault("generate key", "C_GenerateKeyPair", err)
+	}
+	k := &key{private: prv, public: pub, algorithm: spec.Algorithm, born: spec.SessionObject}
+	st, err := s.adopt(spec.KeyID, k)
+	if err != nil {
+		// Whatever it is, it is not the key that was asked for.
+		_, _ = s.ctx.DestroyObject(s.h, prv), s.ctx.DestroyObject(s.h, pub)
+		return nil, err
+	}
+	return st, nil
+}
+
+// unused refuses an id or a label that some object has already.
+func (s *session) unused(spec keyspec.Spec) error {
+	all, err := s.all()
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		d, err := s.describe(o)
+		if err != nil {
+			return err
+		}
+		if d.ID == spec.KeyID.String() || d.Label == spec.Label {
+			return faultf("generate key", frame.KindExists, "the token has an object with label %q and id %s", d.Label, d.ID)
+		}
+	}
+	return nil
+}
+
+// adopt reads a pair back and keeps its handles under the id.
+func (s *session) adopt(id keyspec.KeyID, k *key) (*frame.KeyState, error) {
+	st, err := s.state(k)
+	if err != nil {
+		return nil, err
+	}
+	s.keys[id] = k
+	return st, nil
+}
+
+// state reads every attribute and the public key of a pair.
+func (s *session) state(k *key) (*frame.KeyState, error) {
+	prv, err := s.read(k.private, keyspec.ReadList(true))
+	if err != nil {
+		return nil, err
+	}
+	pub, err := s.read(k.public, keyspec.ReadList(false))
+	if err != nil {
+		return nil, err
+	}
+	k.algorithm = algorithmOf(pub)
+	k.pub, err = s.publicKey(k.public, k.algorithm)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range prv {
+		if a.Name == "CKA_ALWAYS_AUTHENTICATE" {
+			k.loginPerUse = a.Value == "true"
+		}
+	}
+	der, err := x509.MarshalPKIXPublicKey(k.pub)
+	if err != nil {
+		return nil, wrap("read key", "public key", err)
+	}
+	return &frame.KeyState{Algorithm: k.algorithm, PublicKey: der, Attributes: keyspec.Pair{Private: prv, Public: pub}}, nil
+}
+
+func algorithmOf(as []keyspec.Attribute) keyspec.Algorithm {
+	for _, a := range as {
+		if a.Name == "CKA_KEY_TYPE" && a.Value == "CKK_EC_EDWARDS" {
+			return keyspec.Ed25519
+		}
+	}
+	return keyspec.ECDSAP256
+}
+
+// publicKey reads CKA_EC_POINT, which tokens give with or without the OCTET
+// STRING around it that the standard asks for.
+func (s *session) publicKey(o pkcs11.ObjectHandle, alg keyspec.Algorithm) (crypto.PublicKey, error) {
+	raw, err := s.attribute(o, pkcs11.CKA_EC_POINT)
+	if err != nil {
+		return nil, asFault("read key", "CKA_EC_POINT", err)
+	}
+	var inner []byte
+	if rest, err := asn1.Unmarshal(raw, &inner); err == nil && len(rest) == 0 {
+		raw = inner
+	}
+	if alg == keyspec.Ed25519 {
+		if len(raw) != ed25519.PublicKeySize {
+			return nil, faultf("read key", frame.KindVerify, "public key of %d bytes", len(raw))
+		}
+		return ed25519.PublicKey(raw), nil
+	}
+	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), raw)
+	if err != nil {
+		return nil, faultf("read key", frame.KindVerify, "public key: %v", err)
+	}
+	return pub, nil
+}
+
+// copyToToken copies a born pair into the token, private half first: a
+// public half alone would look like a key that is there.
+func (s *session) copyToToken(id keyspec.KeyID) (*frame.KeyState, error) {
+	k, ok := s.keys[id]
+	if !ok || !k.born {
+		return nil, faultf("copy key", frame.KindNotFound, "no key %s was born in this session", id)
+	}
+	n := *k
+	n.born = false
+	for _, half := range []struct {
+		private bool
+		from    pkcs11.ObjectHandle
+		to      *pkcs11.ObjectHandle
+	}{{true, k.private, &n.private}, {false, k.public, &n.public}} {
+		t, err := encodeAll(keyspec.CopyRequest(half.private))
+		if err != nil {
+			return nil, wrap("copy key", "template", err)
+		}
+		if *half.to, err = s.ctx.CopyObject(s.h, half.from, t); err != nil {
+			return nil, asFault("copy key", "C_CopyObject", err)
+		}
+	}
+	was := k.pub
+	st, err := s.state(&n)
+	if err != nil {
+		return nil, err
+	}
+	if eq, ok := was.(interface{ Equal(crypto.PublicKey) bool }); !ok || !eq.Equal(n.pub) {
+		return nil, faultf("copy key", frame.KindVerify, "the copy has another public key")
+	}
+	s.keys[id] = &n
+	return st, nil
+}
+
+// lookup finds a pair by id, once; afterwards its handles are kept.
+func (s *session) lookup(id keyspec.KeyID) (*key, error) {
+	if k, ok := s.keys[id]; ok {
+		return k, nil
+	}
+	all, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	k := &key{}
+	found := map[string]int{}
+	labels := map[string]int{}
+	label := ""
+	for _, o := range all {
+		d, err := s.describe(o)
+		if err != nil {
+			return nil, err
+		}
+		labels[d.Class+" "+d.Label]++
+		if d.ID != id.String() {
+			continue
+		}
+		found[d.Class]++
+		switch d.Class {
+		case "CKO_PRIVATE_KEY":
+			k.private, label = o, d.Label
+		case "CKO_PUBLIC_KEY":
+			k.public = o
+		}
+		if !d.Token {
+			return nil, faultf("find key", frame.KindAmbiguous, "key %s has a half copy in the token", id)
+		}
+	}
+	if found["CKO_PRIVATE_KEY"] == 0 || found["CKO_PUBLIC_KEY"] == 0 {
+		return nil, faultf("find key", frame.KindNotFound, "the token has no pair with id %s", id)
+	}
+	if len(found) != 2 || found["CKO_PRIVATE_KEY"] > 1 || found["CKO_PUBLIC_KEY"] > 1 {
+		return nil, faultf("find key", frame.KindAmbiguous, "several objects have id %s", id)
+	}
+	if labels["CKO_PRIVATE_KEY "+label] > 1 || labels["CKO_PUBLIC_KEY "+label] > 1 {
+		return nil, faultf("find key", frame.KindAmbiguous, "several objects have label %q", label)
+	}
+	if _, err := s.adopt(id, k); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// sign signs and verifies: a signature that does not verify with the public
+// key of the pair never leaves.
+func (s *session) sign(id keyspec.KeyID, in []byte) ([]byte, error) {
+	k, err := s.lookup(id)
+	if err != nil {
+		return nil, err
+	}
+	mech := uint(pkcs11.CKM_ECDSA)
+	switch {
+	case k.algorithm == keyspec.Ed25519 && len(in) <= frame.MaxMessage:
+		mech = ckmEDDSA
+	case k.algorithm == keyspec.ECDSAP256 && len(in) == 32: // SHA-256
+	default:
+		return nil, faultf("sign", frame.KindUsage, "%d bytes are no input for an %s key", len(in), k.algorithm)
+	}
+	if err := s.ctx.SignInit(s.h, []*pkcs11.Mechanism{pkcs11.NewMechanism(mech, nil)}, k.private); err != nil {
+		return nil, asFault("sign", "C_SignInit", err)
+	}
+	if k.loginPerUse {
+		p, err := s.limits.pinString(s.pin, s.cut)
+		if err != nil {
+			return nil, err
+		}
+		err = s.store.guard(s.token.Serial, func() error {
+			return wrap("sign", "C_Login for this signature", s.ctx.Login(s.h, pkcs11.CKU_CONTEXT_SPECIFIC, p))
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	raw, err := s.ctx.Sign(s.h, in)
+	if err != nil {
+		return nil, asFault("sign", "C_Sign", err)
+	}
+	return checked(k, in, raw)
+}
+
+// checked verifies a signature and gives it in the form of crypto.Signer.
+func checked(k *key, in, raw []byte) ([]byte, error) {
+	switch pub := k.pub.(type) {
+	case ed25519.PublicKey:
+		if ed25519.Verify(pub, in, raw) {
+			return raw, nil
+		}
+	case *ecdsa.PublicKey:
+		if len(raw) != 64 {
+			break
+		}
+		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:32]), new(big.Int).SetBytes(raw[32:])})
+		if err == nil && ecdsa.VerifyASN1(pub, in, der) {
+			return der, nil
+		}
+	}
+	return nil, faultf("sign", frame.KindVerify, "the token's signature does not verify with its public key")
+}
+
+// inventory lists every object.
+func (s *session) inventory() ([]frame.Object, error) {
+	all, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]frame.Object, 0, len(all))
+	for _, o := range all {
+		d, err := s.describe(o)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+// destroy removes every object of an attempt and proves it by a second look.
+func (s *session) destroy(b frame.DestroyBody) (*frame.Destroyed, error) {
+	mine := func(d frame.Object) bool {
+		id, err := hex.DecodeString(d.ID)
+		if err != nil || len(id) == 0 {
+			return b.Nameless
+		}
+		return bytes.HasPrefix(id, b.Tag[:])
+	}
+	all, err := s.all()
+	if err != nil {
+		return nil, err
+	}
+	out := &frame.Destroyed{Objects: []frame.Object{}, Tainted: []frame.Object{}, Remaining: []frame.Object{}}
+	for _, o := range all {
+		d, err := s.describe(o)
+		if err != nil {
+			return nil, err
+		}
+		// What refuses to go is seen again below.
+		if mine(d) && s.ctx.DestroyObject(s.h, o) == nil {
+			out.Objects = append(out.Objects, d)
+		}
+	}
+	for id := range s.keys {
+		if id.Tag() == b.Tag {
+			delete(s.keys, id)
+		}
+	}
+	if out.EmptyFiles, err = s.store.sweep(s.token.Serial); err != nil {
+		return nil, err
+	}
+	left, err := s.inventory()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range left {
+		if mine(d) {
+			out.Tainted = append(out.Tainted, d)
+		} else {
+			out.Remaining = append(out.Remaining, d)
+		}
+	}
+	return out, s.store.sync(s.token.Serial)
+}

@@ -1,0 +1,238 @@
+package p11
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"github.com/miekg/pkcs11"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/secmem"
+	"keyrite/hsm/keyspec"
+)
+
+// Descriptors that the supervisor hands to a module process.
+const (
+	DataFD = 3 // Request and Response, or one Result
+	JobFD  = 4 // Job and PINs
+)
+
+// Main is the whole module process. It returns nil when its data socket
+// closes; what goes wrong before is told on that socket, not here.
+func Main() error {
+	runtime.LockOSThread() // some modules keep state per thread
+	if err := secmem.Harden(); err != nil {
+		return err
+	}
+	data, jobs := os.NewFile(DataFD, "data"), os.NewFile(JobFD, "job")
+	if data == nil || jobs == nil {
+		return errors.New("keyrite-hsmd module: started by hand; it is started by its supervisor")
+	}
+	var job frame.Job
+	if err := frame.Read(jobs, &job); err != nil {
+		return fmt.Errorf("read job: %w", err)
+	}
+	pins, err := frame.ReadPINs(jobs, frame.SOPIN, frame.UserPIN, frame.NextSOPIN, frame.NextUserPIN)
+	if err != nil {
+		return fmt.Errorf("read PINs: %w", err)
+	}
+	jobs.Close()
+	defer pins.Wipe()
+	st, err := openStore(job.Module)
+	if err != nil {
+		return report(data, job, err)
+	}
+	m, err := start(job, st)
+	if err != nil {
+		return report(data, job, err)
+	}
+	if job.Purpose != frame.ForOpen {
+		infos, err := m.once(job, st, pins)
+		if err != nil {
+			return report(data, job, err)
+		}
+		return errors.Join(frame.Write(data, frame.Result{Module: m.info, Tokens: infos}), m.ctx.Finalize())
+	}
+	s, err := m.login(job, st, pins)
+	if err != nil {
+		return report(data, job, err)
+	}
+	hello, err := json.Marshal(frame.Hello{Version: frame.Version, Module: m.info, Token: s.token})
+	if err != nil {
+		return err
+	}
+	if err := frame.Write(data, frame.Response{Body: hello}); err != nil {
+		return err
+	}
+	err = s.serve(data)
+	// Logging out and finalising is courtesy to the token; the end of the
+	// process does the same.
+	return errors.Join(err, s.ctx.Logout(s.h), s.ctx.Finalize())
+}
+
+// report tells the other end why there will be no session.
+func report(w io.Writer, job frame.Job, err error) error {
+	f := asFault(string(job.Purpose), "start", err)
+	if job.Purpose != frame.ForOpen {
+		return frame.Write(w, frame.Result{Fault: f})
+	}
+	return frame.Write(w, frame.Response{Fault: f})
+}
+
+// start loads the module while no other process of ours is logging in:
+// SoftHSM fails to start now and then beside one that is.
+func start(job frame.Job, st *store) (*module, error) {
+	if err := st.hold(); err != nil {
+		return nil, err
+	}
+	defer st.release()
+	if err := st.recover(); err != nil {
+		return nil, err
+	}
+	return loadModule(job.Module, job.ModuleArgs)
+}
+
+func (m *module) login(job frame.Job, st *store, pins frame.PINs) (*session, error) {
+	slot, _, err := m.find(job.Token)
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.openSession(slot, st)
+	if err != nil {
+		return nil, err
+	}
+	s.pin, s.cut = pins[frame.UserPIN], job.CutCurrent
+	if err := s.login(pkcs11.CKU_USER, s.pin, s.cut); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// serve answers requests until the socket closes. Answers are gathered and
+// written when nothing more is waiting to be read.
+func (s *session) serve(rw io.ReadWriter) error {
+	r, w := bufio.NewReaderSize(rw, 64<<10), bufio.NewWriterSize(rw, 64<<10)
+	for {
+		var q frame.Request
+		if err := frame.Read(r, &q); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		a, fatal := s.answer(&q)
+		b, err := frame.Append(nil, a)
+		if err != nil {
+			if b, err = frame.Append(nil, frame.Response{ID: q.ID, Fault: faultf(string(q.Op), frame.KindInternal, "the answer is too long")}); err != nil {
+				return err
+			}
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		if r.Buffered() == 0 || fatal != nil {
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+		if fatal != nil {
+			return fatal
+		}
+	}
+}
+
+// answer runs one request. A panic of the binding is answered and then ends
+// the process, since the state of the session is unknown.
+func (s *session) answer(q *frame.Request) (a *frame.Response, fatal error) {
+	a = &frame.Response{ID: q.ID}
+	defer func() {
+		if p := recover(); p != nil {
+			a = &frame.Response{ID: q.ID, Fault: faultf(string(q.Op), frame.KindLost, "the module's binding failed; the outcome is unknown")}
+			fatal = errors.New("keyrite-hsmd: panic in a request")
+		}
+	}()
+	body, err := s.do(q, a)
+	if err == nil && body != nil {
+		a.Body, err = json.Marshal(body)
+	}
+	if err != nil {
+		a.Data, a.Body, a.Fault = nil, nil, asFault(string(q.Op), "request", err)
+	}
+	return a, nil
+}
+
+func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
+	id := func() (keyspec.KeyID, error) {
+		if q.Key == nil {
+			return keyspec.KeyID{}, faultf(string(q.Op), frame.KindUsage, "no key id")
+		}
+		return *q.Key, nil
+	}
+	switch q.Op {
+	case frame.OpRandom:
+		return nil, s.random(q, a)
+	case frame.OpGenerate:
+		var spec keyspec.Spec
+		if err := frame.Decode(q.Body, &spec); err != nil {
+			return nil, err
+		}
+		return s.generate(spec)
+	case frame.OpCopy:
+		k, err := id()
+		if err != nil {
+			return nil, err
+		}
+		return s.copyToToken(k)
+	case frame.OpRead:
+		k, err := id()
+		if err != nil {
+			return nil, err
+		}
+		found, err := s.lookup(k)
+		if err != nil {
+			return nil, err
+		}
+		return s.state(found)
+	case frame.OpSign:
+		k, err := id()
+		if err == nil {
+			a.Data, err = s.sign(k, q.Input)
+		}
+		return nil, err
+	case frame.OpObjects:
+		return s.inventory()
+	case frame.OpDestroy:
+		var b frame.DestroyBody
+		if err := frame.Decode(q.Body, &b); err != nil {
+			return nil, err
+		}
+		return s.destroy(b)
+	case frame.OpSync:
+		return nil, s.store.sync(s.token.Serial)
+	}
+	return nil, faultf("request", frame.KindUsage, "operation %q is not known", q.Op)
+}
+
+// maxRandom is plenty for one secret and keeps a request short.
+const maxRandom = 4096
+
+func (s *session) random(q *frame.Request, a *frame.Response) error {
+	var n int
+	if err := frame.Decode(q.Body, &n); err != nil {
+		return err
+	}
+	if n < 1 || n > maxRandom {
+		return faultf("random", frame.KindUsage, "need 1 to %d bytes", maxRandom)
+	}
+	b, err := s.ctx.GenerateRandom(s.h, n)
+	if err == nil && len(b) != n {
+		err = pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)
+	}
+	a.Data = b
+	return wrap("random", "C_GenerateRandom", err)
+}

@@ -1,0 +1,124 @@
+package p11
+
+import (
+	"unsafe"
+
+	"github.com/miekg/pkcs11"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/secmem"
+	"keyrite/hsm/keyspec"
+)
+
+// session is the one PKCS#11 session of a module process. It is used by one
+// goroutine only: two in one session crash SoftHSM.
+type session struct {
+	ctx    *pkcs11.Ctx
+	h      pkcs11.SessionHandle
+	slot   uint
+	token  frame.TokenInfo
+	limits pinLimits
+	store  *store
+	pin    *secmem.Buffer // user PIN, for keys that want a login per signature
+	cut    bool
+	keys   map[keyspec.KeyID]*key // handles of this session, valid as long as it lives
+}
+
+type pinLimits struct{ min, max uint }
+
+// pinString shows a PIN to the binding without a copy on the Go heap, where
+// it could not be wiped.
+func (l pinLimits) pinString(b *secmem.Buffer, cut bool) (string, error) {
+	pin := b.Bytes()
+	if len(pin) == 0 {
+		return "", faultf("login", frame.KindPIN, "no PIN is held for this token")
+	}
+	if cut && uint(len(pin)) > l.max {
+		pin = pin[:l.max]
+	}
+	if uint(len(pin)) < l.min || uint(len(pin)) > l.max || len(pin) == 0 {
+		return "", faultf("login", frame.KindPIN, "the token takes PINs of %d to %d bytes", l.min, l.max)
+	}
+	return unsafe.String(&pin[0], len(pin)), nil
+}
+
+// openSession opens a read-write session on the slot, without a login.
+func (m *module) openSession(slot uint, st *store) (*session, error) {
+	ti, err := m.ctx.GetTokenInfo(slot)
+	if err != nil {
+		return nil, asFault("open session", "C_GetTokenInfo", err)
+	}
+	h, err := m.ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return nil, asFault("open session", "C_OpenSession", err)
+	}
+	return &session{
+		ctx: m.ctx, h: h, slot: slot, token: tokenInfo(ti), store: st,
+		limits: pinLimits{ti.MinPinLen, ti.MaxPinLen}, keys: map[keyspec.KeyID]*key{},
+	}, nil
+}
+
+// login logs in once. A wrong PIN is never tried again, and a token that says
+// that one more wrong PIN locks it is not tried at all.
+func (s *session) login(who uint, pin *secmem.Buffer, cut bool) error {
+	ti, err := s.ctx.GetTokenInfo(s.slot)
+	if err != nil {
+		return asFault("login", "C_GetTokenInfo", err)
+	}
+	locked, final := uint(pkcs11.CKF_USER_PIN_LOCKED), uint(pkcs11.CKF_USER_PIN_FINAL_TRY)
+	if who == pkcs11.CKU_SO {
+		locked, final = pkcs11.CKF_SO_PIN_LOCKED, pkcs11.CKF_SO_PIN_FINAL_TRY
+	}
+	if ti.Flags&locked != 0 {
+		return faultf("login", frame.KindLocked, "the PIN is locked")
+	}
+	if ti.Flags&final != 0 {
+		return faultf("login", frame.KindLocked, "one more wrong PIN would lock the token; reset its counter first")
+	}
+	p, err := s.limits.pinString(pin, cut)
+	if err != nil {
+		return err
+	}
+	return s.store.guard(s.token.Serial, func() error {
+		return wrap("login", "C_Login", s.ctx.Login(s.h, who, p))
+	})
+}
+
+// refused tries a PIN that must not work any more, once.
+func (s *session) refused(who uint, pin *secmem.Buffer, cut bool) error {
+	err := s.login(who, pin, cut)
+	if err == nil {
+		_ = s.ctx.Logout(s.h)
+		return faultf("change PINs", frame.KindVerify, "a PIN that was replaced still opens the token")
+	}
+	if asFault("login", "", err).Code != pkcs11.CKR_PIN_INCORRECT {
+		return err
+	}
+	return nil
+}
+
+func (s *session) logout() error {
+	return wrap("logout", "C_Logout", s.ctx.Logout(s.h))
+}
+
+// all lists every object that this session can see. The template is empty on
+// purpose: a copy that was cut short may answer TOKEN=false and have no label,
+// and would escape any filter.
+func (s *session) all() ([]pkcs11.ObjectHandle, error) {
+	if err := s.ctx.FindObjectsInit(s.h, nil); err != nil {
+		return nil, asFault("list objects", "C_FindObjectsInit", err)
+	}
+	var out []pkcs11.ObjectHandle
+	for {
+		o, _, err := s.ctx.FindObjects(s.h, 256)
+		if err != nil {
+			_ = s.ctx.FindObjectsFinal(s.h)
+			return nil, asFault("list objects", "C_FindObjects", err)
+		}
+		if len(o) == 0 {
+			break
+		}
+		out = append(out, o...)
+	}
+	return out, wrap("list objects", "C_FindObjectsFinal", s.ctx.FindObjectsFinal(s.h))
+}

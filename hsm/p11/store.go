@@ -1,0 +1,332 @@
+package p11
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"keyrite/hsm/internal/frame"
+)
+
+// store is the folder in which SoftHSM keeps its tokens as files. SoftHSM
+// cuts a token's token.object to 0 bytes and writes it anew at each login and
+// change of PIN, without fsync: a kill or a full disk in between destroys the
+// token. So a copy is made first and put back where the file is found empty.
+//
+//	TOKENDIR/UUID/token.object     PINs and flags; the serial is the end of UUID
+//	TOKENDIR/.keyrite.lock         held around every login, by all of our processes
+//	TOKENDIR/.keyrite-UUID.copy    token.object as it was, while a login is under way
+type store struct {
+	dir  string
+	lock *os.File // nil unless held
+}
+
+const (
+	tokenFile = "token.object"
+	// minFree bytes must be free before a token file is touched: many times
+	// what one login or one key writes.
+	minFree = 1 << 20
+	// defaultConf is where Debian's SoftHSM looks without SOFTHSM2_CONF.
+	defaultConf = "/etc/softhsm/softhsm2.conf"
+)
+
+// openStore returns nil for a module that keeps no token files.
+func openStore(modulePath string) (*store, error) {
+	if !strings.Contains(filepath.Base(modulePath), "softhsm") {
+		return nil, nil
+	}
+	conf := os.Getenv("SOFTHSM2_CONF")
+	if conf == "" {
+		conf = defaultConf
+	}
+	f, err := os.Open(conf)
+	if err != nil {
+		return nil, faultf("open token store", frame.KindUsage, "read SoftHSM configuration: %v", err)
+	}
+	defer f.Close()
+	dir, backend := "", "file"
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		k, v, _ := strings.Cut(sc.Text(), "=")
+		switch strings.TrimSpace(k) {
+		case "directories.tokendir":
+			dir = strings.TrimSpace(v)
+		case "objectstore.backend":
+			backend = strings.TrimSpace(v)
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return nil, wrap("open token store", "read "+conf, err)
+	}
+	if backend != "file" {
+		return nil, nil // SQLite, which looks after itself
+	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return nil, faultf("open token store", frame.KindUsage, "%s: directories.tokendir %q is no folder", conf, dir)
+	}
+	return &store{dir: dir}, nil
+}
+
+// hold takes the lock of the whole store; release gives it back.
+func (s *store) hold() error {
+	if s == nil {
+		return nil
+	}
+	f, err := os.OpenFile(filepath.Join(s.dir, ".keyrite.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return wrap("lock token store", s.dir, err)
+	}
+	for {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+		if !errors.Is(err, syscall.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return wrap("lock token store", s.dir, err)
+	}
+	s.lock = f
+	return nil
+}
+
+func (s *store) release() {
+	if s != nil && s.lock != nil {
+		s.lock.Close()
+		s.lock = nil
+	}
+}
+
+// recover puts back what a killed login destroyed. The lock must be held.
+func (s *store) recover() error {
+	if s == nil {
+		return nil
+	}
+	copies, err := filepath.Glob(filepath.Join(s.dir, ".keyrite-*.copy"))
+	if err != nil {
+		return wrap("recover token", s.dir, err)
+	}
+	for _, c := range copies {
+		uuid := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(c), ".keyrite-"), ".copy")
+		if err := s.settle(uuid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// folder finds the folder of a token by its serial number.
+func (s *store) folder(serial string) (string, error) {
+	ds, err := os.ReadDir(s.dir)
+	if err != nil {
+		return "", wrap("find token folder", s.dir, err)
+	}
+	found := ""
+	for _, d := range ds {
+		flat := strings.ReplaceAll(d.Name(), "-", "")
+		if !d.IsDir() || serial == "" || !strings.HasSuffix(flat, serial) {
+			continue
+		}
+		if found != "" {
+			return "", faultf("find token folder", frame.KindAmbiguous, "two folders of %s end in %s", s.dir, serial)
+		}
+		found = d.Name()
+	}
+	if found == "" {
+		return "", faultf("find token folder", frame.KindNotFound, "no folder of %s ends in %s", s.dir, serial)
+	}
+	return found, nil
+}
+
+// guard calls f, which makes SoftHSM rewrite the token's file, with a copy of
+// that file aside.
+func (s *store) guard(serial string, f func() error) (err error) {
+	if s == nil {
+		return f()
+	}
+	if err := s.hold(); err != nil {
+		return err
+	}
+	defer s.release()
+	uuid, err := s.folder(serial)
+	if err != nil {
+		return err
+	}
+	if err := s.copyAside(uuid); err != nil {
+		return err
+	}
+	// A refused login rewrites the file too, so both outcomes are settled.
+	defer func() { err = errors.Join(err, s.settle(uuid)) }()
+	return f()
+}
+
+func (s *store) copyPath(uuid string) string {
+	return filepath.Join(s.dir, ".keyrite-"+uuid+".copy")
+}
+
+func (s *store) copyAside(uuid string) error {
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(s.dir, &fs); err != nil {
+		return wrap("copy token file", s.dir, err)
+	}
+	if fs.Bavail*uint64(fs.Bsize) < minFree || (fs.Files > 0 && fs.Ffree < 8) {
+		return faultf("copy token file", frame.KindStorage, "less than %d bytes free in %s", minFree, s.dir)
+	}
+	src, err := os.ReadFile(filepath.Join(s.dir, uuid, tokenFile))
+	if err != nil {
+		return wrap("copy token file", uuid, err)
+	}
+	defer clear(src)
+	if len(src) == 0 {
+		return faultf("copy token file", frame.KindStorage, "%s of token %s is empty", tokenFile, uuid)
+	}
+	return wrap("copy token file", uuid, s.writeSynced(s.copyPath(uuid), src))
+}
+
+func (s *store) writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = syncPath(filepath.Dir(path))
+	}
+	return err
+}
+
+// settle puts the copy back where the original is empty, else makes sure
+// that the original is on disk, and destroys the copy: it opens with the PINs
+// of its time for ever.
+func (s *store) settle(uuid string) error {
+	orig, cp := filepath.Join(s.dir, uuid, tokenFile), s.copyPath(uuid)
+	st, err := os.Stat(orig)
+	if errors.Is(err, os.ErrNotExist) {
+		return faultf("recover token", frame.KindStorage, "%s is gone; its copy is %s", orig, cp)
+	}
+	if err != nil {
+		return wrap("recover token", orig, err)
+	}
+	b, err := os.ReadFile(cp)
+	if err != nil {
+		return wrap("recover token", cp, err)
+	}
+	defer clear(b)
+	if st.Size() == 0 && len(b) > 0 {
+		// In place: SoftHSM keeps the file open, and its lock is on the file.
+		if err := s.writeSynced(orig, b); err != nil {
+			return wrap("recover token", orig, err)
+		}
+	} else if err := syncPath(orig); err != nil {
+		return wrap("recover token", orig, err)
+	}
+	clear(b)
+	if err := overwrite(cp, len(b)); err != nil {
+		return wrap("recover token", "overwrite "+cp, err)
+	}
+	if err := os.Remove(cp); err != nil {
+		return wrap("recover token", cp, err)
+	}
+	return wrap("recover token", s.dir, syncPath(s.dir))
+}
+
+// overwrite writes zeros over the first n bytes. On a file system that moves
+// data it is a best effort, and the threat model says so.
+func overwrite(path string, n int) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, n))
+	if err == nil {
+		err = f.Sync()
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func syncPath(p string) error {
+	f, err := os.Open(p)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+// sync makes the token's files durable: C_CopyObject and C_GenerateKeyPair of
+// SoftHSM answer before anything is on disk.
+func (s *store) sync(serial string) error {
+	if s == nil {
+		return nil
+	}
+	uuid, err := s.folder(serial)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(s.dir, uuid)
+	ds, err := os.ReadDir(dir)
+	if err != nil {
+		return wrap("sync token", dir, err)
+	}
+	for _, d := range ds {
+		if err := syncPath(filepath.Join(dir, d.Name())); err != nil {
+			return wrap("sync token", d.Name(), err)
+		}
+	}
+	if err := syncPath(dir); err != nil {
+		return wrap("sync token", dir, err)
+	}
+	return wrap("sync token", s.dir, syncPath(s.dir))
+}
+
+// sweep removes the object files of 0 bytes that a killed C_CopyObject
+// leaves, which no PKCS#11 call can see, and returns their names.
+func (s *store) sweep(serial string) ([]string, error) {
+	removed := []string{}
+	if s == nil {
+		return removed, nil
+	}
+	uuid, err := s.folder(serial)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(s.dir, uuid)
+	files, err := filepath.Glob(filepath.Join(dir, "*.object"))
+	if err != nil {
+		return nil, wrap("sweep token", dir, err)
+	}
+	for _, f := range files {
+		st, err := os.Lstat(f)
+		if err != nil {
+			return nil, wrap("sweep token", f, err)
+		}
+		if filepath.Base(f) == tokenFile || !st.Mode().IsRegular() || st.Size() != 0 {
+			continue
+		}
+		if err := os.Remove(f); err != nil {
+			return nil, wrap("sweep token", f, err)
+		}
+		if err := os.Remove(strings.TrimSuffix(f, ".object") + ".lock"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, wrap("sweep token", f, err)
+		}
+		removed = append(removed, filepath.Base(f))
+	}
+	slices.Sort(removed)
+	return removed, wrap("sweep token", dir, syncPath(dir))
+}

@@ -1,0 +1,205 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/secmem"
+)
+
+// child is one module process.
+type child struct {
+	id    uint64
+	token frame.Token
+	cmd   *exec.Cmd
+	done  chan struct{} // closed when the process is gone
+}
+
+func (c *child) kill() { _ = c.cmd.Process.Kill() }
+
+// children starts module processes and knows which are alive.
+type children struct {
+	env    []string
+	starts chan func()
+	mu     sync.Mutex // guards last and alive
+	last   uint64
+	alive  map[uint64]*child
+}
+
+// newChildren starts the one thread that starts processes. The kernel sends
+// PDEATHSIG when the starting thread ends, so that thread must never end
+// before this process does.
+func newChildren(env []string) *children {
+	c := &children{env: env, starts: make(chan func()), alive: map[uint64]*child{}}
+	go func() {
+		runtime.LockOSThread()
+		for f := range c.starts {
+			f()
+		}
+	}()
+	return c
+}
+
+// start starts a module process for the job and hands it its PINs. The
+// returned file is the near end of its data socket.
+func (cs *children) start(job frame.Job, pins frame.PINs) (*child, *os.File, error) {
+	near, far, err := frame.DataPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer far.Close()
+	jr, jw, err := os.Pipe()
+	if err != nil {
+		near.Close()
+		return nil, nil, fmt.Errorf("job pipe: %w", err)
+	}
+	defer jr.Close()
+	defer jw.Close()
+	// /proc/self/exe is this very file even if its name now leads elsewhere.
+	cmd := exec.Command("/proc/self/exe", "module")
+	cmd.Args[0] = "keyrite-hsmd" // what ps shows
+	cmd.Env, cmd.Dir = cs.env, "/"
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{far, jr} // p11.DataFD, p11.JobFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	cs.starts <- func() { started <- cmd.Start() }
+	if err := <-started; err != nil {
+		near.Close()
+		return nil, nil, fmt.Errorf("start module process: %w", err)
+	}
+	ch := &child{token: job.Token, cmd: cmd, done: make(chan struct{})}
+	cs.mu.Lock()
+	cs.last++
+	ch.id = cs.last
+	cs.alive[ch.id] = ch
+	cs.mu.Unlock()
+	go cs.reap(ch)
+	jr.Close()
+	if err := sendJob(jw, job, pins); err != nil {
+		ch.kill()
+		near.Close()
+		return nil, nil, err
+	}
+	return ch, near, nil
+}
+
+func (cs *children) reap(ch *child) {
+	_ = ch.cmd.Wait() // how it ended shows on its data socket
+	cs.mu.Lock()
+	delete(cs.alive, ch.id)
+	cs.mu.Unlock()
+	close(ch.done)
+}
+
+// sendJob writes the job and the PINs; a pipe holds both without blocking.
+func sendJob(w io.Writer, job frame.Job, pins frame.PINs) error {
+	if err := frame.Write(w, job); err != nil {
+		return fmt.Errorf("send job: %w", err)
+	}
+	for role, b := range pins {
+		if err := sendPIN(w, role, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sendPIN(w io.Writer, r frame.Role, b *secmem.Buffer) error {
+	if b.Bytes() == nil {
+		return errors.New("send PIN: it is wiped")
+	}
+	return frame.WritePIN(w, r, b.Bytes())
+}
+
+// run starts a process that answers once and ends, and waits for both.
+func (cs *children) run(ctx context.Context, job frame.Job, pins frame.PINs) (*frame.Result, error) {
+	ch, near, err := cs.start(job, pins)
+	if err != nil {
+		return nil, err
+	}
+	defer near.Close()
+	stop := context.AfterFunc(ctx, ch.kill)
+	defer stop()
+	var res frame.Result
+	err = frame.Read(near, &res)
+	<-ch.done
+	if ctx.Err() != nil {
+		return nil, lost("the module did not answer in time and was ended; the outcome is unknown")
+	}
+	if err != nil {
+		return nil, lost("the module process ended without an answer (%s); the outcome is unknown", ch.cmd.ProcessState)
+	}
+	if res.Fault != nil {
+		return nil, res.Fault
+	}
+	return &res, nil
+}
+
+func (cs *children) kill(id uint64) {
+	cs.mu.Lock()
+	ch := cs.alive[id]
+	cs.mu.Unlock()
+	if ch != nil {
+		ch.kill()
+		<-ch.done
+	}
+}
+
+// endGrace is how long a module may take to log out and finalise.
+const endGrace = 2 * time.Second
+
+// end waits for a process that was told to end, and kills one that hangs.
+func (cs *children) end(id uint64) {
+	cs.mu.Lock()
+	ch := cs.alive[id]
+	cs.mu.Unlock()
+	if ch == nil {
+		return
+	}
+	t := time.NewTimer(endGrace)
+	defer t.Stop()
+	select {
+	case <-ch.done:
+	case <-t.C:
+		ch.kill()
+		<-ch.done
+	}
+}
+
+// open reports whether a module process has the token open.
+func (cs *children) open(t frame.Token) bool {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	for _, ch := range cs.alive {
+		if ch.token == t {
+			return true
+		}
+	}
+	return false
+}
+
+func (cs *children) killAll() {
+	cs.mu.Lock()
+	ids := make([]uint64, 0, len(cs.alive))
+	for id := range cs.alive {
+		ids = append(ids, id)
+	}
+	cs.mu.Unlock()
+	for _, id := range ids {
+		cs.kill(id)
+	}
+}
+
+func lost(format string, args ...any) *frame.Fault {
+	return &frame.Fault{Op: "module", Kind: frame.KindLost, Class: "token", Text: fmt.Sprintf(format, args...)}
+}

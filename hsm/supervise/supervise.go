@@ -1,0 +1,308 @@
+// Package supervise is the supervisor half of keyrite-hsmd. It keeps the PINs
+// of tokens for as long as the program that started it keeps the control
+// socket open, starts module processes and gives them a PIN each. It loads no
+// PKCS#11 module and tells nobody a PIN: not the program that started it, not
+// a log, not a file.
+//
+// Package hsm starts it. It ends when the control socket closes or on
+// SIGTERM, and takes its module processes along.
+package supervise
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/secmem"
+)
+
+// ControlFD is the descriptor of the control socket.
+const ControlFD = 3
+
+// defaultTimeout bounds a command that names no time.
+const defaultTimeout = time.Minute
+
+type supervisor struct {
+	control  *frame.Control
+	hold     *hold
+	children *children
+	module   string
+	args     string
+
+	mu     sync.Mutex // guards cancel
+	cancel map[uint64]context.CancelFunc
+	busy   sync.WaitGroup
+}
+
+// Main is the whole supervisor process.
+func Main(ctx context.Context) error {
+	if err := secmem.Harden(); err != nil {
+		return err
+	}
+	f := os.NewFile(ControlFD, "control")
+	if f == nil {
+		return errors.New("keyrite-hsmd: started by hand; programs of keyrite start it")
+	}
+	// Ctrl-C at a terminal is for the program in front; what happens to open
+	// tokens then is its decision.
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
+	control, err := frame.NewControl(f)
+	if err != nil {
+		return err
+	}
+	s := &supervisor{control: control, hold: newHold(), children: newChildren(os.Environ()), cancel: map[uint64]context.CancelFunc{}}
+	defer s.hold.wipeAll()
+	defer s.children.killAll()
+	stop := context.AfterFunc(ctx, func() { control.Close() })
+	defer stop()
+	if err := s.greet(); err != nil {
+		return err
+	}
+	err = s.serve()
+	s.cancelAll()
+	s.children.killAll()
+	s.busy.Wait()
+	if errors.Is(err, io.EOF) || ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// greet takes the module's name; one supervisor serves one module.
+func (s *supervisor) greet() error {
+	var c frame.Command
+	fd, err := s.control.Receive(&c)
+	if err != nil {
+		return err
+	}
+	if fd != nil {
+		fd.Close()
+	}
+	if c.Verb != frame.VerbHello || c.Version != frame.Version || c.Module == "" {
+		return errors.New("keyrite-hsmd: not the program of the same build at the other end")
+	}
+	s.module, s.args = c.Module, c.ModuleArgs
+	return s.control.Send(frame.Answer{ID: c.ID, Version: frame.Version}, nil)
+}
+
+func (s *supervisor) serve() error {
+	for {
+		var c frame.Command
+		fd, err := s.control.Receive(&c)
+		if err != nil {
+			return err
+		}
+		if c.Verb == frame.VerbCancel {
+			if fd != nil {
+				fd.Close()
+			}
+			s.cancelOne(c.Cancels)
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), timeout(c))
+		s.mu.Lock()
+		s.cancel[c.ID] = cancel
+		s.mu.Unlock()
+		s.busy.Go(func() {
+			s.handle(ctx, &c, fd)
+			s.cancelOne(c.ID)
+		})
+	}
+}
+
+func timeout(c frame.Command) time.Duration {
+	if c.TimeoutMS <= 0 {
+		return defaultTimeout
+	}
+	return time.Duration(c.TimeoutMS) * time.Millisecond
+}
+
+func (s *supervisor) cancelOne(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.cancel[id]; f != nil {
+		f()
+		delete(s.cancel, id)
+	}
+}
+
+func (s *supervisor) cancelAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, f := range s.cancel {
+		f()
+		delete(s.cancel, id)
+	}
+}
+
+// handle runs one command and answers it.
+func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) {
+	if fd != nil {
+		defer fd.Close()
+	}
+	a := frame.Answer{ID: c.ID}
+	var give *os.File
+	var err error
+	switch c.Verb {
+	case frame.VerbTokens:
+		err = s.tokens(ctx, &a)
+	case frame.VerbInit:
+		err = s.initToken(ctx, c.Token, &a)
+	case frame.VerbTake:
+		err = s.take(c, fd)
+	case frame.VerbChange:
+		err = s.change(ctx, c.Token)
+	case frame.VerbOpen:
+		give, err = s.open(c.Token, &a)
+	case frame.VerbKill:
+		s.children.kill(c.Child)
+	case frame.VerbEnd:
+		s.children.end(c.Child)
+	case frame.VerbWipe:
+		defer s.hold.lock(c.Token)()
+		s.hold.wipe(c.Token)
+	default:
+		err = fault(frame.KindUsage, "usage", "command is not known")
+	}
+	if err != nil {
+		a = frame.Answer{ID: c.ID, Fault: asFault(err)}
+	}
+	// If the other end is gone there is nobody to tell; serve sees it, too.
+	_ = s.control.Send(a, give)
+	if give != nil {
+		give.Close()
+	}
+}
+
+func fault(kind, class, text string) *frame.Fault {
+	return &frame.Fault{Op: "supervisor", Kind: kind, Class: class, Text: text}
+}
+
+func asFault(err error) *frame.Fault {
+	var f *frame.Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return fault(frame.KindInternal, "unexpected", err.Error())
+}
+
+func (s *supervisor) job(p frame.Purpose, t frame.Token) frame.Job {
+	return frame.Job{Purpose: p, Module: s.module, ModuleArgs: s.args, Token: t}
+}
+
+func (s *supervisor) tokens(ctx context.Context, a *frame.Answer) error {
+	res, err := s.children.run(ctx, s.job(frame.ForTokens, frame.Token{}), nil)
+	if err == nil {
+		a.Tokens, a.Module = res.Tokens, &res.Module
+	}
+	return err
+}
+
+// initToken initialises a fresh token with one-time PINs, which are held from
+// then on and known to nobody.
+func (s *supervisor) initToken(ctx context.Context, t frame.Token, a *frame.Answer) error {
+	defer s.hold.lock(frame.Token{})() // one free token at a time
+	pins, err := randomPINs()
+	if err != nil {
+		return err
+	}
+	j := s.job(frame.ForInit, t)
+	j.CutCurrent = true
+	res, err := s.children.run(ctx, j, pins)
+	if err != nil || len(res.Tokens) != 1 {
+		pins.Wipe()
+		if err == nil {
+			err = fault(frame.KindInternal, "unexpected", "the module process named no token")
+		}
+		return err
+	}
+	defer s.hold.lock(res.Tokens[0].Token)()
+	s.hold.put(res.Tokens[0].Token, frame.Current, pins, true)
+	a.Tokens, a.Module = res.Tokens, &res.Module
+	return nil
+}
+
+// take reads PINs from the descriptor, whose other end is the share child or
+// a file.
+func (s *supervisor) take(c *frame.Command, fd *os.File) error {
+	if fd == nil {
+		return fault(frame.KindUsage, "usage", "no descriptor to take PINs from")
+	}
+	st, err := fd.Stat()
+	if err != nil {
+		return fault(frame.KindUsage, "usage", "PIN descriptor cannot be examined")
+	}
+	if st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
+		return fault(frame.KindRefused, "policy", "the PIN file can be read by others; chmod 600")
+	}
+	if c.Epoch != frame.Current && c.Epoch != frame.Next {
+		return fault(frame.KindUsage, "usage", "PIN epoch is not known")
+	}
+	var pins frame.PINs
+	if c.Form == frame.UserText {
+		pins, err = frame.ReadUserPIN(fd)
+	} else {
+		pins, err = frame.ReadPINs(fd, frame.SOPIN, frame.UserPIN)
+	}
+	if err != nil {
+		return fault(frame.KindUsage, "usage", err.Error())
+	}
+	if pins[frame.UserPIN] == nil {
+		pins.Wipe()
+		return fault(frame.KindUsage, "usage", "no user PIN in the descriptor")
+	}
+	defer s.hold.lock(c.Token)()
+	s.hold.put(c.Token, c.Epoch, pins, c.Form == frame.Framed)
+	return nil
+}
+
+// change makes the next PINs the current ones.
+func (s *supervisor) change(ctx context.Context, t frame.Token) error {
+	defer s.hold.lock(t)()
+	if s.children.open(t) {
+		return fault(frame.KindRefused, "token", "the token is open; close its session before its PINs are changed")
+	}
+	h := s.hold.get(t)
+	for r, b := range map[string]*secmem.Buffer{
+		"SO PIN in force": h.current[frame.SOPIN], "user PIN in force": h.current[frame.UserPIN],
+		"next SO PIN": h.next[frame.SOPIN], "next user PIN": h.next[frame.UserPIN],
+	} {
+		if b == nil {
+			return fault(frame.KindPIN, "token", "no "+r+" is held for this token")
+		}
+	}
+	j := s.job(frame.ForChange, t)
+	j.CutCurrent, j.CutNext = h.cutCurrent, h.cutNext
+	_, err := s.children.run(ctx, j, frame.PINs{
+		frame.SOPIN: h.current[frame.SOPIN], frame.UserPIN: h.current[frame.UserPIN],
+		frame.NextSOPIN: h.next[frame.SOPIN], frame.NextUserPIN: h.next[frame.UserPIN],
+	})
+	if err != nil {
+		return err // both epochs stay: nobody knows which PINs the token has
+	}
+	s.hold.promote(t)
+	return nil
+}
+
+// open starts a module process and gives its data socket away.
+func (s *supervisor) open(t frame.Token, a *frame.Answer) (*os.File, error) {
+	defer s.hold.lock(t)()
+	h := s.hold.get(t)
+	if h.current[frame.UserPIN] == nil {
+		return nil, fault(frame.KindPIN, "token", "no user PIN is held for this token")
+	}
+	j := s.job(frame.ForOpen, t)
+	j.CutCurrent = h.cutCurrent
+	ch, near, err := s.children.start(j, frame.PINs{frame.UserPIN: h.current[frame.UserPIN]})
+	if err != nil {
+		return nil, err
+	}
+	a.Child = ch.id
+	return near, nil
+}

@@ -1,0 +1,346 @@
+package hsm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/keyspec"
+)
+
+// Config says which module to use.
+type Config struct {
+	// Module is the path of the PKCS#11 module. Required.
+	Module string
+	// ModuleArgs is handed to C_Initialize; only NSS wants it. Optional.
+	ModuleArgs string
+	// HSMD is the keyrite-hsmd to start. Optional: the one beside the running
+	// executable; only tests name another.
+	HSMD string
+	// Env is where the variables that modules need are taken from. Optional:
+	// os.Environ(). What is not on the allow-list never reaches the module.
+	Env []string
+	// Stderr takes what the processes say when they break. Optional: nothing.
+	Stderr *os.File
+}
+
+// allowed are the variables that modules are configured with; a name that
+// ends in an underscore is a prefix.
+var allowed = []string{"SOFTHSM2_CONF", "TPM2_PKCS11_", "TPM2TOOLS_TCTI", "OPENCRYPTOKI_", "OCK_", "P11_KIT_SERVER_ADDRESS"}
+
+// environment filters by the allow-list. The search path is ours: modules
+// start programs by absolute names or not at all.
+func environment(from []string) []string {
+	out := []string{"PATH=/usr/bin:/bin", "GOTRACEBACK=none"}
+	for _, kv := range from {
+		name, _, _ := strings.Cut(kv, "=")
+		for _, a := range allowed {
+			if name == a || strings.HasSuffix(a, "_") && strings.HasPrefix(name, a) {
+				out = append(out, kv)
+			}
+		}
+	}
+	return out
+}
+
+// Supervisor is the client of one supervisor process: it serves one module
+// and any number of its tokens. It may be used by several goroutines.
+type Supervisor struct {
+	control *frame.Control
+	cmd     *exec.Cmd
+	gone    chan struct{} // closed when the process has ended
+
+	mu   sync.Mutex // guards last, wait, over
+	last uint64
+	wait map[uint64]chan reply
+	over error
+}
+
+type reply struct {
+	answer frame.Answer
+	fd     *os.File
+}
+
+// Start starts keyrite-hsmd for the module. The process lives until Close, or
+// until this program ends in whatever way.
+func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
+	const op = "start keyrite-hsmd"
+	if !filepath.IsAbs(cfg.Module) {
+		return nil, usage(op, "module path %q is not absolute", cfg.Module)
+	}
+	path, err := hsmdPath(cfg.HSMD)
+	if err != nil {
+		return nil, err
+	}
+	env := cfg.Env
+	if env == nil {
+		env = os.Environ()
+	}
+	control, far, err := frame.ControlPair()
+	if err != nil {
+		return nil, &Error{Op: op, Class: "unexpected", Text: err.Error(), cause: err}
+	}
+	defer far.Close()
+	// Not CommandContext: the process must outlive the context of its start.
+	cmd := exec.Command(path, "supervise")
+	cmd.Env, cmd.Dir = environment(env), "/"
+	if cfg.Stderr != nil {
+		cmd.Stderr = cfg.Stderr
+	}
+	cmd.ExtraFiles = []*os.File{far} // supervise.ControlFD
+	// A session of its own, so that Ctrl-C at the terminal does not reach it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		control.Close()
+		return nil, &Error{Op: op, Class: "usage", Text: err.Error(), cause: err}
+	}
+	s := &Supervisor{control: control, cmd: cmd, gone: make(chan struct{}), wait: map[uint64]chan reply{}}
+	go s.receive()
+	go func() {
+		_ = cmd.Wait()
+		close(s.gone)
+	}()
+	a, _, err := s.call(ctx, frame.Command{Verb: frame.VerbHello, Version: frame.Version, Module: cfg.Module, ModuleArgs: cfg.ModuleArgs}, nil)
+	if err == nil && a.Version != frame.Version {
+		err = &Error{Op: op, Class: "usage", Text: path + " is of another build"}
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// hsmdPath finds keyrite-hsmd beside the running executable.
+func hsmdPath(override string) (string, error) {
+	if override != "" {
+		return override, nil
+	}
+	exe, err := os.Executable()
+	if err == nil {
+		exe, err = filepath.EvalSymlinks(exe)
+	}
+	if err != nil {
+		return "", &Error{Op: "find keyrite-hsmd", Class: "unexpected", Text: err.Error(), cause: err}
+	}
+	p := filepath.Join(filepath.Dir(exe), "keyrite-hsmd")
+	if _, err := os.Stat(p); err != nil {
+		return "", &Error{Op: "find keyrite-hsmd", Class: "usage", Text: "it must lie beside this program: " + err.Error(), cause: err}
+	}
+	return p, nil
+}
+
+// receive hands answers to those who wait for them.
+func (s *Supervisor) receive() {
+	for {
+		var a frame.Answer
+		fd, err := s.control.Receive(&a)
+		if err != nil {
+			s.finish(err)
+			return
+		}
+		s.mu.Lock()
+		ch := s.wait[a.ID]
+		delete(s.wait, a.ID)
+		if ch != nil {
+			ch <- reply{a, fd} // has room for one, so it never blocks
+		}
+		s.mu.Unlock()
+		if ch != nil {
+			continue
+		}
+		// Nobody waits any more. If a session came, its process ends when the
+		// only descriptor of its data socket closes.
+		if fd != nil {
+			fd.Close()
+		}
+	}
+}
+
+// finish fails everything that waits.
+func (s *Supervisor) finish(err error) {
+	if errors.Is(err, io.EOF) || err == nil {
+		err = errors.New("keyrite-hsmd ended")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over == nil {
+		s.over = err
+	}
+	for id, ch := range s.wait {
+		close(ch)
+		delete(s.wait, id)
+	}
+}
+
+// call sends one command and waits for its answer.
+func (s *Supervisor) call(ctx context.Context, c frame.Command, fd *os.File) (*frame.Answer, *os.File, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, nil, &Error{Op: string(c.Verb), Token: c.Token.Label, Class: "token", Text: err.Error(), cause: err}
+	}
+	ch := make(chan reply, 1)
+	s.mu.Lock()
+	if err := s.over; err != nil {
+		s.mu.Unlock()
+		return nil, nil, lostError(string(c.Verb), c.Token, err)
+	}
+	s.last++
+	c.ID = s.last
+	s.wait[c.ID] = ch
+	s.mu.Unlock()
+	if dl, ok := ctx.Deadline(); ok {
+		c.TimeoutMS = max(1, time.Until(dl).Milliseconds())
+	}
+	if err := s.control.Send(c, fd); err != nil {
+		s.forget(c.ID, ch)
+		return nil, nil, lostError(string(c.Verb), c.Token, err)
+	}
+	select {
+	case r, ok := <-ch:
+		if !ok {
+			return nil, nil, lostError(string(c.Verb), c.Token, nil)
+		}
+		if r.answer.Fault != nil {
+			return nil, nil, fromFault(r.answer.Fault, c.Token, "")
+		}
+		return &r.answer, r.fd, nil
+	case <-ctx.Done():
+		s.forget(c.ID, ch)
+		_ = s.control.Send(frame.Command{Verb: frame.VerbCancel, Cancels: c.ID}, nil)
+		return nil, nil, lostError(string(c.Verb), c.Token, ctx.Err())
+	}
+}
+
+// forget drops a waiter and closes what came for it meanwhile.
+func (s *Supervisor) forget(id uint64, ch chan reply) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.wait, id)
+	select {
+	case r := <-ch:
+		if r.fd != nil {
+			r.fd.Close()
+		}
+	default:
+	}
+}
+
+// Tokens lists the tokens of the module, without any login.
+func (s *Supervisor) Tokens(ctx context.Context) ([]TokenInfo, ModuleInfo, error) {
+	a, _, err := s.call(ctx, frame.Command{Verb: frame.VerbTokens}, nil)
+	if err != nil {
+		return nil, ModuleInfo{}, err
+	}
+	return a.Tokens, *a.Module, nil
+}
+
+// Find returns the one token with the label.
+func (s *Supervisor) Find(ctx context.Context, label string) (TokenID, error) {
+	all, _, err := s.Tokens(ctx)
+	if err != nil {
+		return TokenID{}, err
+	}
+	var found []TokenID
+	for _, t := range all {
+		if t.Initialised && t.Label == label {
+			found = append(found, t.Token)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return TokenID{}, &Error{Op: "find token", Token: label, Class: "token", Text: "no token has this label", kind: ErrNotFound}
+	case 1:
+		return found[0], nil
+	}
+	return TokenID{}, &Error{Op: "find token", Token: label, Class: "policy", Text: "several tokens have this label", kind: ErrAmbiguous}
+}
+
+// InitToken initialises the one free token of the module under a label that
+// no token has yet. Both its PINs are random, held by the supervisor and known
+// to nobody; they die with it.
+func (s *Supervisor) InitToken(ctx context.Context, label string) (TokenID, error) {
+	return s.InitTokenSerial(ctx, TokenID{Label: label})
+}
+
+// InitTokenSerial is InitToken where several tokens are free: the one with
+// the serial number is taken.
+func (s *Supervisor) InitTokenSerial(ctx context.Context, t TokenID) (TokenID, error) {
+	if err := keyspec.CheckLabel(t.Label); err != nil {
+		return TokenID{}, usage("initialise token", "%v", err)
+	}
+	a, _, err := s.call(ctx, frame.Command{Verb: frame.VerbInit, Token: t}, nil)
+	if err != nil {
+		return TokenID{}, err
+	}
+	return a.Tokens[0].Token, nil
+}
+
+// TakePINs lets the supervisor read SO and user PIN from f, written there by
+// WritePINs in the process that derives them. This program passes the
+// descriptor on and never reads it; it may close f afterwards.
+func (s *Supervisor) TakePINs(ctx context.Context, t TokenID, f *os.File, e Epoch) error {
+	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbTake, Token: t, Epoch: e, Form: frame.Framed}, f)
+	return err
+}
+
+// TakeUserPIN lets the supervisor read the user PIN in force from f as one
+// line of text: a file that only its owner may read, a pipe or a terminal.
+func (s *Supervisor) TakeUserPIN(ctx context.Context, t TokenID, f *os.File) error {
+	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbTake, Token: t, Epoch: Current, Form: frame.UserText}, f)
+	return err
+}
+
+// WritePINs writes PINs in the form that TakePINs expects. It is called in
+// the process that knows them. so may be nil.
+func WritePINs(w io.Writer, so, user []byte) error {
+	if so != nil {
+		if err := frame.WritePIN(w, frame.SOPIN, so); err != nil {
+			return err
+		}
+	}
+	return frame.WritePIN(w, frame.UserPIN, user)
+}
+
+// ChangePINs replaces the PINs in force by the next ones and proves that the
+// old ones open the token no more. After an error nobody knows which PINs the
+// token has, and the supervisor keeps both. Afterwards no SO PIN is held.
+func (s *Supervisor) ChangePINs(ctx context.Context, t TokenID) error {
+	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbChange, Token: t}, nil)
+	return err
+}
+
+// WipePINs makes the supervisor forget the token's PINs.
+func (s *Supervisor) WipePINs(ctx context.Context, t TokenID) error {
+	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbWipe, Token: t}, nil)
+	return err
+}
+
+// PID is the process id of the supervisor, for records and tests.
+func (s *Supervisor) PID() int { return s.cmd.Process.Pid }
+
+// closeWait is how long a supervisor may take to end its module processes.
+const closeWait = 5 * time.Second
+
+// Close ends the supervisor, every module process and thereby every session,
+// and waits for it. All PINs are gone afterwards.
+func (s *Supervisor) Close() error {
+	err := s.control.Close()
+	t := time.NewTimer(closeWait)
+	defer t.Stop()
+	select {
+	case <-s.gone:
+	case <-t.C:
+		err = errors.Join(err, s.cmd.Process.Kill())
+		<-s.gone
+	}
+	s.finish(nil)
+	return err
+}
