@@ -6,6 +6,7 @@ require (
 	filippo.io/age v1.3.2
 	github.com/gowebpki/jcs v1.0.2
 	github.com/hashicorp/vault v1.1.2
+	github.com/hashicorp/yamux v0.1.2
 	github.com/miekg/pkcs11 v1.1.2
 	github.com/secure-systems-lab/go-securesystemslib v0.11.1
 	github.com/spf13/cobra v1.10.2
