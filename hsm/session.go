@@ -211,4 +211,25 @@ func (s *Session) SyncToken(ctx context.Context) error {
 	return err
 }
 
+// Attacks is the raw result of the attack suite; package admit makes a report
+// of it.
+type Attacks = frame.Admission
+
+// Attack runs the attack suite in the module process, with throw-away keys.
+// It needs a session in which no key was made or used. loosen replaces values
+// of the sign template, so that a test can see the suite fail; the result says
+// so, and no report is made of it.
+func (s *Session) Attack(ctx context.Context, loosen ...Attribute) (*Attacks, error) {
+	body, err := json.Marshal(frame.AdmitBody{Loose: loosen})
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.conn.call(ctx, frame.Request{Op: frame.OpAdmit, Body: body}, "")
+	if err != nil {
+		return nil, err
+	}
+	var out Attacks
+	return &out, frame.Decode(a.Body, &out)
+}
+
 var errClosed = errors.New("session closed")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,7 +29,8 @@ type Config struct {
 	// Env is where the variables that modules need are taken from. Optional:
 	// os.Environ(). What is not on the allow-list never reaches the module.
 	Env []string
-	// Stderr takes what the processes say when they break. Optional: nothing.
+	// Stderr takes what the processes print when they crash, which may show
+	// their memory: for debugging with test tokens only. Optional: nothing.
 	Stderr *os.File
 }
 
@@ -333,6 +335,9 @@ const closeWait = 5 * time.Second
 // and waits for it. All PINs are gone afterwards.
 func (s *Supervisor) Close() error {
 	err := s.control.Close()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil // closed before, or the process ended by itself
+	}
 	t := time.NewTimer(closeWait)
 	defer t.Stop()
 	select {

@@ -133,7 +133,7 @@ func NewStore(t testing.TB) *Env {
 	if err := os.WriteFile(e.Conf, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e.Config = hsm.Config{Module: module, HSMD: hsmd, Env: []string{"SOFTHSM2_CONF=" + e.Conf}, Stderr: os.Stderr}
+	e.Config = hsm.Config{Module: module, HSMD: hsmd, Env: []string{"SOFTHSM2_CONF=" + e.Conf}}
 	return e
 }
 

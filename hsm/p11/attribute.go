@@ -87,7 +87,7 @@ var keyTypeNames = map[uint64]string{
 
 var mechNames = map[uint64]string{
 	pkcs11.CKM_EC_KEY_PAIR_GEN: "CKM_EC_KEY_PAIR_GEN", ckmECEdwardsKeyPairGen: "CKM_EC_EDWARDS_KEY_PAIR_GEN",
-	pkcs11.CKM_ECDSA: "CKM_ECDSA", ckmEDDSA: "CKM_EDDSA",
+	pkcs11.CKM_ECDSA: "CKM_ECDSA", pkcs11.CKM_ECDH1_DERIVE: "CKM_ECDH1_DERIVE", ckmEDDSA: "CKM_EDDSA",
 	pkcs11.CKM_AES_KEY_GEN: "CKM_AES_KEY_GEN", pkcs11.CKM_AES_GCM: "CKM_AES_GCM",
 	pkcs11.CKM_AES_KEY_WRAP: "CKM_AES_KEY_WRAP", pkcs11.CKM_AES_KEY_WRAP_PAD: "CKM_AES_KEY_WRAP_PAD",
 	pkcs11.CKM_AES_CBC: "CKM_AES_CBC", pkcs11.CKM_AES_ECB: "CKM_AES_ECB",
@@ -211,20 +211,24 @@ func (s *session) attribute(o pkcs11.ObjectHandle, code uint) ([]byte, error) {
 	return v[0].Value, nil
 }
 
-// read reads attributes one by one, since a token that lacks one of them
-// may answer a joint request with nothing.
+// read reads attributes one by one, since a token that lacks one of them may
+// answer a joint request with nothing. Whatever the reason why one cannot be
+// read, it is unreported and equals no template; a half copy in SoftHSM answers
+// CKR_ATTRIBUTE_VALUE_INVALID even for its class. Only a session that is no
+// more is an error.
 func (s *session) read(o pkcs11.ObjectHandle, names []string) ([]keyspec.Attribute, error) {
 	out := make([]keyspec.Attribute, 0, len(names))
 	for _, n := range names {
 		b, err := s.attribute(o, attrTypes[n].code)
-		switch err {
-		case nil:
+		if err == nil {
 			out = append(out, decode(n, b))
-		case pkcs11.Error(pkcs11.CKR_ATTRIBUTE_TYPE_INVALID), pkcs11.Error(pkcs11.CKR_ATTRIBUTE_SENSITIVE):
-			out = append(out, keyspec.Attribute{Name: n, Value: keyspec.Unreported})
-		default:
-			return nil, asFault("attributes", "read "+n, err)
+			continue
 		}
+		f := asFault("attributes", "read "+n, err)
+		if f.Code == 0 || f.Kind == frame.KindStorage || f.Kind == frame.KindLost && f.Code != pkcs11.CKR_OBJECT_HANDLE_INVALID {
+			return nil, f
+		}
+		out = append(out, keyspec.Attribute{Name: n, Value: keyspec.Unreported})
 	}
 	return out, nil
 }

@@ -26,9 +26,6 @@ const (
 // closes; what goes wrong before is told on that socket, not here.
 func Main() error {
 	runtime.LockOSThread() // some modules keep state per thread
-	if err := secmem.Harden(); err != nil {
-		return err
-	}
 	data, jobs := os.NewFile(DataFD, "data"), os.NewFile(JobFD, "job")
 	if data == nil || jobs == nil {
 		return errors.New("keyrite-hsmd module: started by hand; it is started by its supervisor")
@@ -37,9 +34,13 @@ func Main() error {
 	if err := frame.Read(jobs, &job); err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
+	// Before the first secret, and after it is known whom to tell.
+	if err := secmem.Harden(); err != nil {
+		return report(data, job, err)
+	}
 	pins, err := frame.ReadPINs(jobs, frame.SOPIN, frame.UserPIN, frame.NextSOPIN, frame.NextUserPIN)
 	if err != nil {
-		return fmt.Errorf("read PINs: %w", err)
+		return report(data, job, err)
 	}
 	jobs.Close()
 	defer pins.Wipe()
@@ -212,6 +213,12 @@ func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
 			return nil, err
 		}
 		return s.destroy(b)
+	case frame.OpAdmit:
+		var b frame.AdmitBody
+		if err := frame.Decode(q.Body, &b); err != nil {
+			return nil, err
+		}
+		return s.admit(b)
 	case frame.OpSync:
 		return nil, s.store.sync(s.token.Serial)
 	}

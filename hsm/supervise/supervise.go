@@ -42,9 +42,6 @@ type supervisor struct {
 
 // Main is the whole supervisor process.
 func Main(ctx context.Context) error {
-	if err := secmem.Harden(); err != nil {
-		return err
-	}
 	f := os.NewFile(ControlFD, "control")
 	if f == nil {
 		return errors.New("keyrite-hsmd: started by hand; programs of keyrite start it")
@@ -88,6 +85,10 @@ func (s *supervisor) greet() error {
 		return errors.New("keyrite-hsmd: not the program of the same build at the other end")
 	}
 	s.module, s.args = c.Module, c.ModuleArgs
+	// Before the first secret, and after it is known whom to tell.
+	if err := secmem.Harden(); err != nil {
+		return errors.Join(err, s.control.Send(frame.Answer{ID: c.ID, Fault: asFault(err)}, nil))
+	}
 	return s.control.Send(frame.Answer{ID: c.ID, Version: frame.Version}, nil)
 }
 

@@ -1,0 +1,132 @@
+package admit_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"keyrite/hsm"
+	"keyrite/hsm/admit"
+	"keyrite/hsm/hsmtest"
+)
+
+const world = "rehearsal:abcdefgh"
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+// TestSoftHSMAdmitted runs the suite with the real templates.
+func TestSoftHSMAdmitted(t *testing.T) {
+	e := hsmtest.New(t)
+	s := e.Token(t, "work")
+	r, err := admit.Run(t.Context(), s, world, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Cases) < 25 {
+		t.Errorf("%d cases, want at least 25", len(r.Cases))
+	}
+	if err := r.Check(s, world, noon.Add(time.Hour)); err != nil {
+		t.Error(err)
+	}
+	if !slices.Contains(r.Capabilities, "CKM_ECDSA") || len(r.Module.SHA256) != 64 || len(r.Module.Libraries) == 0 {
+		t.Errorf("incomplete report: %+v", r.Module)
+	}
+	objs, err := s.Objects(t.Context())
+	if err != nil || len(objs) != 0 {
+		t.Errorf("%d objects after the suite, %v", len(objs), err)
+	}
+	// The session is as good as new.
+	tag, err := hsm.NewTag()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sp := hsm.GenerateSpec{Template: hsm.Sign, Algorithm: hsm.ECDSAP256, KeyID: hsm.NewKeyID(tag, 1), Label: "k", SessionObject: true}
+	if _, err := s.Generate(t.Context(), sp); err != nil {
+		t.Error(err)
+	}
+	if _, err := admit.Run(t.Context(), s, world, noon); err == nil {
+		t.Error("a session with a key was attacked")
+	}
+}
+
+// TestLooseTemplateRefused shows that each weakness makes its cases fail.
+func TestLooseTemplateRefused(t *testing.T) {
+	e := hsmtest.New(t)
+	s := e.Token(t, "work")
+	for _, tc := range []struct {
+		name  string
+		loose []hsm.Attribute
+		fails []string
+	}{
+		{"extractable", []hsm.Attribute{{Name: "CKA_EXTRACTABLE", Value: "true"}}, []string{"readback-born", "readback-stored", "wrap-out", "wrap-trojan"}},
+		{"neither sensitive nor kept", []hsm.Attribute{{Name: "CKA_SENSITIVE", Value: "false"}, {Name: "CKA_EXTRACTABLE", Value: "true"}}, []string{"readback-born", "read-value"}},
+		{"may derive", []hsm.Attribute{{Name: "CKA_DERIVE", Value: "true"}, {Name: "CKA_ALLOWED_MECHANISMS", Value: "CKM_ECDH1_DERIVE"}}, []string{"readback-born", "usage-derive"}},
+		{"no login per signature", []hsm.Attribute{{Name: "CKA_ALWAYS_AUTHENTICATE", Value: "false"}}, []string{"readback-root", "always-auth", "always-auth-once"}},
+		{"stays modifiable", []hsm.Attribute{{Name: "CKA_MODIFIABLE", Value: "true"}}, []string{"readback-direct"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a, err := s.Attack(t.Context(), tc.loose...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !a.Loosened {
+				t.Error("result does not say that it was loosened")
+			}
+			for _, id := range tc.fails {
+				i := slices.IndexFunc(a.Cases, func(c hsm.Case) bool { return c.ID == id })
+				if i < 0 || a.Cases[i].Pass {
+					t.Errorf("case %s did not fail: %+v", id, a.Cases[i])
+				}
+			}
+		})
+	}
+}
+
+func TestReportChecks(t *testing.T) {
+	e := hsmtest.New(t)
+	s := e.Token(t, "work")
+	good, err := admit.Run(t.Context(), s, world, noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name  string
+		edit  func(*admit.Report)
+		world string
+		now   time.Time
+		class string
+	}{
+		{"good", func(*admit.Report) {}, world, noon, ""},
+		{"last second", func(*admit.Report) {}, world, noon.Add(admit.Validity - time.Second), ""},
+		{"expired", func(*admit.Report) {}, world, noon.Add(admit.Validity), "token"},
+		{"from the future", func(*admit.Report) {}, world, noon.Add(-time.Second), "token"},
+		{"longer validity", func(r *admit.Report) { r.Expires = "2027-11-22T12:00:00Z" }, world, noon, "token"},
+		{"other world", func(*admit.Report) {}, "live", noon, "policy"},
+		{"other format", func(r *admit.Report) { r.Format = "keyrite/admission/v2" }, world, noon, "token"},
+		{"failed case", func(r *admit.Report) { r.Cases[3].Pass = false }, world, noon, "token"},
+		{"case repeated", func(r *admit.Report) { r.Cases[3] = r.Cases[4] }, world, noon, "token"},
+		{"cases missing", func(r *admit.Report) { r.Cases = r.Cases[:5] }, world, noon, "token"},
+		{"other module", func(r *admit.Report) { r.Module.SHA256 = "00" + r.Module.SHA256[2:] }, world, noon, "token"},
+		{"other library", func(r *admit.Report) { r.Module.Libraries = r.Module.Libraries[1:] }, world, noon, "token"},
+		{"other token", func(r *admit.Report) { r.Token.Serial = "0" }, world, noon, "token"},
+		{"other firmware", func(r *admit.Report) { r.Token.Firmware = "9.9" }, world, noon, "token"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := *good
+			r.Cases = slices.Clone(good.Cases)
+			tc.edit(&r)
+			err := r.Check(s, tc.world, tc.now)
+			if tc.class == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			var c interface{ FaultClass() string }
+			if !errors.As(err, &c) || c.FaultClass() != tc.class {
+				t.Errorf("got %v, want class %s", err, tc.class)
+			}
+		})
+	}
+}

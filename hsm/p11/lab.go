@@ -1,0 +1,328 @@
+package p11
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/miekg/pkcs11"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/keyspec"
+)
+
+// lab is where a module is attacked with keys that exist for one case only.
+// Every object it makes carries the lab's tag and is destroyed after its case.
+type lab struct {
+	*session
+	tag   keyspec.Tag
+	loose []keyspec.Attribute // replaced in the sign templates, by tests only
+	n     uint64
+	made  []pkcs11.ObjectHandle
+}
+
+// outcome is what a case saw.
+type outcome struct {
+	pass bool
+	got  string
+}
+
+// attack is one case: what is tried and what has to happen.
+type attack struct {
+	id, title, expected string
+	run                 func(*lab) (outcome, error)
+}
+
+// admit runs every case. It needs a session without keys, since some cases
+// log out, which destroys session objects.
+func (s *session) admit(b frame.AdmitBody) (*frame.Admission, error) {
+	if len(s.keys) > 0 {
+		return nil, faultf("admit", frame.KindUsage, "keys were made or used in this session; open another one")
+	}
+	tag, err := keyspec.NewTag()
+	if err != nil {
+		return nil, wrap("admit", "draw tag", err)
+	}
+	l := &lab{session: s, tag: tag, loose: b.Loose}
+	if err := l.sweepOld(); err != nil {
+		return nil, err
+	}
+	out := &frame.Admission{Loosened: len(b.Loose) > 0, Cases: []frame.Case{}}
+	for _, set := range [][]attack{templateCases, secrecyCases, freezeCases, usageCases, originCases, accessCases} {
+		for _, a := range set {
+			c, err := l.try(a)
+			if err != nil {
+				return nil, err
+			}
+			out.Cases = append(out.Cases, c)
+		}
+	}
+	out.Capabilities, err = s.capabilities()
+	return out, err
+}
+
+// labPrefix begins the label of every object of the lab.
+const labPrefix = "admission-"
+
+// sweepOld destroys what a suite that was killed has left.
+func (l *lab) sweepOld() error {
+	all, err := l.all()
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		d, err := l.describe(o)
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(d.Label, labPrefix) {
+			continue
+		}
+		if err := l.ctx.DestroyObject(l.h, o); err != nil {
+			return asFault("admit", "destroy "+d.Label+" of an earlier suite", err)
+		}
+	}
+	return nil
+}
+
+// try runs one case and destroys what it made. An error inside a case fails
+// the case; only a session that is no more ends the suite.
+func (l *lab) try(a attack) (frame.Case, error) {
+	o, err := a.run(l)
+	if err != nil {
+		if asFault("admit", a.id, err).Kind == frame.KindLost {
+			return frame.Case{}, err
+		}
+		o = outcome{false, "not decided: " + reason(err)}
+	}
+	for _, h := range slices.Backward(l.made) {
+		_ = l.ctx.DestroyObject(l.h, h) // the case "debris" looks for what stayed
+	}
+	return frame.Case{ID: a.id, Title: a.title, Expected: a.expected, Got: o.got, Pass: o.pass}, l.reopen()
+}
+
+// reason gives the CKR_ name of an error, or its text.
+func reason(err error) string {
+	var code pkcs11.Error
+	var f *frame.Fault
+	switch {
+	case errors.As(err, &code):
+		return codeName(code)
+	case errors.As(err, &f) && f.Name != "":
+		return f.Name
+	}
+	return err.Error()
+}
+
+// broken are answers that say nothing about a refusal: the token was not
+// able, not unwilling.
+var broken = []pkcs11.Error{
+	pkcs11.CKR_DEVICE_ERROR, pkcs11.CKR_DEVICE_REMOVED, pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_HOST_MEMORY,
+	pkcs11.CKR_TOKEN_NOT_PRESENT, pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED,
+	pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_ARGUMENTS_BAD, pkcs11.CKR_OPERATION_ACTIVE,
+}
+
+// refuses judges a call that must fail.
+func refuses(err error) (outcome, error) {
+	if err == nil {
+		return outcome{false, "allowed"}, nil
+	}
+	var code pkcs11.Error
+	if errors.As(err, &code) && slices.Contains(broken, code) {
+		return outcome{}, err
+	}
+	return outcome{true, "refused: " + reason(err)}, nil
+}
+
+// allRefuse judges several calls that must all fail; the first that does not says
+// what went through.
+func allRefuse(calls []call) (outcome, error) {
+	var got []string
+	for _, c := range calls {
+		o, err := refuses(c.do())
+		if err != nil {
+			return outcome{}, fmt.Errorf("%s: %w", c.name, err)
+		}
+		if !o.pass {
+			return outcome{false, c.name + " allowed"}, nil
+		}
+		if r := strings.TrimPrefix(o.got, "refused: "); !slices.Contains(got, r) {
+			got = append(got, r)
+		}
+	}
+	return outcome{true, "refused: " + strings.Join(got, ", ")}, nil
+}
+
+type call struct {
+	name string
+	do   func() error
+}
+
+func attr(name, value string) keyspec.Attribute { return keyspec.Attribute{Name: name, Value: value} }
+
+// with replaces or adds attributes.
+func with(base []keyspec.Attribute, extra ...keyspec.Attribute) []keyspec.Attribute {
+	out := slices.Clone(base)
+	for _, x := range extra {
+		if i := slices.IndexFunc(out, func(a keyspec.Attribute) bool { return a.Name == x.Name }); i >= 0 {
+			out[i] = x
+		} else {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// spec names a new throw-away key.
+func (l *lab) spec(t keyspec.Template, alg keyspec.Algorithm, sessionObject bool) keyspec.Spec {
+	l.n++
+	return keyspec.Spec{
+		Template: t, Algorithm: alg, KeyID: keyspec.NewKeyID(l.tag, l.n),
+		Label: fmt.Sprintf("%s%d", labPrefix, l.n), SessionObject: sessionObject,
+	}
+}
+
+// pair makes a key pair from a template, loosened where a test wants it.
+func (l *lab) pair(sp keyspec.Spec) (*key, error) {
+	req := sp.Request()
+	pubT, err := encodeAll(req.Public)
+	if err != nil {
+		return nil, err
+	}
+	prvT, err := encodeAll(with(req.Private, l.loose...))
+	if err != nil {
+		return nil, err
+	}
+	m, _ := valueOf(mechNames, sp.GenerateMechanism())
+	pub, prv, err := l.ctx.GenerateKeyPair(l.h, []*pkcs11.Mechanism{pkcs11.NewMechanism(uint(m), nil)}, pubT, prvT)
+	if err != nil {
+		return nil, err
+	}
+	l.made = append(l.made, pub, prv)
+	return &key{private: prv, public: pub, algorithm: sp.Algorithm, born: sp.SessionObject}, nil
+}
+
+// signKey makes the key that most cases attack.
+func (l *lab) signKey() (*key, error) {
+	return l.pair(l.spec(keyspec.Sign, keyspec.ECDSAP256, true))
+}
+
+// stored makes a pair and copies it into the token, as SEALING does.
+func (l *lab) stored(sp keyspec.Spec) (*key, error) {
+	k, err := l.pair(sp)
+	if err != nil {
+		return nil, err
+	}
+	n := *k
+	if n.private, err = l.copy(k.private, keyspec.CopyRequest(true)...); err != nil {
+		return nil, err
+	}
+	n.public, err = l.copy(k.public, keyspec.CopyRequest(false)...)
+	return &n, err
+}
+
+func (l *lab) copy(o pkcs11.ObjectHandle, as ...keyspec.Attribute) (pkcs11.ObjectHandle, error) {
+	t, err := encodeAll(as)
+	if err != nil {
+		return 0, err
+	}
+	c, err := l.ctx.CopyObject(l.h, o, t)
+	if err == nil {
+		l.made = append(l.made, c)
+	}
+	return c, err
+}
+
+func (l *lab) set(o pkcs11.ObjectHandle, as ...keyspec.Attribute) error {
+	t, err := encodeAll(as)
+	if err != nil {
+		return err
+	}
+	return l.ctx.SetAttributeValue(l.h, o, t)
+}
+
+// secret makes a throw-away AES-256 session key; it can do nothing but what
+// the extra attributes add.
+func (l *lab) secret(extra ...keyspec.Attribute) (pkcs11.ObjectHandle, error) {
+	sp := l.spec(keyspec.Sign, keyspec.ECDSAP256, true) // for id and label
+	t, err := encodeAll(with([]keyspec.Attribute{
+		attr("CKA_CLASS", "CKO_SECRET_KEY"), attr("CKA_KEY_TYPE", "CKK_AES"), attr("CKA_TOKEN", "false"),
+		attr("CKA_PRIVATE", "true"), attr("CKA_LABEL", sp.Label), attr("CKA_ID", sp.KeyID.String()),
+		attr("CKA_SENSITIVE", "true"), attr("CKA_EXTRACTABLE", "false"), attr("CKA_ENCRYPT", "false"),
+		attr("CKA_DECRYPT", "false"), attr("CKA_WRAP", "false"), attr("CKA_UNWRAP", "false"),
+		attr("CKA_SIGN", "false"), attr("CKA_VERIFY", "false"), attr("CKA_DERIVE", "false"),
+	}, extra...))
+	if err != nil {
+		return 0, err
+	}
+	t = append(t, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 32))
+	o, err := l.ctx.GenerateKey(l.h, mechanism(pkcs11.CKM_AES_KEY_GEN, nil), t)
+	if err == nil {
+		l.made = append(l.made, o)
+	}
+	return o, err
+}
+
+// create imports an object, as an attacker with the user PIN would.
+func (l *lab) create(as []keyspec.Attribute, raw ...*pkcs11.Attribute) (pkcs11.ObjectHandle, error) {
+	sp := l.spec(keyspec.Sign, keyspec.ECDSAP256, true)
+	t, err := encodeAll(append(slices.Clone(as), attr("CKA_LABEL", sp.Label), attr("CKA_ID", sp.KeyID.String()), attr("CKA_TOKEN", "false")))
+	if err != nil {
+		return 0, err
+	}
+	o, err := l.ctx.CreateObject(l.h, append(t, raw...))
+	if err == nil {
+		l.made = append(l.made, o)
+	}
+	return o, err
+}
+
+func mechanism(m uint, param any) []*pkcs11.Mechanism {
+	return []*pkcs11.Mechanism{pkcs11.NewMechanism(m, param)}
+}
+
+// rawSign signs a digest of zeros without any of our own checks.
+func (l *lab) rawSign(o pkcs11.ObjectHandle) error {
+	if err := l.ctx.SignInit(l.h, mechanism(pkcs11.CKM_ECDSA, nil), o); err != nil {
+		return err
+	}
+	_, err := l.ctx.Sign(l.h, make([]byte, 32))
+	return err
+}
+
+// reopen replaces the session, so that an operation begun in a case does not
+// disturb the next one. The new one is opened first: closing the last session
+// would log out.
+func (l *lab) reopen() error {
+	h, err := l.ctx.OpenSession(l.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+	if err != nil {
+		return asFault("admit", "C_OpenSession", err)
+	}
+	old := l.h
+	l.h = h
+	l.made = nil // session objects die with their session
+	return wrap("admit", "C_CloseSession", l.ctx.CloseSession(old))
+}
+
+// capabilities lists what the token offers, by name.
+func (s *session) capabilities() ([]string, error) {
+	ms, err := s.ctx.GetMechanismList(s.slot)
+	if err != nil {
+		return nil, asFault("admit", "C_GetMechanismList", err)
+	}
+	out := make([]string, 0, len(ms))
+	for _, m := range ms {
+		out = append(out, nameOf(mechNames, uint64(m.Mechanism)))
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// noise gives n random bytes.
+func noise(n int) ([]byte, error) {
+	b := make([]byte, n)
+	_, err := rand.Read(b)
+	return b, err
+}
