@@ -60,6 +60,7 @@ var Tree = Rules{
 		{Prefix: "client", Allow: []string{"artifact", "wire", "internal"}},
 
 		// Leaf helpers, free for all but artifact and wire.
+		{Prefix: "internal/clitest", Third: []string{"github.com/rogpeppe/go-internal"}},
 		{Prefix: "internal", Third: []string{"go.yaml.in/yaml/v3", "github.com/spf13/cobra", "golang.org/x"}},
 
 		// Whole-system tests and measurements see everything.
@@ -93,8 +94,9 @@ var Tree = Rules{
 		{Target: "github.com/uptrace/bun", Only: []string{"relay/store"}, Reason: "relay/store is the only package with SQL"},
 		{Target: "github.com/pressly/goose", Only: []string{"relay/store"}, Reason: "relay/store is the only package with SQL"},
 		{Target: "github.com/google/go-cmp", InTests: true, Reason: "go-cmp is for tests"},
-		{Target: "github.com/rogpeppe/go-internal", InTests: true, Reason: "testscript is for tests"},
-		{Target: "testing", Only: []string{"artifact/artifacttest", "hsm/hsmtest", "gateway/secureelement/setest", "relay/store/storetest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
+		{Target: Module + "/internal/clitest", InTests: true, Reason: "the script runner is for tests"},
+		{Target: "github.com/rogpeppe/go-internal", Only: []string{"internal/clitest"}, InTests: true, Reason: "testscript is for tests"},
+		{Target: "testing", Only: []string{"artifact/artifacttest", "hsm/hsmtest", "gateway/secureelement/setest", "relay/store/storetest", "internal/clitest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
 
 		// Nobody.
 		{Target: "github.com/pkg/errors", Reason: "use errors and fmt.Errorf with %w"},

@@ -167,6 +167,14 @@ func Replace(path string, data []byte, perm fs.FileMode) error {
 	return f.replace()
 }
 
+// Mkdir makes a new output folder; it fails with class "exists" if there is one.
+func Mkdir(path string, perm fs.FileMode) error {
+	if err := os.Mkdir(path, perm); err != nil {
+		return wrap("create folder", path, err)
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
 // SyncDir makes the names in a folder durable.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
