@@ -1,0 +1,45 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"keyrite/artifact/anchor"
+	"keyrite/internal/cli"
+	"keyrite/internal/intake"
+)
+
+// maxAnchorBytes bounds an anchors file.
+const maxAnchorBytes = 1 << 20
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "keyrite-verify",
+		Short: "Verify what a keyrite vault signed",
+		Long: `Verify the files that leave a keyrite vault, offline.
+
+Every command needs --anchor FILE: the anchors file that came out of the
+genesis ceremony and whose hash was read aloud there. Without it nothing can
+be believed and the program exits 2. It exits 14 when a file was altered or
+does not parse, and 13 when the file belongs to another world.`,
+	}
+	root.AddCommand(newFirmware(), newLog())
+	return root
+}
+
+// anchorFlag adds --anchor to a command.
+func anchorFlag(c *cobra.Command, path *string) {
+	c.Flags().StringVar(path, "anchor", "", "anchors file of the world to verify against (required)")
+}
+
+// loadAnchors reads the anchors; without a path there is nothing to verify
+// against.
+func loadAnchors(path string) (*anchor.Anchors, error) {
+	if path == "" {
+		return nil, &cli.Error{Class: "usage", Err: errNoAnchor, Hint: "pass --anchor anchors.json, the file from the genesis whose hash you have on paper"}
+	}
+	data, err := intake.Read(path, maxAnchorBytes)
+	if err != nil {
+		return nil, err
+	}
+	return anchor.Parse(data)
+}
