@@ -54,9 +54,11 @@ var Tree = Rules{
 
 		// Field.
 		{Prefix: "gateway", Allow: []string{"artifact", "wire", "internal"}},
-		{Prefix: "relay", Allow: []string{"artifact", "wire", "internal"}},
-		// vpn joins two ends and checks a ticket. It knows no account and no SQL.
-		{Prefix: "relay/vpn", Allow: []string{"artifact", "wire", "internal"}},
+		{Prefix: "relay", Allow: []string{"relay/ticket", "artifact", "wire", "internal"}},
+		// vpn joins two ends and checks a ticket. It knows no account and no SQL,
+		// and neither does the ticket.
+		{Prefix: "relay/ticket", Allow: []string{"artifact", "wire", "internal"}},
+		{Prefix: "relay/vpn", Allow: []string{"relay/ticket", "artifact", "wire", "internal"}},
 		{Prefix: "client", Allow: []string{"artifact", "wire", "internal"}},
 
 		// Leaf helpers, free for all but artifact and wire.
