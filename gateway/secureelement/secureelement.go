@@ -1,0 +1,147 @@
+// Package secureelement is the gateway's TPM 2.0: the place of the device key,
+// the birth certificate and everything that software on the box must not be
+// able to take back.
+//
+// The station's birth dialogue calls CreateKey, Provision, StoreCertificate and
+// Lock, in that order; from then on gateway/boot and gateway/update read the
+// firmware key and the security version, gateway/enroll writes the account's
+// policy key once, and gateway/uplink and gateway/tunnel sign with the device
+// key. After Lock nobody holds the owner, lockout or platform authorisation, so
+// indexes can be neither redefined nor removed by any software.
+//
+// What the element protects against: other firmware, another account, an older
+// release, a copied disk. What it does not: code that runs as root on the box
+// may use the device key while it runs, and may raise (never lower) a counter.
+//
+// It must never return a private key, never write an index without reading it
+// back, and never keep an authorisation value.
+//
+// Compatibility: docs/formats/element.md; the handles and the layout of each
+// index are fixed, because a born gateway cannot be laid out anew.
+package secureelement
+
+import (
+	"crypto/rand"
+	"errors"
+	"sync"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"keyrite/artifact/fault"
+)
+
+// Element is one TPM 2.0. Its methods may be called by several goroutines; the
+// commands of one method run without others in between.
+type Element struct {
+	mu sync.Mutex // guards t and the order of commands on it
+	t  *wire
+}
+
+// Open connects to the TPM at addr: a device file ("/dev/tpmrm0") or HOST:PORT
+// of a TPM that speaks plain commands over TCP, as swtpm does. On a locked
+// element it also closes the platform hierarchy for this boot, whose
+// authorisation every start of the TPM resets to empty.
+func Open(addr string) (*Element, error) {
+	w, err := dial(addr)
+	if err != nil {
+		return nil, err
+	}
+	e := &Element{t: w}
+	locked, err := e.locked()
+	if err == nil && locked {
+		err = e.closePlatform()
+	}
+	if err != nil {
+		_ = w.Close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close ends the connection.
+func (e *Element) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.t.Close()
+}
+
+// Random returns n random bytes from the element mixed with the system's, so
+// that neither source alone decides.
+func (e *Element) Random(n int) ([]byte, error) {
+	out := make([]byte, n)
+	if _, err := rand.Read(out); err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "read system random: %w", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for have := 0; have < n; {
+		r, err := tpm2.GetRandom{BytesRequested: uint16(min(n-have, 32))}.Execute(e.t) // 32: every TPM gives a SHA-256 digest's worth
+		if err != nil {
+			return nil, wrap("read random", err)
+		}
+		if len(r.RandomBytes.Buffer) == 0 {
+			return nil, fault.New(fault.Token, "read random: the element gave no bytes")
+		}
+		for _, b := range r.RandomBytes.Buffer {
+			if have < n {
+				out[have] ^= b
+				have++
+			}
+		}
+	}
+	return out, nil
+}
+
+// permanent attributes, TPM 2.0 Part 2, 8.6 TPMA_PERMANENT
+const (
+	ownerAuthSet   = 1 << 0
+	lockoutAuthSet = 1 << 2
+)
+
+// Locked says whether provisioning is over.
+func (e *Element) Locked() (bool, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.locked()
+}
+
+func (e *Element) locked() (bool, error) {
+	p, err := e.permanent()
+	return p&ownerAuthSet != 0, err
+}
+
+func (e *Element) permanent() (uint32, error) {
+	r, err := tpm2.GetCapability{Capability: tpm2.TPMCapTPMProperties, Property: uint32(tpm2.TPMPTPermanent), PropertyCount: 1}.Execute(e.t)
+	if err != nil {
+		return 0, wrap("read capabilities", err)
+	}
+	props, err := r.CapabilityData.Data.TPMProperties()
+	if err != nil || len(props.TPMProperty) != 1 {
+		return 0, fault.New(fault.Token, "read capabilities: unusable answer")
+	}
+	return props.TPMProperty[0].Value, nil
+}
+
+// closePlatform gives the platform hierarchy a random authorisation that nobody
+// keeps. One that is set already was set by an earlier Open or the firmware.
+func (e *Element) closePlatform() error {
+	err := e.setAuth(tpm2.TPMRHPlatform)
+	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCHierarchy) {
+		return nil
+	}
+	return err
+}
+
+// setAuth replaces the empty authorisation of a hierarchy by a random one.
+func (e *Element) setAuth(hierarchy tpm2.TPMHandle) error {
+	auth := make([]byte, 32)
+	if _, err := rand.Read(auth); err != nil {
+		return fault.Errorf(fault.Unexpected, "read system random: %w", err)
+	}
+	defer clear(auth)
+	_, err := tpm2.HierarchyChangeAuth{
+		AuthHandle: tpm2.AuthHandle{Handle: hierarchy, Auth: tpm2.PasswordAuth(nil)},
+		NewAuth:    tpm2.TPM2BAuth{Buffer: auth},
+	}.Execute(e.t)
+	return wrap("close a hierarchy", err)
+}
