@@ -73,7 +73,7 @@ var Tree = Rules{
 	Confined: []Confinement{
 		// Ours.
 		{Target: Module + "/hsm/p11", Only: []string{"cmd/keyrite-hsmd"}, Reason: "only the child process keyrite-hsmd may load a PKCS#11 module"},
-		{Target: Module + "/artifact/artifacttest", InTests: true, Reason: "the world of software keys is for tests"},
+		{Target: Module + "/artifact/artifacttest", Only: []string{"gateway/secureelement/setest"}, InTests: true, Reason: "the world of software keys is for tests"},
 		{Target: Module + "/hsm/hsmtest", InTests: true, Reason: "test tokens are for tests"},
 		{Target: Module + "/gateway/secureelement/setest", InTests: true, Reason: "the test driver of the secure element is for tests"},
 		{Target: Module + "/relay/store/storetest", InTests: true, Reason: "the suite of the stores is for tests"},
