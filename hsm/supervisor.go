@@ -285,16 +285,17 @@ func (s *Supervisor) InitTokenSerial(ctx context.Context, t TokenID) (TokenID, e
 	return a.Tokens[0].Token, nil
 }
 
-// TakePINs lets the supervisor read SO and user PIN from f, written there by
-// WritePINs in the process that derives them. This program passes the
-// descriptor on and never reads it; it may close f afterwards.
+// TakePINs lets the supervisor read SO and user PIN from f until its end,
+// written there by the process that derives them: WritePINs, or the share
+// child, whose frames for a new epoch have roles of their own. This program
+// passes the descriptor on and never reads it; it may close f afterwards.
 func (s *Supervisor) TakePINs(ctx context.Context, t TokenID, f *os.File, e Epoch) error {
 	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbTake, Token: t, Epoch: e, Form: frame.Framed}, f)
 	return err
 }
 
 // TakeUserPIN lets the supervisor read the user PIN in force from f as one
-// line of text: a file that only its owner may read, a pipe or a terminal.
+// line of text: a file that only its owner may read, or a pipe.
 func (s *Supervisor) TakeUserPIN(ctx context.Context, t TokenID, f *os.File) error {
 	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbTake, Token: t, Epoch: Current, Form: frame.UserText}, f)
 	return err

@@ -83,6 +83,9 @@ func (e *RefusedError) Error() string {
 // FaultClass gives the word of the exit table.
 func (e *RefusedError) FaultClass() string { return "token" }
 
+// FaultCases lists the failed cases for error.cases.
+func (e *RefusedError) FaultCases() any { return e.Failed }
+
 // Run attacks the token of the session and makes the report. The session must
 // be fresh; afterwards it is logged in and empty again. If a case fails the
 // error is a *RefusedError, and the report is returned only to be shown.

@@ -245,12 +245,7 @@ func (s *supervisor) take(c *frame.Command, fd *os.File) error {
 	if c.Epoch != frame.Current && c.Epoch != frame.Next {
 		return fault(frame.KindUsage, "usage", "PIN epoch is not known")
 	}
-	var pins frame.PINs
-	if c.Form == frame.UserText {
-		pins, err = frame.ReadUserPIN(fd)
-	} else {
-		pins, err = frame.ReadPINs(fd, frame.SOPIN, frame.UserPIN)
-	}
+	pins, err := read(c, fd, st.Mode().IsRegular())
 	if err != nil {
 		return fault(frame.KindUsage, "usage", err.Error())
 	}
@@ -261,6 +256,27 @@ func (s *supervisor) take(c *frame.Command, fd *os.File) error {
 	defer s.hold.lock(c.Token)()
 	s.hold.put(c.Token, c.Epoch, pins, c.Form == frame.Framed)
 	return nil
+}
+
+// read reads PINs in the form that the command names. Frames of the next
+// epoch may use its own roles or those in force; frames of the current epoch
+// only the latter, so that a deal's PINs never pass for those in force.
+func read(c *frame.Command, fd *os.File, whole bool) (frame.PINs, error) {
+	if c.Form == frame.UserText {
+		return frame.ReadUserPIN(fd, whole)
+	}
+	if c.Epoch == frame.Current {
+		return frame.ReadPINs(fd, frame.SOPIN, frame.UserPIN)
+	}
+	pins, err := frame.ReadPINs(fd, frame.SOPIN, frame.UserPIN, frame.NextSOPIN, frame.NextUserPIN)
+	if err != nil {
+		return nil, err
+	}
+	if err := pins.Current(); err != nil {
+		pins.Wipe()
+		return nil, err
+	}
+	return pins, nil
 }
 
 // change makes the next PINs the current ones.

@@ -21,6 +21,22 @@ const (
 // PINs are the PINs of one descriptor. They live in locked pages.
 type PINs map[Role]*secmem.Buffer
 
+// Current renames the roles of the next epoch to those in force, for PINs that
+// were taken as the next ones. Both at once are an error.
+func (p PINs) Current() error {
+	for _, r := range []struct{ from, to Role }{{NextSOPIN, SOPIN}, {NextUserPIN, UserPIN}} {
+		if p[r.from] == nil {
+			continue
+		}
+		if p[r.to] != nil {
+			return errPINRole
+		}
+		p[r.to] = p[r.from]
+		delete(p, r.from)
+	}
+	return nil
+}
+
 // Wipe overwrites all of them.
 func (p PINs) Wipe() {
 	for r, b := range p {
@@ -79,32 +95,60 @@ func ReadPINs(r io.Reader, roles ...Role) (PINs, error) {
 	return out, nil
 }
 
-// ReadUserPIN reads one line of text as the user PIN.
-func ReadUserPIN(r io.Reader) (PINs, error) {
-	raw, err := readAll(r)
+// ReadUserPIN reads one line of text as the user PIN. It stops at the end of
+// the line, for what follows on a pipe belongs to the next reader; in a whole
+// file nothing may follow.
+func ReadUserPIN(r io.Reader, whole bool) (PINs, error) {
+	b, err := secmem.New()
 	if err != nil {
 		return nil, err
 	}
-	defer raw.Wipe()
-	b := raw.Bytes()
-	for _, end := range []byte{'\n', '\r'} {
-		if n := len(b); n > 0 && b[n-1] == end {
-			b = b[:n-1]
-		}
-	}
-	if len(b) == 0 || len(b) > 255 {
-		return nil, errors.New("pin: need one line of 1 to 255 bytes")
-	}
-	for _, c := range b {
-		if c < ' ' {
-			return nil, errors.New("pin: control character or second line")
-		}
-	}
-	out := PINs{}
-	if err := out.add(UserPIN, b, []Role{UserPIN}); err != nil {
+	if err := b.Fill(func(page []byte) (int, error) { return readLine(r, page[:256], whole) }); err != nil {
+		b.Wipe()
 		return nil, err
 	}
-	return out, nil
+	return PINs{UserPIN: b}, nil
+}
+
+// readLine reads byte by byte into page and returns the length of the line.
+func readLine(r io.Reader, page []byte, whole bool) (int, error) {
+	n := 0
+	for n < len(page) {
+		m, err := r.Read(page[n : n+1])
+		if m == 1 && page[n] == '\n' {
+			if m, _ := readRest(r, whole); m != 0 {
+				return 0, errors.New("pin: more than one line")
+			}
+			break
+		}
+		n += m
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if n > 0 && page[n-1] == '\r' {
+		n--
+	}
+	if n == 0 || n > 255 {
+		return 0, errors.New("pin: need one line of 1 to 255 bytes")
+	}
+	for _, c := range page[:n] {
+		if c < ' ' {
+			return 0, errors.New("pin: control character")
+		}
+	}
+	return n, nil
+}
+
+func readRest(r io.Reader, whole bool) (int, error) {
+	if !whole {
+		return 0, nil
+	}
+	var one [1]byte
+	return r.Read(one[:])
 }
 
 func (p PINs) add(r Role, pin []byte, roles []Role) error {
