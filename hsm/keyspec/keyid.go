@@ -43,7 +43,8 @@ func (t *Tag) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// A KeyID is the CKA_ID of a key pair: attempt tag, then 8 bytes of the key.
+// A KeyID is the CKA_ID of a key pair: attempt tag, then the
+// number of the key in the attempt, 8 bytes big-endian.
 type KeyID [16]byte
 
 // NewKeyID returns the id of key number n of the attempt.
@@ -52,15 +53,6 @@ func NewKeyID(t Tag, n uint64) KeyID {
 	copy(k[:8], t[:])
 	binary.BigEndian.PutUint64(k[8:], n)
 	return k
-}
-
-// RandomKeyID returns an id of the attempt with 8 random bytes.
-func RandomKeyID(t Tag) (KeyID, error) {
-	k := NewKeyID(t, 0)
-	if _, err := rand.Read(k[8:]); err != nil {
-		return KeyID{}, fmt.Errorf("draw key id: %w", err)
-	}
-	return k, nil
 }
 
 // ParseKeyID reads the form that String prints.

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/hsm"
+	"keyrite/internal/cli"
+)
+
+func newHSMInspect() *cobra.Command {
+	var o tokenOptions
+	c := &cobra.Command{
+		Use:   "inspect --module PATH [--token LABEL --pin-fd N]",
+		Short: "List tokens, or every object and key of one",
+		Long: `List the tokens of a module, without any login. With --token, log in and list
+every object in the token, and for each key pair its public key and every
+attribute. Nothing is changed, so a second program on a witness's machine can
+read what a ceremony says it made.
+
+Exit codes: 0 good; 12 token absent or login refused; 2 unusable input.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runHSMInspect(c.Context(), c, &o) },
+	}
+	o.addFlags(c)
+	_ = c.MarkFlagRequired("module") // fails only for a flag that does not exist
+	c.MarkFlagsRequiredTogether("token", "pin-fd")
+	return c
+}
+
+type hsmInspectResult struct {
+	Schema  string          `json:"schema"`
+	Module  hsm.ModuleInfo  `json:"module"`
+	Tokens  []hsm.TokenInfo `json:"tokens"`
+	Objects []hsm.Object    `json:"objects,omitempty"`
+	Keys    []inspectedKey  `json:"keys,omitempty"`
+}
+
+type inspectedKey struct {
+	ID         string            `json:"id"`
+	Label      string            `json:"label"`
+	Algorithm  string            `json:"algorithm,omitempty"`
+	PublicKey  string            `json:"public_key,omitempty"` // SubjectPublicKeyInfo, hex
+	Attributes hsm.AttributePair `json:"attributes"`
+	Error      string            `json:"error,omitempty"` // why the pair could not be read
+}
+
+func runHSMInspect(ctx context.Context, c *cobra.Command, o *tokenOptions) error {
+	res := hsmInspectResult{Schema: "keyrite/hsm-inspect/v1"}
+	inspect := func(s *hsm.Session) (err error) {
+		res.Module, res.Tokens = s.Module(), []hsm.TokenInfo{s.TokenInfo()}
+		res.Objects, res.Keys, err = inspectToken(ctx, s)
+		return err
+	}
+	var err error
+	if o.token == "" {
+		err = listTokens(ctx, o, &res)
+	} else {
+		err = o.withToken(ctx, inspect)
+	}
+	if err != nil {
+		return err
+	}
+	return cli.Print(c, res, func(w io.Writer) { printInspected(w, &res) })
+}
+
+func listTokens(ctx context.Context, o *tokenOptions, res *hsmInspectResult) (err error) {
+	sup, err := hsm.Start(ctx, o.config())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sup.Close()) }()
+	res.Tokens, res.Module, err = sup.Tokens(ctx)
+	return err
+}
+
+// inspectToken reads every object, and every pair that has an id of ours.
+func inspectToken(ctx context.Context, s *hsm.Session) ([]hsm.Object, []inspectedKey, error) {
+	objs, err := s.Objects(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys := []inspectedKey{}
+	for _, o := range objs {
+		raw, err := hex.DecodeString(o.ID)
+		if o.Class != "CKO_PRIVATE_KEY" || err != nil || len(raw) != len(hsm.KeyID{}) {
+			continue
+		}
+		k := inspectedKey{ID: o.ID, Label: o.Label}
+		st, err := s.Attributes(ctx, hsm.KeyID(raw))
+		switch {
+		case errors.Is(err, hsm.ErrLost):
+			return nil, nil, err
+		case err != nil:
+			k.Error = err.Error()
+		default:
+			k.Algorithm, k.PublicKey, k.Attributes = string(st.Algorithm), hex.EncodeToString(st.SPKI), st.Attributes
+		}
+		keys = append(keys, k)
+	}
+	return objs, keys, nil
+}
+
+func printInspected(w io.Writer, r *hsmInspectResult) {
+	fmt.Fprintf(w, "module %s\n  %s %s, sha256 %s\n", cli.Escape(r.Module.Path), cli.Escape(r.Module.Description), cli.Escape(r.Module.LibraryVersion), r.Module.SHA256)
+	for _, t := range r.Tokens {
+		state := "free"
+		if t.Initialised {
+			state = "serial " + cli.Escape(t.Serial)
+		}
+		fmt.Fprintf(w, "token %q  %s  %s  firmware %s\n", cli.Escape(t.Label), state, cli.Escape(t.Model), t.Firmware)
+	}
+	for _, o := range r.Objects {
+		fmt.Fprintf(w, "object %-16s %-32s %s token=%v private=%v\n", o.Class, cli.Escape(o.Label), o.ID, o.Token, o.Private)
+	}
+	for _, k := range r.Keys {
+		if k.Error != "" {
+			fmt.Fprintf(w, "key %s: not readable: %s\n", cli.Escape(k.Label), cli.Escape(k.Error))
+			continue
+		}
+		fmt.Fprintf(w, "key %s %s\n  public key %s\n", cli.Escape(k.Label), k.Algorithm, k.PublicKey)
+		for _, half := range []struct {
+			name string
+			as   []hsm.Attribute
+		}{{"private", k.Attributes.Private}, {"public", k.Attributes.Public}} {
+			for _, a := range half.as {
+				fmt.Fprintf(w, "  %-8s %-24s %s\n", half.name, a.Name, cli.Escape(a.Value))
+			}
+		}
+	}
+}

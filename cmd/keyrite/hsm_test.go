@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/person"
+	"keyrite/hsm"
+	"keyrite/hsm/admit"
+	"keyrite/hsm/hsmtest"
+)
+
+const (
+	testPIN        = "0123456789abcdef"
+	testPassphrase = "correct horse battery"
+)
+
+// workbench is the program beside its keyrite-hsmd, a token and a person.
+type workbench struct {
+	dir, program string
+	env          *hsmtest.Env
+	key          *person.Key
+}
+
+func newBench(t *testing.T) *workbench {
+	t.Helper()
+	b := &workbench{dir: t.TempDir(), env: hsmtest.New(t)}
+	b.program = filepath.Join(b.dir, "keyrite")
+	cmd := exec.Command("go", "build", "-o", b.program, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	if err := os.Link(hsmtest.HSMD(t), filepath.Join(b.dir, "keyrite-hsmd")); err != nil {
+		t.Fatal(err)
+	}
+	id, err := b.env.Supervisor.InitToken(t.Context(), "work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.env.SetPINs(t, id, "so"+testPIN, testPIN)
+	if b.key, err = person.New("conductor", "rehearsal:abcdefgh"); err != nil {
+		t.Fatal(err)
+	}
+	data, err := b.key.Seal([]byte(testPassphrase))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(t, "conductor.key", string(data))
+	return b
+}
+
+func (b *workbench) path(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *workbench) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(b.path(name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run starts the program with PIN and passphrase on descriptors 3 and 4.
+func (b *workbench) run(t *testing.T, pin, pass string, args ...string) (int, string, string) {
+	t.Helper()
+	b.write(t, "pin", pin+"\n")
+	b.write(t, "pass", pass+"\n")
+	cmd := exec.Command(b.program, args...)
+	cmd.Env = []string{"SOFTHSM2_CONF=" + b.env.Conf}
+	for _, n := range []string{"pin", "pass"} {
+		f, err := os.Open(b.path(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	}
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // the exit code is looked at
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+func (b *workbench) admitArgs(t *testing.T, edit ...string) []string {
+	t.Helper()
+	args := map[string]string{
+		"--module": hsmtest.Module(t), "--token": "work", "--pin-fd": "3",
+		"--signer": b.path("conductor.key"), "--passphrase-fd": "4", "--out": b.path("report"),
+	}
+	for i := 0; i+1 < len(edit); i += 2 {
+		args[edit[i]] = edit[i+1]
+	}
+	out := []string{"hsm", "admit", "--json"}
+	for k, v := range args {
+		out = append(out, k, v)
+	}
+	return out
+}
+
+func TestHSMAdmit(t *testing.T) {
+	b := newBench(t)
+	for _, tc := range []struct {
+		name, pin, pass string
+		edit            []string
+		exit            int
+	}{
+		{"wrong PIN", "9999999999", testPassphrase, nil, 12},
+		{"wrong passphrase", testPIN, "wrong horse battery", nil, 12},
+		{"no such token", testPIN, testPassphrase, []string{"--token", "other"}, 12},
+		{"no such module", testPIN, testPassphrase, []string{"--module", "/nonexistent.so"}, 2},
+		{"not a module", testPIN, testPassphrase, []string{"--module", b.program}, 2},
+		{"relative module", testPIN, testPassphrase, []string{"--module", "x.so"}, 2},
+		{"no signer", testPIN, testPassphrase, []string{"--signer", "/nonexistent"}, 2},
+		{"closed descriptor", testPIN, testPassphrase, []string{"--pin-fd", "77"}, 2},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, out, errs := b.run(t, tc.pin, tc.pass, b.admitArgs(t, tc.edit...)...)
+			if code != tc.exit || out != "" || !strings.HasPrefix(errs, `{"error":`) {
+				t.Errorf("exit %d (want %d), stdout %q, stderr %q", code, tc.exit, out, errs)
+			}
+			if _, err := os.Stat(b.path("report")); err == nil {
+				t.Error("a report was left")
+			}
+		})
+	}
+
+	code, out, errs := b.run(t, testPIN, testPassphrase, b.admitArgs(t)...)
+	if code != 0 || errs != "" {
+		t.Fatalf("exit %d, stderr %q", code, errs)
+	}
+	var res hsmAdmitResult
+	if err := json.Unmarshal([]byte(out), &res); err != nil || res.Schema != "keyrite/hsm-admit/v1" || len(res.Cases) < 25 {
+		t.Errorf("result %v: %s", err, out)
+	}
+	b.checkReport(t)
+	if code, _, errs := b.run(t, testPIN, testPassphrase, b.admitArgs(t)...); code != 16 {
+		t.Errorf("second report: exit %d, %s", code, errs)
+	}
+}
+
+// checkReport reads the report as a ceremony does.
+func (b *workbench) checkReport(t *testing.T) {
+	t.Helper()
+	data, err := os.ReadFile(b.path("report"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := envelope.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub := b.key.Signer().Public()
+	payload, _, err := envelope.Verify(env, admit.PayloadType, []envelope.Key{{Name: "conductor", Public: pub}}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r admit.Report
+	if err := jcs.Unmarshal(payload, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.World != string(b.key.Public().World) || r.Token.Label != "work" || r.Format != admit.Format {
+		t.Errorf("report %+v", r.Token)
+	}
+}
+
+func TestHSMInspect(t *testing.T) {
+	b := newBench(t)
+	module := hsmtest.Module(t)
+	id, err := b.env.Supervisor.Find(t.Context(), "work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := b.env.Open(t, id)
+	tag, err := hsm.NewTag()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sp := hsm.GenerateSpec{Template: hsm.Sign, Algorithm: hsm.ECDSAP256, KeyID: hsm.NewKeyID(tag, 1), Label: "firmware"}
+	if _, err := s.Generate(t.Context(), sp); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, errs := b.run(t, "", "", "hsm", "inspect", "--module", module); code != 0 || !strings.Contains(out, `token "work"`) {
+		t.Errorf("list: exit %d, %s, %s", code, out, errs)
+	}
+	code, out, errs := b.run(t, testPIN, "", "hsm", "inspect", "--module", module, "--token", "work", "--pin-fd", "3", "--json")
+	var res hsmInspectResult
+	if err := json.Unmarshal([]byte(out), &res); code != 0 || err != nil {
+		t.Fatalf("exit %d, %v, %s", code, err, errs)
+	}
+	if len(res.Objects) != 2 || len(res.Keys) != 1 || res.Keys[0].ID != sp.KeyID.String() || len(res.Keys[0].Attributes.Private) == 0 {
+		t.Errorf("%d objects, keys %+v", len(res.Objects), res.Keys)
+	}
+	if code, out, _ := b.run(t, "wrongwrong", "", "hsm", "inspect", "--module", module, "--token", "work", "--pin-fd", "3"); code != 12 || out != "" {
+		t.Errorf("wrong PIN: exit %d, %q", code, out)
+	}
+}

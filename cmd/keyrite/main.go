@@ -1,0 +1,32 @@
+// Command keyrite is the program of key masters, release and provisioning
+// people: ceremonies, shares, charter, releases, bundles and the way back from
+// any file to the ceremony where its key was born.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/internal/cli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	std := cli.Std()
+	code := cli.Run(ctx, newRoot(std), os.Args[1:], std)
+	stop()
+	os.Exit(code)
+}
+
+func newRoot(std cli.IO) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "keyrite",
+		Short: "Key ceremonies and code signing for connected machines",
+	}
+	root.AddCommand(newHSM(std))
+	return root
+}
