@@ -10,13 +10,12 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"math/big"
 	"testing"
 	"time"
 
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/birthcert"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/person"
@@ -110,14 +109,15 @@ func (w *World) SPKI(id string) []byte {
 	return w.must(x509.MarshalPKIXPublicKey(w.Keys[id].Public()))
 }
 
-// SelfSigned returns a plain CA certificate of key id.
+// SelfSigned returns a root certificate of key id, in the profile of a relay CA
+// if it is one and of a birth root otherwise.
 func (w *World) SelfSigned(id string) []byte {
-	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{string(w.World)}, CommonName: id},
-		NotBefore: Now().Add(-time.Hour), NotAfter: Now().AddDate(20, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	w.t.Helper()
+	profile := birthcert.BirthRoot
+	if id == "relay-ca" {
+		profile = birthcert.RelayCA
 	}
-	return w.must(x509.CreateCertificate(rand.Reader, tpl, tpl, w.Keys[id].Public(), w.Keys[id]))
+	return w.Certificate(birthcert.Template{Profile: profile, SPKI: w.SPKI(id)}, id)
 }
 
 func (w *World) must(b []byte, err error) []byte {

@@ -136,6 +136,9 @@ func parseCertSerial(n *big.Int) (CertSerial, error) {
 	return s, s.Check()
 }
 
+// ReadCertSerial is the number of a certificate.
+func ReadCertSerial(c *x509.Certificate) (CertSerial, error) { return parseCertSerial(c.SerialNumber) }
+
 // Grant is what the charter lets a factory do. It stands in the extension of
 // the factory CA's certificate too, and both must agree.
 type Grant struct {
@@ -147,14 +150,14 @@ type Grant struct {
 
 // Check validates the members.
 func (g Grant) Check() error {
-	if !productRE.MatchString(g.Factory) || !productRE.MatchString(g.Product) || g.SerialFrom < 1 || g.SerialTo < g.SerialFrom || g.SerialTo > maxNumber {
+	if !productRE.MatchString(g.Factory) || !productRE.MatchString(g.Product) || g.SerialFrom < 1 || g.SerialTo < g.SerialFrom || g.SerialTo > MaxNumber {
 		return fault.Errorf(fault.Usage, "%w: grant of factory %.40q", ErrTemplate, g.Factory)
 	}
 	return nil
 }
 
-// maxNumber keeps a device serial within 18 digits and JSON's exact integers.
-const maxNumber = 1 << 52
+// MaxNumber is the highest number of a device, exact in every JSON reader.
+const MaxNumber = 1 << 52
 
 // Contains says whether s is of the grant's product line and range.
 func (g Grant) Contains(s DeviceSerial) error {

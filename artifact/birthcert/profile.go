@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
 )
 
 // ProfileName names a profile.
@@ -26,13 +27,13 @@ const (
 // signed with ecdsa-with-SHA256 over a P-256 key, has a 128-bit number, subject
 // and authority key identifiers, and a critical key usage.
 type Profile struct {
-	Name       ProfileName
-	SelfSigned bool
-	CA         bool
-	PathLen    int // of a CA
-	KeyUsage   x509.KeyUsage
-	ServerAuth bool          // extended key usage; otherwise there is none
-	Lifetime   time.Duration // the longest; 0 means 99991231235959Z (IEEE 802.1AR, 8.7)
+	Name       ProfileName   `json:"name"`
+	SelfSigned bool          `json:"self_signed"`
+	CA         bool          `json:"ca"`
+	PathLen    int           `json:"path_len"` // of a CA
+	KeyUsage   x509.KeyUsage `json:"key_usage"`
+	ServerAuth bool          `json:"server_auth"` // extended key usage; otherwise there is none
+	Lifetime   time.Duration `json:"lifetime_ns"` // the longest; 0 means 99991231235959Z (IEEE 802.1AR, 8.7)
 }
 
 // Profiles returns the table.
@@ -55,6 +56,17 @@ func ProfileOf(n ProfileName) (Profile, error) {
 		}
 	}
 	return Profile{}, fault.Errorf(fault.Usage, "%w: profile %.40q", ErrTemplate, string(n))
+}
+
+// ProfileHash is the hex SHA-256 of the profile's row in canonical JSON: what a
+// bundle names, so that a station that would issue otherwise refuses it.
+func ProfileHash(n ProfileName) (string, error) {
+	p, err := ProfileOf(n)
+	if err != nil {
+		return "", err
+	}
+	b, err := jcs.Marshal(p)
+	return Hash(b), err
 }
 
 // Forever is the notAfter of a certificate without an end.

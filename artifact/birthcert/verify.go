@@ -8,6 +8,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
+	"encoding/pem"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -30,6 +31,26 @@ func Parse(der []byte) (*x509.Certificate, error) {
 		return nil, fault.Errorf(fault.Verify, "parse certificate: %w", err)
 	}
 	return c, nil
+}
+
+// ParsePEM reads a file of CERTIFICATE blocks and nothing else, at most 8.
+func ParsePEM(data []byte) ([]*x509.Certificate, error) {
+	var out []*x509.Certificate
+	for len(bytes.TrimSpace(data)) > 0 {
+		block, rest := pem.Decode(data)
+		if block == nil || block.Type != "CERTIFICATE" || len(block.Headers) > 0 || len(out) == 8 {
+			return nil, fault.New(fault.Verify, "not a file of 1 to 8 PEM certificates")
+		}
+		c, err := Parse(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		out, data = append(out, c), rest
+	}
+	if len(out) == 0 {
+		return nil, fault.New(fault.Verify, "not a file of 1 to 8 PEM certificates")
+	}
+	return out, nil
 }
 
 // Read finds the Template of profile that gives exactly the bytes of c, signed

@@ -63,6 +63,22 @@ func (s *State) Size() int { return int(s.tree.Size()) }
 // Head is the hex tree root over all lines.
 func (s *State) Head() string { return tlog.Hex(s.tree.Root()) }
 
+// CheckHead checks that this log, when it had size statements, had that head:
+// that it continues the log that somebody else read.
+func (s *State) CheckHead(size int, head string) error {
+	if size < 1 || size > s.Size() {
+		return fault.Errorf(fault.Policy, "charter has %d statements, and this was made under one with %d", s.Size(), size)
+	}
+	h, err := s.tree.RootAt(int64(size))
+	if err != nil {
+		return err
+	}
+	if tlog.Hex(h) != head {
+		return fault.Errorf(fault.Verify, "%w: another log of %d statements", ErrChain, size)
+	}
+	return nil
+}
+
 func (s *State) prev() string {
 	if s.tree.Size() == 0 {
 		return strings.Repeat("0", 64)

@@ -82,6 +82,18 @@ func (t *Tree) Root() Hash {
 	return h
 }
 
+// RootAt is the root hash when the tree had size leaves.
+func (t *Tree) RootAt(size int64) (Hash, error) {
+	if size < 0 || size > t.size {
+		return Hash{}, fault.New(fault.Usage, "the tree never had that size")
+	}
+	h, err := tlog.TreeHash(size, t)
+	if err != nil {
+		return h, fault.Errorf(fault.Unexpected, "hash tree: %w", err)
+	}
+	return h, nil
+}
+
 // Prove returns the inclusion proof of leaf n in the tree of the first size
 // leaves.
 func (t *Tree) Prove(n, size int64) ([]Hash, error) {

@@ -5,6 +5,7 @@
 package world
 
 import (
+	"encoding/json"
 	"strings"
 
 	"keyrite/artifact/fault"
@@ -58,4 +59,18 @@ func Match(a, b World) error {
 		return fault.Errorf(fault.Policy, "%w: %s, not %s", ErrOther, b, a)
 	}
 	return nil
+}
+
+// MatchJSON refuses a JSON payload that names a well-formed world other than w,
+// and says nothing else about it. A reader calls it before it checks signatures,
+// which cannot hold in another world, so that the reader's message is the true
+// one; what it lets through is not yet believed.
+func MatchJSON(w World, payload []byte) error {
+	var v struct {
+		World World `json:"world"`
+	}
+	if json.Unmarshal(payload, &v) != nil || v.World.Check() != nil {
+		return nil
+	}
+	return Match(w, v.World)
 }

@@ -2,12 +2,15 @@ package main
 
 import (
 	"bytes"
+	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/report"
 	"keyrite/internal/clitest"
 )
 
@@ -33,7 +36,26 @@ func TestScripts(t *testing.T) {
 		}
 		files[name] = b
 	}
+	w.FoundFactory()
+	b := w.Bundle()
+	one, two, extra := w.Birth(1, b.BundleID), w.Birth(2, b.BundleID), w.Birth(3, b.BundleID)
+	rep, err := report.Sign(w.Report(b, one, two), w.Keys["report"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.FoundFactory()
+	ca := w.Parsed(w.State.Factories["factory1"].CA)
+	for name, data := range map[string][]byte{
+		"bundle.json": w.SignBundle(b), "other-bundle.json": other.SignBundle(other.Bundle()), "report.json": rep, "acceptance.json": w.Accept(b, one, two),
+		"device.pem": pemOf(one.Cert, ca), "leaf.pem": pemOf(one.Cert), "extra.pem": pemOf(extra.Cert, ca), "foreign.pem": pemOf(other.Birth(1, b.BundleID).Cert, ca),
+		"factory/anchors.json": files["anchors.json"], "factory/charter.jsonl": w.Charter,
+	} {
+		files[name] = data
+	}
 	clitest.Run(t, "testdata", func(dir string) error {
+		if err := os.Mkdir(filepath.Join(dir, "factory"), 0o700); err != nil {
+			return err
+		}
 		for name, data := range files {
 			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 				return err
@@ -41,4 +63,12 @@ func TestScripts(t *testing.T) {
 		}
 		return syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600)
 	})
+}
+
+func pemOf(certs ...*x509.Certificate) []byte {
+	var out []byte
+	for _, c := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return out
 }
