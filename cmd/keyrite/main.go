@@ -27,6 +27,6 @@ func newRoot(std cli.IO) *cobra.Command {
 		Use:   "keyrite",
 		Short: "Key ceremonies and code signing for connected machines",
 	}
-	root.AddCommand(newHSM(std))
+	root.AddCommand(newHSM(std), newRelease(std))
 	return root
 }

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/firmware"
+	"keyrite/internal/cli"
+	"keyrite/internal/intake"
+	"keyrite/signer"
+)
+
+func newRelease(std cli.IO) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "release",
+		Short: "Release firmware: request, approve, sign, publish",
+		Long: `Release firmware. A pipeline named in the charter asks (request), people of the
+charter's release set approve what they are shown (approve), three shares open
+the work token and the key in it signs (sign), and the result is offered to the
+fleet (publish). No step can be left out, and none is made weaker by a setting:
+the charter is the only policy.`,
+	}
+	c.AddCommand(newReleasePipelineKey(), newReleaseRequest(), newReleaseShow(), newReleaseApprove(std), newReleaseStatus())
+	return c
+}
+
+// Limits of files that commands read whole.
+const (
+	maxAnchorBytes  = 1 << 20
+	maxCharterBytes = 256 << 20
+	maxPEMBytes     = 16 << 10
+)
+
+// vaultFiles are the two public files that say which vault this is about.
+type vaultFiles struct {
+	charter, anchor string
+}
+
+func (v *vaultFiles) addFlags(c *cobra.Command) {
+	c.Flags().StringVar(&v.charter, "charter", "", "charter log of the vault")
+	c.Flags().StringVar(&v.anchor, "anchor", "", "anchors file of the world")
+}
+
+// load folds the charter under the anchors.
+func (v *vaultFiles) load() (*charter.State, *anchor.Anchors, error) {
+	if v.charter == "" || v.anchor == "" {
+		return nil, nil, &cli.Error{Class: "usage", Err: errors.New("charter or anchors file is missing"), Hint: "pass --charter charter.jsonl --anchor anchors.json"}
+	}
+	data, err := intake.Read(v.anchor, maxAnchorBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := anchor.Parse(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := intake.Read(v.charter, maxCharterBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := charter.Fold(log, a.World, a.Vault)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, a, nil
+}
+
+// releaseTrust is what the charter and the anchors agree on.
+func releaseTrust(s *charter.State, a *anchor.Anchors) (*firmware.Trust, error) {
+	ours, err := signer.TrustOf(s)
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := firmware.TrustOf(a)
+	if err != nil {
+		return nil, err
+	}
+	if p, ok := ours.Firmware.(*ecdsa.PublicKey); !ok || !p.Equal(theirs.Firmware) || !ours.Log.Equal(theirs.Log) {
+		return nil, fault.New(fault.Policy, "charter and anchors name different release keys")
+	}
+	return ours, nil
+}
+
+// measureFile hashes an image that must not change meanwhile.
+func measureFile(ctx context.Context, path string) (string, int64, error) {
+	f, err := intake.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	sum, size, err := firmware.Measure(f.Reader(ctx))
+	if err != nil {
+		return "", 0, err
+	}
+	return sum, size, f.Unchanged()
+}
+
+// readPipelineKey reads a private key in PEM: PKCS#8, or the older form of an EC
+// key. Only P-256 and Ed25519 sign requests.
+func readPipelineKey(path string) (crypto.Signer, error) {
+	data, err := intake.Read(path, maxPEMBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(data)
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, cli.Usagef("%q holds no PEM private key", path)
+	}
+	var key any
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+	case "EC PRIVATE KEY":
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	default:
+		return nil, cli.Usagef("%q holds %s, not a private key", path, cli.Escape(block.Type))
+	}
+	if err != nil {
+		return nil, cli.Usagef("%q holds a private key that cannot be read", path)
+	}
+	switch k := key.(type) {
+	case *ecdsa.PrivateKey:
+		if k.Curve == elliptic.P256() {
+			return k, nil
+		}
+	case ed25519.PrivateKey:
+		return k, nil
+	}
+	return nil, cli.Usagef("%q: a pipeline key is P-256 or Ed25519", path)
+}
