@@ -1,0 +1,7 @@
+package update
+
+// CutPower makes step decide before each effect whether the power is still on.
+func (s *Slots) CutPower(step func(string) error) { s.step = step }
+
+// ParseState is the boot state's reader, for the fuzzer.
+var ParseState = parseState

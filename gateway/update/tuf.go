@@ -1,0 +1,477 @@
+package update
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/theupdateframework/go-tuf/v2/metadata"
+	"github.com/theupdateframework/go-tuf/v2/metadata/config"
+	"github.com/theupdateframework/go-tuf/v2/metadata/updater"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/firmware"
+	"keyrite/internal/durable"
+)
+
+// Limits of what is read from a repository.
+const (
+	maxRootBytes      = 256 << 10
+	maxTimestampBytes = 16 << 10
+	maxSnapshotBytes  = 1 << 20
+	maxTargetsBytes   = 4 << 20
+	maxRootRotations  = 64 // at one refresh; the next goes on
+	maxOffers         = 64 // releases looked at
+)
+
+// Roles of the anchors' keys in TUF.
+const (
+	keyTUFRoot    = "tuf-root"
+	keyTUFTargets = "tuf-targets"
+	keyTUFOnline  = "tuf-online"
+)
+
+// Client finds releases in a repository.
+type Client struct {
+	Source  Source
+	Dir     string // verified metadata is kept here; made if missing
+	Root    []byte // 1.root.json, given at enrolment
+	Anchors *anchor.Anchors
+	Element Element
+	Device  Device
+	Now     func() time.Time
+}
+
+// CheckRoot says whether data is a first TUF root of the world of a: signed by
+// the anchors' tuf-root key, with targets, snapshot and timestamp given to the
+// anchors' keys alone.
+func CheckRoot(data []byte, a *anchor.Anchors) error {
+	if len(data) > maxRootBytes {
+		return fault.Errorf(fault.Verify, "TUF root of %d bytes: %w", len(data), ErrTUF)
+	}
+	root, err := metadata.Root().FromBytes(data)
+	if err != nil {
+		return fault.Errorf(fault.Verify, "TUF root: %w: %w", ErrTUF, err)
+	}
+	if err := root.VerifyDelegate(metadata.ROOT, root); err != nil {
+		return fault.Errorf(fault.Verify, "TUF root: %w: %w", ErrTUF, err)
+	}
+	for role, id := range map[string]string{metadata.TARGETS: keyTUFTargets, metadata.SNAPSHOT: keyTUFOnline, metadata.TIMESTAMP: keyTUFOnline} {
+		keys, err := roleKeys(root, role)
+		if err != nil {
+			return err
+		}
+		if len(keys) != 1 || !isAnchor(a, id, slices.Collect(mapValues(keys))[0]) {
+			return fault.Errorf(fault.Verify, "TUF root: %w: role %s is not the anchors' key %s alone", ErrTUF, role, id)
+		}
+	}
+	return checkRootSigner(root, a)
+}
+
+func mapValues[K comparable, V any](m map[K]V) func(func(V) bool) {
+	return func(yield func(V) bool) {
+		for _, v := range m {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
+func roleKeys(root *metadata.Metadata[metadata.RootType], role string) (map[string]crypto.PublicKey, error) {
+	r, ok := root.Signed.Roles[role]
+	if !ok {
+		return nil, fault.Errorf(fault.Verify, "TUF root: %w: no role %s", ErrTUF, role)
+	}
+	out := map[string]crypto.PublicKey{}
+	for _, id := range r.KeyIDs {
+		k, ok := root.Signed.Keys[id]
+		if !ok || k == nil {
+			return nil, fault.Errorf(fault.Verify, "TUF root: %w: key of role %s is missing", ErrTUF, role)
+		}
+		pub, err := k.ToPublicKey()
+		if err != nil {
+			return nil, fault.Errorf(fault.Verify, "TUF root: %w: %w", ErrTUF, err)
+		}
+		out[id] = pub
+	}
+	return out, nil
+}
+
+func isAnchor(a *anchor.Anchors, id string, pub crypto.PublicKey) bool {
+	_, want, err := a.Key(id, tufDomain(id))
+	if err != nil {
+		return false
+	}
+	k, ok := want.(*ecdsa.PublicKey)
+	return ok && k.Equal(pub)
+}
+
+// tufDomain is the signing domain of a TUF key, by the same name.
+func tufDomain(id string) string { return id }
+
+// checkRootSigner wants the anchors' tuf-root key among the signers: TUF's own
+// threshold could be met by people alone.
+func checkRootSigner(root *metadata.Metadata[metadata.RootType], a *anchor.Anchors) error {
+	keys, err := roleKeys(root, metadata.ROOT)
+	if err != nil {
+		return err
+	}
+	for id, pub := range keys {
+		if !isAnchor(a, keyTUFRoot, pub) {
+			continue
+		}
+		only := *root
+		only.Signed.Roles = map[string]*metadata.Role{metadata.ROOT: {KeyIDs: []string{id}, Threshold: 1}}
+		if err := only.VerifyDelegate(metadata.ROOT, root); err != nil {
+			return fault.Errorf(fault.Verify, "TUF root: %w: %w", ErrTUF, err)
+		}
+		return nil
+	}
+	return fault.Errorf(fault.Verify, "TUF root: %w: it is not signed by the anchors' key %s", ErrTUF, keyTUFRoot)
+}
+
+// Offer is a release that TUF offers and whose statement holds.
+type Offer struct {
+	Target    string // name in the repository
+	Statement *firmware.Statement
+
+	c    *Client
+	file *metadata.TargetFiles
+	path string
+}
+
+// Find refreshes the metadata and returns the best release for this device: the
+// highest security version, then the latest signed.
+func (c *Client) Find(ctx context.Context) (*Offer, error) {
+	files, prefix, err := c.refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	floor, err := c.Element.SecurityVersion()
+	if err != nil {
+		return nil, err
+	}
+	var best *Offer
+	var refusal error
+	for _, f := range files {
+		o, err := c.look(ctx, f, prefix)
+		if err == nil {
+			err = admit(o.Statement, c.Device, c.Anchors.World, floor)
+		}
+		if err != nil {
+			if c := fault.ClassOf(err); c != fault.Verify && c != fault.Policy {
+				return nil, err
+			}
+			refusal = worse(refusal, fault.Errorf(fault.ClassOf(err), "release %s: %w", f.Path, err))
+			continue
+		}
+		if best == nil || better(o.Statement, best.Statement) {
+			best = o
+		}
+	}
+	switch {
+	case best != nil:
+		return best, nil
+	case refusal != nil:
+		return nil, refusal
+	}
+	return nil, ErrNoOffer
+}
+
+// worse keeps the refusal that says most: a broken signature before a wrong
+// product.
+func worse(a, b error) error {
+	if a == nil || fault.ClassOf(a) == fault.Policy && fault.ClassOf(b) == fault.Verify || errors.Is(a, ErrOther) {
+		return b
+	}
+	return a
+}
+
+func better(a, b *firmware.Statement) bool {
+	if a.Predicate.SecurityVersion != b.Predicate.SecurityVersion {
+		return a.Predicate.SecurityVersion > b.Predicate.SecurityVersion
+	}
+	return a.Predicate.Time > b.Predicate.Time // one format, UTC: text order is time order
+}
+
+// look reads the head of a release: its statement and log proof.
+func (c *Client) look(ctx context.Context, f *metadata.TargetFiles, prefix bool) (*Offer, error) {
+	o := &Offer{Target: f.Path, c: c, file: f, path: f.Path}
+	sum, ok := f.Hashes["sha256"]
+	if !ok || len(sum) != sha256.Size || f.Length < 1 {
+		return nil, fault.Errorf(fault.Verify, "%w: no SHA-256 or length", ErrTUF)
+	}
+	if prefix {
+		o.path = hex.EncodeToString(sum) + "." + f.Path
+	}
+	k, r, err := o.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.Statement = k.Statement
+	return o, r.Close()
+}
+
+// stream is a target on its way, counted, hashed and bounded.
+type stream struct {
+	io.Reader
+	closer io.Closer
+	h      hash.Hash
+	n      int64
+}
+
+func (s *stream) Close() error { return s.closer.Close() }
+
+func (s *stream) Write(b []byte) (int, error) {
+	s.n += int64(len(b))
+	return s.h.Write(b)
+}
+
+func (o *Offer) open(ctx context.Context) (*firmware.KRF, *stream, error) {
+	key, err := logKey(o.c.Anchors)
+	if err != nil {
+		return nil, nil, err
+	}
+	t, err := trust(o.c.Element, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	body, err := o.c.Source.Target(ctx, o.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fault.Errorf(fault.Verify, "%w: it is missing", ErrTarget)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &stream{closer: body, h: sha256.New()}
+	s.Reader = io.TeeReader(io.LimitReader(body, o.file.Length+1), s)
+	k, err := firmware.OpenKRF(s, t)
+	if err != nil {
+		_ = body.Close()
+		return nil, nil, err
+	}
+	return k, s, nil
+}
+
+func logKey(a *anchor.Anchors) (ed25519.PublicKey, error) {
+	_, pub, err := a.Key(firmware.LogKeyID, "note")
+	if err != nil {
+		return nil, err
+	}
+	k, ok := pub.(ed25519.PublicKey)
+	if !ok {
+		return nil, fault.New(fault.Verify, "the anchors' log key is not Ed25519")
+	}
+	return k, nil
+}
+
+// copyTo streams the image to w. When it returns nil, the image is that of the
+// statement and the file that of TUF.
+func (o *Offer) copyTo(ctx context.Context, w io.Writer) ([]byte, error) {
+	k, s, err := o.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = s.Close() }() // read only
+	if err := k.CopyTo(w); err != nil {
+		return nil, err
+	}
+	if s.n != o.file.Length || string(s.h.Sum(nil)) != string(o.file.Hashes["sha256"]) {
+		return nil, ErrTarget
+	}
+	if k.Statement.Image() != o.Statement.Image() {
+		return nil, fault.Errorf(fault.Verify, "%w: it changed while it was read", ErrTarget)
+	}
+	return k.Bundle, nil
+}
+
+type fetchFunc func(name string, limit int64) ([]byte, error)
+
+// DownloadFile implements go-tuf's fetcher.
+func (f fetchFunc) DownloadFile(name string, limit int64, _ time.Duration) ([]byte, error) {
+	return f(name, limit)
+}
+
+const remoteBase = "metadata/" // go-tuf puts it before each name
+
+func (c *Client) fetcher(ctx context.Context) fetchFunc {
+	return func(name string, limit int64) ([]byte, error) {
+		name = strings.TrimPrefix(name, remoteBase)
+		body, err := c.Source.Metadata(ctx, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &metadata.ErrDownloadHTTP{StatusCode: http.StatusNotFound, URL: name}
+		}
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = body.Close() }() // read only
+		data, err := io.ReadAll(io.LimitReader(body, limit+1))
+		if err != nil {
+			return nil, fetchError(err)
+		}
+		if int64(len(data)) > limit {
+			return nil, &metadata.ErrDownloadLengthMismatch{Msg: fmt.Sprintf("%s has more than %d bytes", name, limit)}
+		}
+		return data, nil
+	}
+}
+
+// now is the clock, but never before the element's time floor.
+func (c *Client) now() (time.Time, error) {
+	floor, err := c.Element.TimeFloor()
+	if now := c.Now(); err != nil || now.After(floor) {
+		return now, err
+	}
+	return floor, nil
+}
+
+// refresh runs the TUF client workflow in a scratch folder and keeps what it
+// verified: go-tuf does not sync what it writes, and a half written timestamp
+// would stop every later update.
+func (c *Client) refresh(ctx context.Context) ([]*metadata.TargetFiles, bool, error) {
+	if err := CheckRoot(c.Root, c.Anchors); err != nil {
+		return nil, false, err
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, false, fault.Errorf(fault.Storage, "keep TUF metadata: %w", err)
+	}
+	work, err := os.MkdirTemp(c.Dir, ".work-")
+	if err != nil {
+		return nil, false, fault.Errorf(fault.Storage, "keep TUF metadata: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(work) }()
+	root, err := c.load(work)
+	if err != nil {
+		return nil, false, err
+	}
+	u, err := c.run(ctx, work, root)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := c.keep(work); err != nil {
+		return nil, false, err
+	}
+	return c.releases(u)
+}
+
+func roleFiles() []string {
+	return []string{"root.json", "timestamp.json", "snapshot.json", "targets.json"}
+}
+
+// load copies the kept metadata to work and returns the newest trusted root.
+func (c *Client) load(work string) ([]byte, error) {
+	root := c.Root
+	for _, name := range roleFiles() {
+		b, err := os.ReadFile(filepath.Join(c.Dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(work, name), b, 0o600)
+		}
+		if err != nil {
+			return nil, fault.Errorf(fault.Storage, "read TUF metadata: %w", err)
+		}
+		if name == "root.json" {
+			root = b
+		}
+	}
+	return root, nil
+}
+
+func (c *Client) run(ctx context.Context, work string, root []byte) (u *updater.Updater, err error) {
+	cfg, err := config.New(strings.TrimSuffix(remoteBase, "/"), root)
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "set up TUF: %w", err)
+	}
+	cfg.Fetcher, cfg.LocalMetadataDir, cfg.LocalTargetsDir = c.fetcher(ctx), work, work
+	cfg.RootMaxLength, cfg.TimestampMaxLength, cfg.SnapshotMaxLength, cfg.TargetsMaxLength = maxRootBytes, maxTimestampBytes, maxSnapshotBytes, maxTargetsBytes
+	cfg.MaxRootRotations = maxRootRotations
+	now, err := c.now()
+	if err != nil {
+		return nil, err
+	}
+	// A signed document that lacks a part makes go-tuf panic; to a gateway that
+	// is bad metadata like any other.
+	defer func() {
+		if r := recover(); r != nil {
+			u, err = nil, fault.Errorf(fault.Verify, "%w: incomplete", ErrTUF)
+		}
+	}()
+	u, err = updater.New(cfg)
+	if err != nil {
+		return nil, tufError(err)
+	}
+	u.UnsafeSetRefTime(now.UTC())
+	if err := u.Refresh(); err != nil {
+		return nil, tufError(err)
+	}
+	return u, nil
+}
+
+// tufError gives go-tuf's errors their class.
+func tufError(err error) error {
+	var status *metadata.ErrDownloadHTTP
+	var path *fs.PathError
+	switch {
+	case fault.ClassOf(err) != fault.Unexpected:
+		return err
+	case errors.Is(err, &metadata.ErrExpiredMetadata{}), errors.Is(err, &metadata.ErrBadVersionNumber{}):
+		return fault.Errorf(fault.Policy, "%w: %w", ErrStale, err)
+	case errors.As(err, &status):
+		return fault.Errorf(fault.Verify, "%w: the repository lacks %s", ErrTUF, status.URL)
+	case errors.As(err, &path):
+		return fault.Errorf(fault.Storage, "keep TUF metadata: %w", err)
+	}
+	return fault.Errorf(fault.Verify, "%w: %w", ErrTUF, err)
+}
+
+// keep makes the verified metadata durable, the newest root first, so that what
+// is kept can always be read with the root beside it.
+func (c *Client) keep(work string) error {
+	for _, name := range roleFiles() {
+		b, err := os.ReadFile(filepath.Join(work, name))
+		if err != nil {
+			return fault.Errorf(fault.Storage, "keep TUF metadata: %w", err)
+		}
+		if have, err := os.ReadFile(filepath.Join(c.Dir, name)); err == nil && string(have) == string(b) {
+			continue
+		}
+		if err := durable.Replace(filepath.Join(c.Dir, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// releases lists the .krf targets by name.
+func (c *Client) releases(u *updater.Updater) ([]*metadata.TargetFiles, bool, error) {
+	var out []*metadata.TargetFiles
+	for path, f := range u.GetTopLevelTargets() {
+		if f != nil && strings.HasSuffix(path, firmware.KRFSuffix) && !strings.Contains(path, "/") {
+			f.Path = path
+			out = append(out, f)
+		}
+	}
+	if len(out) > maxOffers {
+		return nil, false, fault.Errorf(fault.Verify, "%w: %d releases, more than %d", ErrTUF, len(out), maxOffers)
+	}
+	slices.SortFunc(out, func(a, b *metadata.TargetFiles) int { return strings.Compare(a.Path, b.Path) })
+	return out, u.GetTrustedMetadataSet().Root.Signed.ConsistentSnapshot, nil
+}
