@@ -1,0 +1,170 @@
+// Package record is what remains of a ceremony: a folder that a stranger can
+// verify without us.
+//
+// It holds script.yaml (the exact bytes that ran), transcript.jsonl (a chained
+// log of entries), checkpoint (its tree head, signed by the conductor and
+// cosigned), people/ and outputs/, and report.html, which is rendered from the
+// rest and is not evidence. Writer makes entries; Verify checks a folder and
+// names the first wrong entry. Nothing secret can be in a record: entries take
+// only the data types of this package, all of them public.
+//
+// Compatibility: docs/formats/record.md, version 1 is read for ever.
+package record
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"time"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/tlog"
+)
+
+// Names in the folder.
+const (
+	ScriptFile     = "script.yaml"
+	TranscriptFile = "transcript.jsonl"
+	CheckpointFile = "checkpoint"
+	ReportFile     = "report.html"
+	PeopleDir      = "people"
+	OutputsDir     = "outputs"
+)
+
+const (
+	originPrefix = "keyrite/record/"
+	// MaxEntryBytes bounds one entry: 65,535 bytes is the entry limit of
+	// c2sp.org/tlog-tiles, so that a transcript can be published there.
+	MaxEntryBytes = 65535
+)
+
+// Entry is one line of the transcript.
+type Entry struct {
+	Data json.RawMessage `json:"data"`
+	Mono int64           `json:"mono"` // milliseconds since the first entry, monotonic clock
+	Prev string          `json:"prev"` // hex SHA-256 of the line before, 64 zeros for the first
+	Seq  int64           `json:"seq"`  // from 0
+	Step string          `json:"step"` // id of the script's step, "" outside steps
+	Time string          `json:"time"` // RFC 3339, UTC, whole seconds
+	Type string          `json:"type"`
+}
+
+var (
+	// ErrEntry says that an entry is malformed or does not follow the one before.
+	ErrEntry = fault.New(fault.Verify, "entry is wrong")
+	// ErrRecord says that a record is incomplete or contradicts itself.
+	ErrRecord = fault.New(fault.Verify, "record does not hold")
+	// ErrVoid says that the record is of a void ceremony.
+	ErrVoid = fault.New(fault.Void, "the ceremony is void")
+
+	idRE = regexp.MustCompile(`^[0-9a-f]{16}$`)
+)
+
+// Origin is the checkpoint origin of the record with that id (16 hex digits).
+func Origin(id string) string { return originPrefix + id }
+
+// Transcript is a transcript being written or read.
+type Transcript struct {
+	tree  tlog.Tree
+	prev  [32]byte
+	mono  int64
+	first bool
+}
+
+// NewTranscript returns an empty transcript.
+func NewTranscript() *Transcript { return &Transcript{first: true} }
+
+// Size and Root state the log so far.
+func (t *Transcript) Size() int64 { return t.tree.Size() }
+
+// Root is the tree root over all lines so far.
+func (t *Transcript) Root() tlog.Hash { return t.tree.Root() }
+
+func (t *Transcript) prevHex() string {
+	if t.first {
+		return strings.Repeat("0", 64)
+	}
+	return hex.EncodeToString(t.prev[:])
+}
+
+// Next returns the line of the next entry. It becomes part of the transcript
+// only by Take, after it is durable.
+func (t *Transcript) Next(step string, d Data, at time.Time, mono time.Duration) ([]byte, error) {
+	body, err := jcs.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	line, err := jcs.Marshal(Entry{
+		Data: body, Mono: max(mono.Milliseconds(), t.mono), Prev: t.prevHex(), Seq: t.tree.Size(), Step: step,
+		Time: at.UTC().Format(timeFormat), Type: d.entryType(),
+	})
+	if err == nil && len(line) > MaxEntryBytes {
+		err = fault.Errorf(fault.Unexpected, "entry of %d bytes is longer than %d", len(line), MaxEntryBytes)
+	}
+	return line, err
+}
+
+const timeFormat = "2006-01-02T15:04:05Z"
+
+// Take checks that line is the next entry and adds it.
+func (t *Transcript) Take(line []byte) (*Entry, Data, error) {
+	var e Entry
+	fail := func(err error) (*Entry, Data, error) {
+		return nil, nil, fault.Errorf(fault.Verify, "%w: entry %d: %w", ErrEntry, t.tree.Size(), err)
+	}
+	if len(line) > MaxEntryBytes {
+		return fail(fault.New(fault.Verify, "too long"))
+	}
+	if err := jcs.Unmarshal(line, &e); err != nil {
+		return fail(err)
+	}
+	at, err := time.Parse(timeFormat, e.Time)
+	switch {
+	case err != nil || at.UTC().Format(timeFormat) != e.Time:
+		return fail(fault.New(fault.Verify, "time is not RFC 3339 UTC in whole seconds"))
+	case e.Seq != t.tree.Size():
+		return fail(fault.Errorf(fault.Verify, "carries number %d", e.Seq))
+	case e.Prev != t.prevHex():
+		// The chain breaks after the altered line, so name that one.
+		if t.tree.Size() > 0 {
+			return nil, nil, fault.Errorf(fault.Verify, "%w: entry %d was altered, removed or moved", ErrEntry, t.tree.Size()-1)
+		}
+		return fail(fault.New(fault.Verify, "is not the first of its transcript"))
+	case e.Mono < t.mono:
+		return fail(fault.New(fault.Verify, "is timed before the one before it"))
+	}
+	d, err := parseData(e.Type, e.Data)
+	if err != nil {
+		return fail(err)
+	}
+	if err := t.tree.Append(line); err != nil {
+		return fail(err)
+	}
+	t.prev, t.mono, t.first = sha256.Sum256(line), e.Mono, false
+	return &e, d, nil
+}
+
+// Read takes a whole transcript file and hands each entry to each.
+func (t *Transcript) Read(data []byte, each func(*Entry, Data) error) error {
+	if len(data) == 0 {
+		return fault.Errorf(fault.Verify, "%w: the transcript is empty", ErrRecord)
+	}
+	for line := range bytes.Lines(data) {
+		body, whole := bytes.CutSuffix(line, []byte("\n"))
+		if !whole {
+			return fault.Errorf(fault.Verify, "%w: entry %d is cut off", ErrEntry, t.tree.Size())
+		}
+		e, d, err := t.Take(body)
+		if err != nil {
+			return err
+		}
+		if err := each(e, d); err != nil {
+			return fault.Errorf(fault.ClassOf(err), "entry %d: %w", e.Seq, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package record
+
+import (
+	"bytes"
+	"slices"
+
+	"keyrite/artifact/envelope"
+)
+
+// entry checks one entry against those before it.
+func (c *checker) entry(e *Entry, d Data) error {
+	if c.ended {
+		return bad("%w: it follows the end", ErrEntry)
+	}
+	if (e.Seq == 0) != (e.Type == "open") {
+		return bad("%w: the opening entry stands first, once", ErrEntry)
+	}
+	c.Timeline = append(c.Timeline, Line{*e, d})
+	switch d := d.(type) {
+	case *Open:
+		return c.open(d)
+	case *State:
+		return c.state(d)
+	case *Begin:
+		if c.step != "" {
+			return bad("%w: step %s begins inside step %s", ErrEntry, e.Step, c.step)
+		}
+		c.step = e.Step
+	case *Done:
+		if c.step == "" || c.step != e.Step {
+			return bad("%w: step %s ends without having begun", ErrEntry, e.Step)
+		}
+		c.step = ""
+	case *Identified:
+		if _, twice := c.Roles[d.Name]; twice {
+			return bad("%w: %s identified twice", ErrEntry, d.Name)
+		}
+		c.Roles[d.Name] = d.Role
+	case *Output:
+		if _, twice := c.outputs[d.Path]; twice {
+			return bad("%w: output %.80q twice", ErrEntry, d.Path)
+		}
+		c.outputs[d.Path] = *d
+	case *Statement:
+		c.stmts = append(c.stmts, *d)
+	case *Incident:
+		c.Incidents = append(c.Incidents, *d)
+	case *End:
+		if d.State != c.State || c.step != "" && d.State == "CLOSED" {
+			return bad("%w: ends %s in state %s", ErrEntry, d.State, c.State)
+		}
+		c.ended, c.Cause = true, d.Cause
+	default:
+		return c.secretEntry(d)
+	}
+	return nil
+}
+
+// secretEntry checks the entries about tokens, shares and keys.
+func (c *checker) secretEntry(d Data) error {
+	switch d := d.(type) {
+	case *Admission:
+		for _, x := range d.Cases {
+			if !x.Pass {
+				return bad("%w: admission case %s failed and the ceremony went on", ErrEntry, x.ID)
+			}
+		}
+		if len(d.Cases) == 0 {
+			return bad("%w: admission without a case", ErrEntry)
+		}
+		c.admitted[d.Safe] = true
+	case *Dealt:
+		if !c.admitted[d.Epoch.Safe] {
+			return bad("%w: shares of safe %.40q dealt before its token was admitted", ErrEntry, d.Epoch.Safe)
+		}
+		c.dealt[d.Epoch.Safe] = d.Epoch
+	case *Receipt:
+		c.receipts[d.Safe+"/"+d.Holder] = true
+	case *PINsChanged:
+		for _, s := range c.dealt[d.Safe].Shares {
+			if !c.receipts[d.Safe+"/"+s.Holder] {
+				return bad("%w: PINs of safe %.40q changed before %s gave a receipt", ErrEntry, d.Safe, s.Holder)
+			}
+		}
+		c.pins[d.Safe] = len(c.dealt[d.Safe].Shares) > 0
+	case *Intent:
+		c.intents[d.Object] = true
+	case *KeyMade:
+		return c.key(d)
+	case *Certificate:
+		if _, twice := c.certs[d.ID]; twice {
+			return bad("%w: certificate %.40q twice", ErrEntry, d.ID)
+		}
+		c.certs[d.ID] = *d
+		c.Certificates = append(c.Certificates, *d)
+	case *Possession:
+		return c.possession(d)
+	}
+	return nil
+}
+
+func (c *checker) open(o *Open) error {
+	if o.Format != Format || !idRE.MatchString(o.Record) || o.Mode != "rehearsal" && o.Mode != "live" || (o.Mode == "live") != o.World.IsLive() {
+		return bad("%w: opening entry is not valid", ErrEntry)
+	}
+	if o.World.IsLive() && o.Rehearsal == nil {
+		return bad("%w: live ceremony without a rehearsal", ErrEntry)
+	}
+	c.Open, c.State = *o, "DRAFT"
+	return o.World.Check()
+}
+
+// order of states; INVALID may follow any from ARMED on.
+var next = map[string]string{
+	"DRAFT": "LINTED", "LINTED": "SUMMONED", "REHEARSED": "SUMMONED", "SUMMONED": "ARMED", "ARMED": "RUNNING",
+	"RUNNING": "SEALING", "SEALING": "CLOSED", "INVALID": "CLEANUP", "CLEANUP": "VOID",
+}
+
+func (c *checker) state(s *State) error {
+	ok := next[c.State] == s.State || c.State == "LINTED" && s.State == "REHEARSED"
+	if s.State == "INVALID" {
+		ok = slices.Contains([]string{"ARMED", "RUNNING", "SEALING", "INVALID", "CLEANUP"}, c.State)
+		c.step = ""
+	}
+	if !ok {
+		return bad("%w: state %.20q after %s", ErrEntry, s.State, c.State)
+	}
+	c.State = s.State
+	if s.Cause != "" {
+		c.Cause = s.Cause
+	}
+	return nil
+}
+
+// mustHave are the attributes without which a key is no key of ours, whatever
+// the script wanted.
+var mustHave = map[string]string{
+	"CKA_SENSITIVE": "true", "CKA_EXTRACTABLE": "false", "CKA_PRIVATE": "true", "CKA_LOCAL": "true", "CKA_ALWAYS_SENSITIVE": "true",
+	"CKA_NEVER_EXTRACTABLE": "true", "CKA_SIGN": "true", "CKA_DECRYPT": "false", "CKA_UNWRAP": "false", "CKA_DERIVE": "false", "CKA_SIGN_RECOVER": "false",
+}
+
+func (c *checker) key(k *KeyMade) error {
+	if err := k.Key.Check(); err != nil {
+		return err
+	}
+	if k.Key.Record != Origin(c.Open.Record) || !c.intents[k.Object] {
+		return bad("%w: key %s was made without an intent", ErrEntry, k.Key.ID)
+	}
+	seen := map[string]bool{}
+	for _, a := range k.Attributes {
+		if a.Got != a.Wanted {
+			return bad("%w: key %s has %s %.80q, not %.80q", ErrEntry, k.Key.ID, a.Name, a.Got, a.Wanted)
+		}
+		if want, ok := mustHave[a.Name]; ok && a.Half == "private" {
+			if a.Got != want {
+				return bad("%w: key %s has %s %s", ErrEntry, k.Key.ID, a.Name, a.Got)
+			}
+			seen[a.Name] = true
+		}
+	}
+	if len(seen) != len(mustHave) {
+		return bad("%w: key %s was not read back whole", ErrEntry, k.Key.ID)
+	}
+	switch k.Stage {
+	case "born":
+		if _, twice := c.born[k.Key.ID]; twice || !anyTrue(c.pins) {
+			return bad("%w: key %s made twice, or before any PIN came from shares", ErrEntry, k.Key.ID)
+		}
+		c.born[k.Key.ID] = *k
+	case "stored":
+		b, ok := c.born[k.Key.ID]
+		if _, twice := c.stored[k.Key.ID]; !ok || twice || !bytes.Equal(b.Key.Public, k.Key.Public) || b.Object != k.Object {
+			return bad("%w: stored key %s is not the one born", ErrEntry, k.Key.ID)
+		}
+		c.stored[k.Key.ID] = *k
+		c.Keys = append(c.Keys, *k)
+	default:
+		return bad("%w: key stage %.20q", ErrEntry, k.Stage)
+	}
+	return nil
+}
+
+func anyTrue(m map[string]bool) bool {
+	for _, v := range m {
+		if v {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *checker) possession(p *Possession) error {
+	k, ok := c.stored[p.Key]
+	if !ok || p.Size > c.tr.Size() {
+		return bad("%w: proof of possession of a key that is not stored", ErrEntry)
+	}
+	msg, err := PossessionMessage(c.Open.Record, p.Key, k.Key.SpecHash, p.Size, p.Root)
+	if err != nil {
+		return err
+	}
+	pub, err := k.Key.Key()
+	if err != nil {
+		return err
+	}
+	c.proven[p.Key] = true
+	return envelope.CheckBytes(pub, msg, p.Signature)
+}
+

@@ -1,0 +1,257 @@
+package record
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
+	"keyrite/artifact/tlog"
+	"keyrite/artifact/world"
+)
+
+// MaxTranscriptBytes bounds a transcript: 1,000,000 entries of 1 KiB.
+const MaxTranscriptBytes = 1 << 30
+
+// Verified is what a record proves.
+type Verified struct {
+	Open         Open
+	State        string // CLOSED, or the last state
+	Cause        string // of a void ceremony
+	Entries      int64
+	Root         string
+	People       map[string]*person.Person
+	Roles        map[string]string
+	Charter      *charter.State  // nil unless CLOSED
+	Anchors      *anchor.Anchors // the record's own, nil unless CLOSED
+	Keys         []KeyMade       // as stored
+	Certificates []Certificate
+	Incidents    []Incident
+	Cosigners    []string
+	Missing      []string // who has yet to cosign
+	Timeline     []Line
+}
+
+// Line is one entry for a report.
+type Line struct {
+	Entry
+	Data Data
+}
+
+// checker holds what has been seen while reading.
+type checker struct {
+	Verified
+	fsys     fs.FS
+	tr       *Transcript
+	genesis  *charter.Genesis
+	outputs  map[string]Output
+	intents  map[string]bool // object ids announced
+	born     map[string]KeyMade
+	stored   map[string]KeyMade
+	proven   map[string]bool
+	dealt    map[string]charter.Epoch
+	receipts map[string]bool // safe/holder
+	pins     map[string]bool
+	admitted map[string]bool
+	stmts    []Statement
+	certs    map[string]Certificate
+	ended    bool
+	step     string
+}
+
+// Verify checks the record in fsys. trusted are the anchors that the reader
+// holds; for a genesis that he checks by the words read aloud, they are the
+// record's own. A record that is void, or not yet cosigned by all, is an error
+// of class void or quorum together with what was found; any other error means
+// that nothing in the record can be relied on.
+func Verify(fsys fs.FS, trusted *anchor.Anchors) (*Verified, error) {
+	c, err := read(fsys)
+	if err != nil {
+		return nil, err
+	}
+	if err := world.Match(trusted.World, c.Open.World); err != nil {
+		return nil, err
+	}
+	if err := c.checkFiles(); err != nil {
+		return nil, err
+	}
+	if c.State != "CLOSED" {
+		return &c.Verified, c.checkVoid()
+	}
+	if err := c.checkClosed(trusted); err != nil {
+		return nil, err
+	}
+	if len(c.Missing) > 0 {
+		return &c.Verified, fault.Hint(fault.Errorf(fault.Quorum, "the record is not cosigned by %s", strings.Join(c.Missing, ", ")),
+			"each of them verifies the record on a machine of his own and runs: keyrite-verify cosign RECORD --key NAME.key --anchor FILE")
+	}
+	return &c.Verified, nil
+}
+
+func read(fsys fs.FS) (*checker, error) {
+	c := &checker{
+		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, intents: map[string]bool{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
+		proven: map[string]bool{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, pins: map[string]bool{}, admitted: map[string]bool{}, certs: map[string]Certificate{},
+	}
+	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
+	data, err := readFile(fsys, TranscriptFile, MaxTranscriptBytes)
+	if err != nil {
+		return nil, err
+	}
+	// The conductor's key stands in people/, whose files the transcript names,
+	// so a transcript altered at its end is noticed only by the checkpoint.
+	if err := c.tr.Read(data, c.entry); err != nil {
+		return nil, err
+	}
+	c.Entries, c.Root = c.tr.Size(), tlog.Hex(c.tr.Root())
+	return c, nil
+}
+
+func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	info, err := fs.Stat(fsys, name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fault.Errorf(fault.Verify, "%w: no usable %s", ErrRecord, name)
+	}
+	data, err := fs.ReadFile(fsys, name)
+	if err != nil {
+		return nil, fault.Errorf(fault.Storage, "read %s: %w", name, err)
+	}
+	return data, nil
+}
+
+func bad(format string, args ...any) error { return fault.Errorf(fault.Verify, format, args...) }
+
+// checkFiles checks the script's hash and that the folder holds the files that
+// the transcript names and no other.
+func (c *checker) checkFiles() error {
+	script, err := readFile(c.fsys, ScriptFile, 1<<20)
+	if err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(script); hex.EncodeToString(sum[:]) != c.Open.ScriptHash {
+		return bad("%w: script.yaml is not the script that ran", ErrRecord)
+	}
+	found := map[string]bool{}
+	err = fs.WalkDir(c.fsys, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fault.Errorf(fault.Storage, "read record: %w", err)
+		}
+		if d.IsDir() {
+			return nil
+		}
+		if !d.Type().IsRegular() {
+			return bad("%w: %.80q is no regular file", ErrRecord, p)
+		}
+		found[p] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range []string{ScriptFile, TranscriptFile, CheckpointFile, ReportFile} {
+		delete(found, p)
+	}
+	for p, o := range c.outputs {
+		if !found[p] {
+			return bad("%w: %s is missing", ErrRecord, p)
+		}
+		delete(found, p)
+		data, err := readFile(c.fsys, p, o.Size)
+		if err != nil {
+			return err
+		}
+		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != o.SHA256 || int64(len(data)) != o.Size {
+			return bad("%w: %s was altered", ErrRecord, p)
+		}
+		if err := c.takePerson(p, data); err != nil {
+			return err
+		}
+	}
+	if len(found) > 0 {
+		return bad("%w: %.80q is not listed in the transcript", ErrRecord, slices.Sorted(mapKeys(found))[0])
+	}
+	return nil
+}
+
+func mapKeys(m map[string]bool) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func (c *checker) takePerson(path string, data []byte) error {
+	if !strings.HasPrefix(path, PeopleDir+"/") {
+		return nil
+	}
+	p, err := person.Parse(data)
+	if err != nil {
+		return err
+	}
+	if path != PeopleDir+"/"+p.Name+".person" {
+		return bad("%w: %s holds %s", ErrRecord, path, p.Name)
+	}
+	c.People[p.Name] = p
+	return world.Match(c.Open.World, p.World)
+}
+
+func (c *checker) conductor() (tlog.Signer, error) {
+	for name, role := range c.Roles {
+		if p := c.People[name]; role == charter.RoleConductor && p != nil {
+			return tlog.Signer{Name: name, Public: p.Key}, nil
+		}
+	}
+	return tlog.Signer{}, bad("%w: no conductor among its people", ErrRecord)
+}
+
+// checkSignatures opens the checkpoint over exactly this transcript.
+func (c *checker) checkSignatures() (map[string]time.Time, error) {
+	note, err := readFile(c.fsys, CheckpointFile, tlog.MaxCheckpointBytes)
+	if err != nil {
+		return nil, err
+	}
+	log, err := c.conductor()
+	if err != nil {
+		return nil, err
+	}
+	var cosigners []tlog.Signer
+	for name, p := range c.People {
+		cosigners = append(cosigners, tlog.Signer{Name: name, Public: p.Key})
+	}
+	o, err := tlog.Open(note, Origin(c.Open.Record), c.Open.World, log, cosigners)
+	if err != nil {
+		return nil, err
+	}
+	if o.Size != c.tr.Size() || o.Root != c.tr.Root() {
+		return nil, bad("%w: entry %d was altered, or entries after it are missing or added: the checkpoint signs %d entries, the transcript has %d",
+			ErrEntry, min(o.Size, c.tr.Size())-1, o.Size, c.tr.Size())
+	}
+	c.Cosigners = o.Cosigners
+	return o.CosignedAt, nil
+}
+
+// checkVoid reports a record that did not close.
+func (c *checker) checkVoid() error {
+	if !c.ended {
+		return fault.Hint(fault.Errorf(fault.Void, "%w: it stopped in state %s and was not cleaned up", ErrVoid, c.State), "run: keyrite ceremony recover --record DIR")
+	}
+	if _, err := c.checkSignatures(); err != nil && !isMissing(c.fsys, CheckpointFile) {
+		return err
+	}
+	return fault.Errorf(fault.Void, "%w: %s", ErrVoid, c.Cause)
+}
+
+func isMissing(fsys fs.FS, name string) bool {
+	_, err := fs.Stat(fsys, name)
+	return err != nil
+}
+
