@@ -1,0 +1,302 @@
+// Package ceremony runs a script step by step before people, writes the record,
+// and makes the whole attempt void on anything that was not planned.
+//
+// Run executes one attempt. The verbs are Actions, bound in ceremony/actions;
+// this package knows no HSM. Clock and Console are given. From ARMED on every
+// error, whoever causes it, leads to INVALID, CLEANUP and VOID; there is no
+// resume. It must never do an effect before its intent is durable, and never
+// write a secret into the record.
+package ceremony
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
+	"keyrite/artifact/record"
+	"keyrite/artifact/world"
+	"keyrite/ceremony/script"
+	"keyrite/internal/durable"
+	"keyrite/internal/redact"
+)
+
+// Clock is the time. Mono never goes back and counts from an arbitrary start.
+type Clock interface {
+	Now() time.Time
+	Mono() time.Duration
+}
+
+// maxClockDrift is how far wall clock and monotonic clock may part.
+const maxClockDrift = 2 * time.Second
+
+// reserveBytes is the room kept for the transcript up to VOID, taken when the
+// ceremony is armed, so that a full disk cannot stop the record.
+const reserveBytes = 4 << 20
+
+// Participant is one person with his role and key file.
+type Participant struct {
+	Person *person.Person
+	Role   string
+	Key    []byte // NAME.key, still under its passphrase
+}
+
+// Prompt is a question to one person.
+type Prompt struct {
+	Step string
+	Who  string // name
+	Role string
+	Text string
+	Want []string // answers that go on; the first is what Enter means
+}
+
+// Call is an incident called by a person.
+type Call struct{ By, Reason string }
+
+// Console is the room: what it sees and what it answers.
+type Console interface {
+	// Show opens a step. n and of count the steps of the whole script.
+	Show(phase string, n, of int, st *script.Step)
+	// Say tells the room something; level is "", "good" or "bad".
+	Say(level, text string)
+	// Ask waits for an answer, or for a Call of an incident by anybody.
+	Ask(ctx context.Context, p Prompt) (string, *Call, error)
+	// Secret asks a person for the passphrase of his key.
+	Secret(ctx context.Context, who string) (*redact.Secret, error)
+	// Elsewhere says who will cosign on a machine of his own.
+	Elsewhere(who string) bool
+	// Documents says which identity documents were seen: name → kind.
+	Documents(ctx context.Context, names []string) (map[string]string, error)
+}
+
+// Actions are the verbs.
+type Actions interface {
+	Do(ctx context.Context, r *Run, st *script.Step) error
+	// Cleanup destroys everything that this attempt made, and records it.
+	Cleanup(ctx context.Context, r *Run) error
+	Close()
+}
+
+// Config is one attempt.
+type Config struct {
+	Script      *script.Script
+	ScriptBytes []byte
+	BindHash    string
+	Dir         string // record folder, must not exist
+	World       world.World
+	After       *record.Ref // the void attempt before
+	Rehearsal   *record.Ref // live only
+	People      []Participant
+	Programs    []record.Program
+	Environment map[string]string
+	Console     Console
+	Clock       Clock
+	Actions     Actions
+	Interrupt   <-chan os.Signal // SIGINT, SIGTERM, SIGHUP
+}
+
+// Run is an attempt under way; Actions record through it.
+type Run struct {
+	Config
+	ID      string // record id, 16 hex digits
+	Attempt string // tag of the attempt's objects, 16 hex digits
+
+	log     *durable.Append
+	tr      *record.Transcript
+	state   string
+	step    string
+	wall    time.Time
+	mono    time.Duration
+	n, of   int
+	outputs []string
+}
+
+// ErrIncident is the cause of every VOID that a person called.
+var ErrIncident = fault.New(fault.Void, "incident")
+
+// voidError is a void ceremony with what caused it.
+type voidError struct {
+	cause error
+	dir   string
+}
+
+func (e *voidError) Error() string {
+	return "the ceremony is void: " + e.cause.Error()
+}
+func (e *voidError) Unwrap() error      { return e.cause }
+func (e *voidError) FaultClass() string { return string(fault.Void) }
+func (e *voidError) FaultCause() string { return string(fault.ClassOf(e.cause)) }
+func (e *voidError) FaultHint() string {
+	return "nothing of this attempt may be used; find the cause, then start again from step 1 in another record folder with --after " + e.dir
+}
+
+// Execute runs the attempt to its end. A nil error means CLOSED.
+func Execute(ctx context.Context, cfg Config) (*Run, error) {
+	r, err := start(cfg)
+	if err != nil {
+		cfg.Actions.Close()
+		return nil, err
+	}
+	defer r.log.Close()
+	defer cfg.Actions.Close()
+	if err := r.summon(ctx); err != nil {
+		return r, err
+	}
+	if err := r.armed(ctx); err != nil {
+		return r, r.void(ctx, err)
+	}
+	if err := r.close(ctx); err != nil {
+		return r, r.void(ctx, err)
+	}
+	return r, nil
+}
+
+func randomID() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// start makes the record folder and its first entries.
+func start(cfg Config) (*Run, error) {
+	if err := refuseExisting(cfg.Dir); err != nil {
+		return nil, err
+	}
+	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, record.PeopleDir), filepath.Join(cfg.Dir, record.OutputsDir)} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			return nil, fault.Errorf(fault.Usage, "make record folder: %w", err)
+		}
+	}
+	if err := durable.WriteNew(filepath.Join(cfg.Dir, record.ScriptFile), cfg.ScriptBytes, 0o644); err != nil {
+		return nil, err
+	}
+	log, _, err := durable.OpenAppend(filepath.Join(cfg.Dir, record.TranscriptFile))
+	if err != nil {
+		return nil, err
+	}
+	r := &Run{Config: cfg, ID: randomID(), Attempt: randomID(), log: log, tr: record.NewTranscript(), state: "DRAFT", wall: cfg.Clock.Now(), mono: cfg.Clock.Mono()}
+	for _, ph := range cfg.Script.Phases() {
+		r.of += len(ph.Steps)
+	}
+	mode := "rehearsal"
+	if cfg.World.IsLive() {
+		mode = "live"
+	}
+	err = r.Record(&record.Open{
+		After: cfg.After, Attempt: r.Attempt, BindHash: cfg.BindHash, Environment: cfg.Environment, Format: record.Format, Kind: cfg.Script.Kind, Mode: mode,
+		Programs: cfg.Programs, Record: r.ID, Rehearsal: cfg.Rehearsal, ScriptHash: cfg.Script.Hash(), Title: cfg.Script.Title, World: cfg.World,
+	})
+	if err == nil {
+		err = r.enter("LINTED", "")
+	}
+	if err == nil && cfg.Rehearsal != nil {
+		err = r.enter("REHEARSED", "")
+	}
+	if err != nil {
+		_ = log.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// refuseExisting keeps an attempt from going on in a folder that has one.
+func refuseExisting(dir string) error {
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, record.TranscriptFile)); err == nil {
+		st, _ := ReadState(dir)
+		if st != nil && st.State != "CLOSED" {
+			return fault.Hint(fault.Errorf(fault.Void, "the ceremony in %q is %s and cannot go on", dir, st.State),
+				"a ceremony is never resumed: start from step 1 with another --record folder and --after "+dir)
+		}
+	}
+	return fault.Hint(fault.Errorf(fault.Exists, "record folder %q exists", dir), "records are never overwritten: choose another folder")
+}
+
+// Record makes one entry durable. A clock that jumped is an error.
+func (r *Run) Record(d record.Data) error {
+	now, mono := r.Clock.Now(), r.Clock.Mono()
+	if drift := now.Sub(r.wall) - (mono - r.mono); drift > maxClockDrift || drift < -maxClockDrift {
+		if r.state == "RUNNING" || r.state == "ARMED" || r.state == "SEALING" {
+			return fault.Errorf(fault.Unexpected, "the clock jumped by %s", drift.Round(time.Millisecond))
+		}
+		r.wall = now.Add(-(mono - r.mono)) // before ARMED, and in the clean-up, a clock may be set
+	}
+	line, err := r.tr.Next(r.step, d, now, mono-r.mono)
+	if err != nil {
+		return err
+	}
+	if err := r.log.Line(line); err != nil {
+		return err
+	}
+	_, _, err = r.tr.Take(line)
+	return err
+}
+
+// Root and Size state the transcript so far; the root is the running hash.
+func (r *Run) Root() string {
+	h := r.tr.Root()
+	return hex.EncodeToString(h[:])
+}
+
+// Size is the number of entries.
+func (r *Run) Size() int64 { return r.tr.Size() }
+
+// State is the state of the attempt.
+func (r *Run) State() string { return r.state }
+
+func (r *Run) enter(state, cause string) error {
+	if err := r.Record(&record.State{Cause: cause, State: state}); err != nil {
+		return err
+	}
+	r.state = state
+	return nil
+}
+
+// Output writes a public file into the record and lists it.
+func (r *Run) Output(path string, data []byte) error {
+	sum := sha256.Sum256(data)
+	if err := durable.WriteNew(filepath.Join(r.Dir, filepath.FromSlash(path)), data, 0o644); err != nil {
+		return err
+	}
+	r.outputs = append(r.outputs, path)
+	return r.Record(&record.Output{Path: path, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))})
+}
+
+// Participant returns the person of that name.
+func (r *Run) Participant(name string) (*Participant, bool) {
+	for i := range r.People {
+		if r.People[i].Person.Name == name {
+			return &r.People[i], true
+		}
+	}
+	return nil, false
+}
+
+// Names returns the names of all with that role, in the order of the binding.
+func (r *Run) Names(role string) []string {
+	var out []string
+	for _, p := range r.People {
+		if p.Role == role {
+			out = append(out, p.Person.Name)
+		}
+	}
+	return out
+}
+
+// Members is the roster for the charter.
+func (r *Run) Members() []charter.Member {
+	var out []charter.Member
+	for _, p := range r.People {
+		out = append(out, charter.Member{Person: *p.Person, Role: p.Role})
+	}
+	return out
+}

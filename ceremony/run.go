@@ -1,0 +1,382 @@
+package ceremony
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/person"
+	"keyrite/artifact/record"
+	"keyrite/artifact/tlog"
+	"keyrite/ceremony/script"
+	"keyrite/internal/durable"
+	"keyrite/internal/redact"
+)
+
+// summon does what comes before ARMED; nothing in it is an incident.
+func (r *Run) summon(ctx context.Context) error {
+	for _, p := range r.People {
+		b, err := p.Person.Marshal()
+		if err != nil {
+			return err
+		}
+		if err := r.Output(record.PeopleDir+"/"+p.Person.Name+".person", b); err != nil {
+			return err
+		}
+	}
+	if err := r.enter("SUMMONED", ""); err != nil {
+		return err
+	}
+	return r.steps(ctx, "summon", r.Script.Summon)
+}
+
+// armed arms, runs and seals. ARMED is durable, with room for the whole
+// transcript, before the first act.
+func (r *Run) armed(ctx context.Context) error {
+	if err := r.log.Reserve(reserveBytes); err != nil {
+		return err
+	}
+	if err := r.enter("ARMED", ""); err != nil {
+		return err
+	}
+	if err := r.enter("RUNNING", ""); err != nil {
+		return err
+	}
+	if err := r.steps(ctx, "run", r.Script.Run); err != nil {
+		return err
+	}
+	if err := r.enter("SEALING", ""); err != nil {
+		return err
+	}
+	return r.steps(ctx, "seal", r.Script.Seal)
+}
+
+func (r *Run) steps(ctx context.Context, phase string, list []script.Step) error {
+	for i := range list {
+		st := &list[i]
+		r.n++
+		r.step = st.ID
+		if err := r.one(ctx, phase, st); err != nil {
+			return fault.Errorf(fault.ClassOf(err), "step %s (%s): %w", st.ID, st.Title, err)
+		}
+		r.step = ""
+	}
+	return nil
+}
+
+func (r *Run) one(ctx context.Context, phase string, st *script.Step) error {
+	r.Console.Show(phase, r.n, r.of, st)
+	if err := r.Record(&record.Begin{Do: st.Do, Title: st.Title}); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, st.Limit)
+	defer cancel()
+	if err := r.begin(limited, st); err != nil {
+		return r.overtime(ctx, limited, st, err)
+	}
+	if err := r.Actions.Do(limited, r, st); err != nil {
+		return r.overtime(ctx, limited, st, err)
+	}
+	for _, role := range st.Confirm {
+		for _, name := range r.Names(role) {
+			if err := r.Confirm(limited, st, name, "Do you agree with step "+st.ID+"?"); err != nil {
+				return r.overtime(ctx, limited, st, err)
+			}
+		}
+	}
+	if err := r.interrupted(ctx); err != nil {
+		return err
+	}
+	return r.Record(&record.Done{Do: st.Do})
+}
+
+func (r *Run) overtime(ctx, limited context.Context, st *script.Step, err error) error {
+	if limited.Err() != nil && ctx.Err() == nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
+		return fault.Errorf(fault.Unreachable, "the time limit of %s passed", st.Limit)
+	}
+	return err
+}
+
+// begin waits for the conductor, who reads aloud first.
+func (r *Run) begin(ctx context.Context, st *script.Step) error {
+	for _, name := range r.Names(charter.RoleConductor) {
+		if err := r.Confirm(ctx, st, name, "Begin step "+st.ID+"?"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Confirm asks a person for "yes". Any other answer is a planned miss until the
+// step's tries are used up.
+func (r *Run) Confirm(ctx context.Context, st *script.Step, name, text string) error {
+	p, ok := r.Participant(name)
+	if !ok {
+		return fault.Errorf(fault.Unexpected, "%s takes no part", name)
+	}
+	for try := 1; ; try++ {
+		answer, call, err := r.ask(ctx, Prompt{Step: st.ID, Who: name, Role: p.Role, Text: text, Want: []string{"yes"}})
+		if err != nil {
+			return err
+		}
+		if call != nil {
+			return r.called(ctx, call)
+		}
+		if answer == "yes" {
+			return r.Record(&record.Confirm{Answer: answer, Prompt: text, Who: name})
+		}
+		if err := r.Record(&record.Miss{Of: st.Tries, Try: try, What: "answer", Who: name}); err != nil {
+			return err
+		}
+		if try >= st.Tries {
+			return fault.Errorf(fault.Policy, "%s did not answer yes in %d tries", name, st.Tries)
+		}
+	}
+}
+
+type reply struct {
+	answer string
+	call   *Call
+	err    error
+}
+
+// ask waits for the answer, the clock or an interrupt, whichever comes first.
+func (r *Run) ask(ctx context.Context, p Prompt) (string, *Call, error) {
+	for {
+		if err := r.interrupted(ctx); err != nil {
+			return "", nil, err
+		}
+		x, again, err := r.askOnce(ctx, p)
+		if err != nil || !again {
+			return x.answer, x.call, errors.Join(err, x.err)
+		}
+	}
+}
+
+// askOnce asks; an interrupt takes the question back, so that the one about
+// VOID has the terminal to itself, and asks it again if the ceremony goes on.
+func (r *Run) askOnce(ctx context.Context, p Prompt) (x reply, again bool, err error) {
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan reply, 1)
+	go func() {
+		a, c, err := r.Console.Ask(asking, p)
+		done <- reply{a, c, err}
+	}()
+	select {
+	case x = <-done:
+		return x, false, nil
+	case <-ctx.Done():
+		return x, false, ctx.Err()
+	case s := <-r.Interrupt:
+		cancel()
+		<-done
+		return x, true, r.interrupt(ctx, s)
+	}
+}
+
+// interrupted looks for a signal that came during a verb.
+func (r *Run) interrupted(ctx context.Context) error {
+	select {
+	case s := <-r.Interrupt:
+		return r.interrupt(ctx, s)
+	default:
+		return nil
+	}
+}
+
+// interrupt decides on a signal: before ARMED it ends the command; later SIGINT
+// asks for the word VOID, and a closed terminal asks nobody.
+func (r *Run) interrupt(ctx context.Context, s os.Signal) error {
+	if r.state != "ARMED" && r.state != "RUNNING" && r.state != "SEALING" {
+		return fault.New(fault.Interrupted, "interrupted; nothing was done yet")
+	}
+	if s == syscall.SIGINT {
+		a, _, err := r.Console.Ask(ctx, Prompt{Step: r.step, Who: "operator", Text: "Interrupting makes the whole ceremony void. Type VOID to do it, anything else to go on.", Want: []string{"VOID"}})
+		if err == nil && a != "VOID" {
+			r.Console.Say("", "going on")
+			return nil
+		}
+	}
+	return fault.Errorf(fault.Interrupted, "interrupted by %s", s)
+}
+
+// called takes an incident. It must be signed by the person who called it; if
+// that cannot be had, the ceremony is void all the same.
+func (r *Run) called(ctx context.Context, c *Call) error {
+	var env *envelope.Envelope
+	err := r.WithKey(ctx, c.By, func(k *person.Key) error {
+		payload, err := jcs.Marshal(record.IncidentCall{Format: "keyrite/incident/v1", Reason: c.Reason, Record: r.ID, Root: r.Root(), World: r.World})
+		if err != nil {
+			return err
+		}
+		env, err = envelope.Sign(record.IncidentType, payload, k.Signer())
+		return err
+	})
+	if recErr := r.Record(&record.Incident{By: c.By, Class: string(fault.Void), Envelope: env, Reason: c.Reason}); recErr != nil {
+		err = errors.Join(err, recErr)
+	}
+	if err != nil {
+		return fault.Errorf(fault.Void, "%w called by %s, unsigned (%w): %s", ErrIncident, c.By, err, c.Reason)
+	}
+	return fault.Errorf(fault.Void, "%w called by %s: %s", ErrIncident, c.By, c.Reason)
+}
+
+// Secret asks for a person's passphrase; use WithKey unless a child needs it.
+func (r *Run) Secret(ctx context.Context, name string) (*redact.Secret, error) {
+	if err := r.interrupted(ctx); err != nil {
+		return nil, err
+	}
+	return r.Console.Secret(ctx, name)
+}
+
+// tries is how often a passphrase may be given.
+const tries = 3
+
+// Retry calls f with the person's passphrase until it is right, three times at
+// most; each miss is recorded, for mistyping is planned.
+func (r *Run) Retry(ctx context.Context, name string, f func(pass *redact.Secret) error) error {
+	for try := 1; ; try++ {
+		pass, err := r.Secret(ctx, name)
+		if err != nil {
+			return err
+		}
+		err = f(pass)
+		pass.Zero()
+		if fault.ClassOf(err) != fault.Token {
+			return err
+		}
+		if recErr := r.Record(&record.Miss{Of: tries, Try: try, What: "passphrase", Who: name}); recErr != nil {
+			return recErr
+		}
+		r.Console.Say("bad", name+": "+err.Error())
+		if try >= tries {
+			return fault.Errorf(fault.Token, "%s: %w, %d times", name, err, tries)
+		}
+	}
+}
+
+// WithKey opens a person's key for the time of f.
+func (r *Run) WithKey(ctx context.Context, name string, f func(k *person.Key) error) error {
+	p, ok := r.Participant(name)
+	if !ok {
+		return fault.Errorf(fault.Policy, "%s takes no part in this ceremony", name)
+	}
+	var key *person.Key
+	err := r.Retry(ctx, name, func(pass *redact.Secret) error {
+		k, err := person.Open(p.Key, pass.Bytes())
+		key = k
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer key.Zero()
+	if key.Public().Name != name || !key.Public().Key.Equal(p.Person.Key) || key.Public().Recipient != p.Person.Recipient {
+		return fault.Errorf(fault.Verify, "the key file of %s is of another person or world", name)
+	}
+	return f(key)
+}
+
+// close ends the transcript, signs it as the conductor, and lets those in the
+// room cosign.
+func (r *Run) close(ctx context.Context) error {
+	conductor := r.Names(charter.RoleConductor)[0]
+	var note []byte
+	err := r.WithKey(ctx, conductor, func(k *person.Key) error {
+		if err := r.interrupted(ctx); err != nil {
+			return err
+		}
+		if err := r.enter("CLOSED", ""); err != nil {
+			return err
+		}
+		if err := r.Record(&record.End{State: "CLOSED"}); err != nil {
+			return err
+		}
+		var err error
+		note, err = r.checkpoint(k)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, role := range []string{charter.RoleWitness, charter.RoleKeyMaster} {
+		for _, name := range r.Names(role) {
+			if r.Console.Elsewhere(name) {
+				r.Console.Say("", name+" cosigns on another machine: keyrite-verify cosign")
+				continue
+			}
+			err := r.WithKey(ctx, name, func(k *person.Key) error {
+				var err error
+				note, err = tlog.Cosign(note, name, k.Signer(), r.Clock.Now())
+				return err
+			})
+			if err != nil {
+				// The record is closed; who is missing may still cosign later.
+				r.Console.Say("bad", name+" did not cosign: "+err.Error())
+			}
+		}
+	}
+	return durable.Replace(filepath.Join(r.Dir, record.CheckpointFile), note, 0o644)
+}
+
+func (r *Run) checkpoint(k *person.Key) ([]byte, error) {
+	c := tlog.Checkpoint{Origin: record.Origin(r.ID), World: r.World, Size: r.tr.Size(), Root: r.tr.Root()}
+	note, err := tlog.Sign(c, k.Public().Name, k.Signer())
+	if err != nil {
+		return nil, err
+	}
+	return note, durable.WriteNew(filepath.Join(r.Dir, record.CheckpointFile), note, 0o644)
+}
+
+// void takes the attempt to VOID whatever happens on the way, and returns the
+// error that says so.
+func (r *Run) void(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	r.Console.Say("bad", "INVALID: "+cause.Error())
+	text := cause.Error()
+	var trouble []error
+	note := func(err error) {
+		if err != nil {
+			trouble = append(trouble, err)
+		}
+	}
+	if r.state != "CLOSED" { // a failure after the end entry cannot be written behind it
+		if !errors.Is(cause, ErrIncident) {
+			note(r.Record(&record.Incident{By: "engine", Class: string(fault.ClassOf(cause)), Reason: text}))
+		}
+		note(r.enter("INVALID", text))
+		note(r.enter("CLEANUP", ""))
+	}
+	note(r.Actions.Cleanup(ctx, r))
+	r.step = ""
+	if r.state != "CLOSED" {
+		note(r.enter("VOID", text))
+		note(r.Record(&record.End{Cause: text, State: "VOID"}))
+		r.signVoid(ctx)
+	}
+	r.Console.Say("bad", "VOID. Nothing of this attempt may be used.")
+	return &voidError{errors.Join(append([]error{cause}, trouble...)...), r.Dir}
+}
+
+// signVoid has the conductor sign the void record if he can; without it the
+// record is void all the same.
+func (r *Run) signVoid(ctx context.Context) {
+	for _, name := range r.Names(charter.RoleConductor) {
+		err := r.WithKey(ctx, name, func(k *person.Key) error {
+			_, err := r.checkpoint(k)
+			return err
+		})
+		if err != nil {
+			r.Console.Say("bad", "the void record is not signed: "+err.Error())
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package ceremony
+
+import (
+	"os"
+	"path/filepath"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/artifact/tlog"
+)
+
+// Status is what a record folder says of its attempt.
+type Status struct {
+	Record, Attempt, Title, Kind, World string
+	State                               string
+	Step                                string // the last one begun, "" if none is open
+	Cause                               string
+	Entries                             int64
+	Root                                string
+	ScriptHash                          string
+	Ended                               bool
+	Tokens                              []record.TokenReady // initialised in this attempt
+	PINsChanged                         map[string]bool     // safes whose PINs come from shares
+	Dealt                               map[string]record.Dealt
+}
+
+// ReadState reads the transcript of a record folder, as far as it is whole. The
+// transcript is replayed but signatures are not checked: this is for the owner,
+// keyrite-verify is for everybody else.
+func ReadState(dir string) (*Status, error) {
+	data, err := os.ReadFile(filepath.Join(dir, record.TranscriptFile))
+	if err != nil {
+		return nil, fault.Errorf(fault.Usage, "read record: %w", err)
+	}
+	if n := len(data); n > 0 && data[n-1] != '\n' { // the rest of a write that was never acknowledged
+		for n > 0 && data[n-1] != '\n' {
+			n--
+		}
+		data = data[:n]
+	}
+	tr := record.NewTranscript()
+	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}}
+	err = tr.Read(data, func(e *record.Entry, d record.Data) error {
+		s.take(e, d)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Entries, s.Root = tr.Size(), rootHex(tr)
+	return s, nil
+}
+
+func (s *Status) take(e *record.Entry, d record.Data) {
+	switch d := d.(type) {
+	case *record.Open:
+		s.Record, s.Attempt, s.Title, s.Kind, s.World, s.ScriptHash = d.Record, d.Attempt, d.Title, d.Kind, string(d.World), d.ScriptHash
+	case *record.State:
+		s.State = d.State
+		if d.Cause != "" {
+			s.Cause = d.Cause
+		}
+	case *record.Begin:
+		s.Step = e.Step
+	case *record.Done:
+		s.Step = ""
+	case *record.TokenReady:
+		s.Tokens = append(s.Tokens, *d)
+	case *record.Dealt:
+		s.Dealt[d.Epoch.Safe] = *d
+	case *record.PINsChanged:
+		s.PINsChanged[d.Safe] = true
+	case *record.End:
+		s.Ended = true
+	}
+}
+
+// Ref is how the next attempt names this one.
+func (s *Status) Ref() *record.Ref { return &record.Ref{Record: s.Record, Root: s.Root} }
+
+func rootHex(tr *record.Transcript) string {
+	return tlog.Hex(tr.Root())
+}
