@@ -153,8 +153,8 @@ func (s *Script) lintCerts() error {
 		if (c.Key == "") == (c.CSR == "") {
 			return bad(where, "is of a key of the script or of a CSR in the binding, one of the two")
 		}
-		if c.Subject == "" || c.Days < 1 {
-			return bad(where, "subject and days are required")
+		if c.Days < 1 {
+			return bad(where, "days is required")
 		}
 		switch c.Profile {
 		case "birth-root", "relay-ca":

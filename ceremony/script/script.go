@@ -114,7 +114,6 @@ type Certificate struct {
 	Key     string   `yaml:"key"`     // a key of this script, or
 	CSR     string   `yaml:"csr"`     // a request named in the binding
 	Issuer  string   `yaml:"issuer"`  // key id; its own for a root
-	Subject string   `yaml:"subject"` // common name
 	Days    int      `yaml:"days"`
 	Factory string   `yaml:"factory"` // factory-ca: which factory
 	Role    string   `yaml:"role"`    // relay: access or vpn

@@ -15,6 +15,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/share"
+	"keyrite/hsm"
 	"keyrite/internal/cli"
 )
 
@@ -112,29 +113,27 @@ func (r *request) deal() (*response, func() error, error) {
 	}
 	return resp, func() error {
 		defer clear(secret)
-		return r.givePINs(secret, pinRole{'S', share.SO}, pinRole{'U', share.User})
+		return r.givePINs(secret, true)
 	}, nil
 }
 
-// pinRole is a frame's role byte and whose PIN it is.
-type pinRole struct {
-	frame byte
-	who   string
-}
-
-func (r *request) givePINs(secret []byte, roles ...pinRole) error {
+// givePINs derives the user PIN, and for a new epoch the SO PIN, and writes them
+// for the HSM's supervisor.
+func (r *request) givePINs(secret []byte, withSO bool) error {
 	out := os.NewFile(fdPINs, "pins")
 	defer out.Close()
-	for _, role := range roles {
-		pin, err := share.PIN(secret, r.place("", 0), role.who, r.Epoch.Token.Label)
-		if err != nil {
-			return err
-		}
-		err = writePIN(out, role.frame, pin)
-		clear(pin)
-		if err != nil {
-			return err
-		}
+	var so []byte
+	user, err := share.PIN(secret, r.place("", 0), share.User, r.Epoch.Token.Label)
+	if err == nil && withSO {
+		so, err = share.PIN(secret, r.place("", 0), share.SO, r.Epoch.Token.Label)
+	}
+	defer clear(user)
+	defer clear(so)
+	if err != nil {
+		return err
+	}
+	if err := hsm.WritePINs(out, so, user); err != nil {
+		return fault.Errorf(fault.Token, "hand the PIN to the HSM: %w", err)
 	}
 	return nil
 }
@@ -238,5 +237,5 @@ func (r *request) open() (*response, error) {
 		return nil, err
 	}
 	defer clear(secret)
-	return resp, r.givePINs(secret, pinRole{'u', share.User})
+	return resp, r.givePINs(secret, false)
 }

@@ -77,18 +77,3 @@ func send(w io.Writer, v any) error {
 	_, err = w.Write(append(b, '\n'))
 	return err
 }
-
-// writePIN writes one PIN in the frame that the HSM's supervisor reads: role
-// byte, length byte, PIN. Roles: s and u for the PINs in force, S and U for the
-// next ones.
-func writePIN(w io.Writer, role byte, pin []byte) error {
-	if len(pin) == 0 || len(pin) > 255 {
-		return fault.New(fault.Unexpected, "PIN of unusable length")
-	}
-	frame := append([]byte{role, byte(len(pin))}, pin...)
-	defer clear(frame)
-	if _, err := w.Write(frame); err != nil {
-		return fault.Errorf(fault.Token, "hand the PIN to the HSM: %w", err)
-	}
-	return nil
-}

@@ -1,0 +1,144 @@
+// Package actions binds the verbs of the script language to what they do: to
+// hsm, vault/quorum and provisioning/birthca.
+//
+// New makes the actions of one attempt from a script and a Bind. It is the only
+// package of the ceremony that touches a token. Every effect is preceded by an
+// intent entry, every result read back; a verb that cannot be sure returns an
+// error, which voids the ceremony. It must never see a PIN or a share.
+package actions
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"path/filepath"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
+	"keyrite/artifact/world"
+	"keyrite/ceremony"
+	"keyrite/ceremony/script"
+	"keyrite/internal/config"
+)
+
+// BindFormat names the binding file.
+const BindFormat = "keyrite/bind/v1"
+
+// Bind says what the names of a script mean on this computer and this day. It
+// is the only input besides the script. Paths are relative to the file's folder.
+type Bind struct {
+	Format   string            `yaml:"format"`   // keyrite/bind/v1. Required.
+	World    world.World       `yaml:"world"`    // live or rehearsal:ID. Required.
+	Module   string            `yaml:"module"`   // PKCS#11 module. Required.
+	Tokens   map[string]string `yaml:"tokens"`   // safe → "fresh". Required for a genesis.
+	People   []BindPerson      `yaml:"people"`   // Required for a ceremony.
+	Requests map[string]string `yaml:"requests"` // certificate requests by name
+	Keys     map[string]string `yaml:"keys"`     // public keys (PEM) by name
+	Shares   string            `yaml:"shares"`   // folder that stands for the holders' media
+
+	dir  string
+	hash string
+}
+
+// BindPerson is one participant.
+type BindPerson struct {
+	Person string `yaml:"person"` // NAME.person
+	Key    string `yaml:"key"`    // NAME.key
+	Role   string `yaml:"role"`   // conductor, key-master, witness, approver
+}
+
+// LoadBind reads a binding file.
+func LoadBind(path string) (*Bind, error) {
+	var b Bind
+	data, err := config.Load(path, &b)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(data)
+	b.hash, b.dir = hex.EncodeToString(sum[:]), filepath.Dir(path)
+	if b.Format != BindFormat {
+		return nil, fault.Errorf(fault.Usage, "binding %q has format %q, not %q", path, b.Format, BindFormat)
+	}
+	if err := b.World.Check(); err != nil {
+		return nil, fault.Errorf(fault.Usage, "binding %q: %w", path, err)
+	}
+	if b.Module == "" {
+		return nil, fault.Errorf(fault.Usage, "binding %q names no module", path)
+	}
+	return &b, nil
+}
+
+// Hash is the hex SHA-256 of the binding file.
+func (b *Bind) Hash() string { return b.hash }
+
+// Path resolves a path of the binding.
+func (b *Bind) Path(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(b.dir, p)
+}
+
+// maxInputBytes bounds a person, key, request or PEM file.
+const maxInputBytes = 64 << 10
+
+// Participants loads the people and checks that they are those that the script
+// calls for, all of the binding's world.
+func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
+	var out []ceremony.Participant
+	count := map[string]int{}
+	for _, bp := range b.People {
+		data, err := config.ReadFile(b.Path(bp.Person), maxInputBytes)
+		if err != nil {
+			return nil, err
+		}
+		p, err := person.Parse(data)
+		if err != nil {
+			return nil, fault.Errorf(fault.ClassOf(err), "person %q: %w", bp.Person, err)
+		}
+		if err := world.Match(b.World, p.World); err != nil {
+			return nil, fault.Errorf(fault.Policy, "%s: %w", p.Name, err)
+		}
+		key, err := config.ReadFile(b.Path(bp.Key), maxInputBytes)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Key: key})
+		count[bp.Role]++
+	}
+	want := map[string]int{
+		charter.RoleConductor: s.Roles.Conductor, charter.RoleKeyMaster: s.Roles.KeyMasters.Of,
+		charter.RoleWitness: s.Roles.Witnesses, charter.RoleApprover: s.Roles.Approvers.Of,
+	}
+	for role, n := range want {
+		if count[role] != n {
+			return nil, fault.Errorf(fault.Quorum, "the script calls for %d of role %s, the binding names %d", n, role, count[role])
+		}
+		delete(count, role)
+	}
+	for role := range count {
+		return nil, fault.Errorf(fault.Usage, "the binding names the role %.40q, which the script does not have", role)
+	}
+	return out, nil
+}
+
+// checkFresh wants every safe of the script bound to a token that does not exist.
+func (b *Bind) checkFresh(s *script.Script) error {
+	for _, x := range s.Safes {
+		if b.Tokens[x.Name] != "fresh" {
+			return fault.Hint(fault.Errorf(fault.Usage, "safe %s is bound to %.40q", x.Name, b.Tokens[x.Name]), `a genesis makes its own tokens: write "`+x.Name+`: fresh" under tokens`)
+		}
+	}
+	return nil
+}
+
+// HashFile returns the hex SHA-256 of a file.
+func HashFile(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fault.Errorf(fault.Usage, "read %q: %w", path, err)
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
