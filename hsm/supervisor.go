@@ -312,6 +312,14 @@ func WritePINs(w io.Writer, so, user []byte) error {
 	return frame.WritePIN(w, frame.UserPIN, user)
 }
 
+// WriteNextPINs is WritePINs for an epoch that is not in force yet.
+func WriteNextPINs(w io.Writer, so, user []byte) error {
+	if err := frame.WritePIN(w, frame.NextSOPIN, so); err != nil {
+		return err
+	}
+	return frame.WritePIN(w, frame.NextUserPIN, user)
+}
+
 // ChangePINs replaces the PINs in force by the next ones and proves that the
 // old ones open the token no more. After an error nobody knows which PINs the
 // token has, and the supervisor keeps both. Afterwards no SO PIN is held.

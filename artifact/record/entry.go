@@ -16,6 +16,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"regexp"
 	"strings"
 	"time"
@@ -61,6 +62,10 @@ var (
 	// ErrVoid says that the record is of a void ceremony.
 	ErrVoid = fault.New(fault.Void, "the ceremony is void")
 
+	// errChain says that an entry does not carry the hash of the one before it;
+	// Read finds out which of the two was altered.
+	errChain = fault.Errorf(fault.Verify, "%w: it does not follow the one before it", ErrEntry)
+
 	idRE = regexp.MustCompile(`^[0-9a-f]{16}$`)
 )
 
@@ -72,7 +77,7 @@ type Transcript struct {
 	tree  tlog.Tree
 	prev  [32]byte
 	mono  int64
-	first bool
+	first bool // no entry yet
 }
 
 // NewTranscript returns an empty transcript.
@@ -129,11 +134,7 @@ func (t *Transcript) Take(line []byte) (*Entry, Data, error) {
 	case e.Seq != t.tree.Size():
 		return fail(fault.Errorf(fault.Verify, "carries number %d", e.Seq))
 	case e.Prev != t.prevHex():
-		// The chain breaks after the altered line, so name that one.
-		if t.tree.Size() > 0 {
-			return nil, nil, fault.Errorf(fault.Verify, "%w: entry %d was altered, removed or moved", ErrEntry, t.tree.Size()-1)
-		}
-		return fail(fault.New(fault.Verify, "is not the first of its transcript"))
+		return nil, nil, errChain
 	case e.Mono < t.mono:
 		return fail(fault.New(fault.Verify, "is timed before the one before it"))
 	}
@@ -153,18 +154,34 @@ func (t *Transcript) Read(data []byte, each func(*Entry, Data) error) error {
 	if len(data) == 0 {
 		return fault.Errorf(fault.Verify, "%w: the transcript is empty", ErrRecord)
 	}
-	for line := range bytes.Lines(data) {
-		body, whole := bytes.CutSuffix(line, []byte("\n"))
+	for len(data) > 0 {
+		line, rest, whole := bytes.Cut(data, []byte("\n"))
 		if !whole {
 			return fault.Errorf(fault.Verify, "%w: entry %d is cut off", ErrEntry, t.tree.Size())
 		}
-		e, d, err := t.Take(body)
+		e, d, err := t.Take(line)
+		if errors.Is(err, errChain) {
+			return t.broken(line, rest)
+		}
 		if err != nil {
 			return err
 		}
 		if err := each(e, d); err != nil {
 			return fault.Errorf(fault.ClassOf(err), "entry %d: %w", e.Seq, err)
 		}
+		data = rest
 	}
 	return nil
+}
+
+// broken names the entry that breaks the chain at line: if the entry after line
+// still carries line's hash, line is as it was and the one before it is not.
+func (t *Transcript) broken(line, rest []byte) error {
+	n := t.tree.Size()
+	next, _, _ := bytes.Cut(rest, []byte("\n"))
+	sum := sha256.Sum256(line)
+	if n > 0 && bytes.Contains(next, []byte(`"prev":"`+hex.EncodeToString(sum[:])+`"`)) {
+		n--
+	}
+	return fault.Errorf(fault.Verify, "%w: entry %d was altered, removed or moved", ErrEntry, n)
 }

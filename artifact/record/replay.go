@@ -119,7 +119,7 @@ var next = map[string]string{
 func (c *checker) state(s *State) error {
 	ok := next[c.State] == s.State || c.State == "LINTED" && s.State == "REHEARSED"
 	if s.State == "INVALID" {
-		ok = slices.Contains([]string{"ARMED", "RUNNING", "SEALING", "INVALID", "CLEANUP"}, c.State)
+		ok = slices.Contains([]string{"ARMED", "RUNNING", "SEALING", "CLOSED", "INVALID", "CLEANUP"}, c.State) && !c.ended
 		c.step = ""
 	}
 	if !ok {
@@ -205,4 +205,3 @@ func (c *checker) possession(p *Possession) error {
 	c.proven[p.Key] = true
 	return envelope.CheckBytes(pub, msg, p.Signature)
 }
-

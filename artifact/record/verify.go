@@ -75,6 +75,9 @@ func Verify(fsys fs.FS, trusted *anchor.Anchors) (*Verified, error) {
 	if err != nil {
 		return nil, err
 	}
+	if trusted == nil {
+		return nil, fault.New(fault.Unexpected, "verification without anchors")
+	}
 	if err := world.Match(trusted.World, c.Open.World); err != nil {
 		return nil, err
 	}
@@ -92,6 +95,35 @@ func Verify(fsys fs.FS, trusted *anchor.Anchors) (*Verified, error) {
 			"each of them verifies the record on a machine of his own and runs: keyrite-verify cosign RECORD --key NAME.key --anchor FILE")
 	}
 	return &c.Verified, nil
+}
+
+// VerifyOwn is Verify against the record's own anchors, for a reader who checks
+// their words against those read aloud, or who asks only whether the record
+// agrees with itself.
+func VerifyOwn(fsys fs.FS) (*Verified, error) {
+	data, err := readFile(fsys, OutputsDir+"/anchors.json", 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	own, err := anchor.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	return Verify(fsys, own)
+}
+
+// Read replays a record without anchors, as far as it goes: for a report of a
+// ceremony that did not close. The error says what it is; nothing read this way
+// may be relied on.
+func Read(fsys fs.FS) (*Verified, error) {
+	c, err := read(fsys)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkFiles(); err != nil {
+		return &c.Verified, err
+	}
+	return &c.Verified, c.checkVoid()
 }
 
 func read(fsys fs.FS) (*checker, error) {
@@ -254,4 +286,3 @@ func isMissing(fsys fs.FS, name string) bool {
 	_, err := fs.Stat(fsys, name)
 	return err != nil
 }
-

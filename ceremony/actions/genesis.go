@@ -22,6 +22,9 @@ import (
 	"keyrite/vault/quorum"
 )
 
+// genesisOutput is the founding statement among the outputs.
+const genesisOutput = record.OutputsDir + "/genesis.dsse.json"
+
 // Genesis are the actions of a genesis. They are used by one goroutine.
 type Genesis struct {
 	bind   *Bind
@@ -215,7 +218,8 @@ func (g *Genesis) found(ctx context.Context, r *ceremony.Run) error {
 		return err
 	}
 	r.Console.Say("good", "vault "+g.state.Vault[:16]+"…")
-	return nil
+	// Written now, so that a killed attempt can be cleaned up by its own shares.
+	return r.Output(genesisOutput, g.lines[:len(g.lines)-1])
 }
 
 // append folds one signed statement and records it.

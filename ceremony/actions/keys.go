@@ -227,7 +227,10 @@ func (g *Genesis) template(r *ceremony.Run, c *script.Certificate) birthcert.Tem
 	from := r.Clock.Now().UTC().Truncate(time.Second)
 	t := birthcert.Template{
 		Profile: birthcert.ProfileName(c.Profile), World: r.World, Serial: birthcert.NewCertSerial(),
-		NotBefore: from, NotAfter: from.Add(time.Duration(c.Days) * 24 * time.Hour),
+		NotBefore: from,
+	}
+	if c.Days > 0 {
+		t.NotAfter = from.Add(time.Duration(c.Days) * 24 * time.Hour)
 	}
 	switch t.Profile {
 	case birthcert.FactoryCA:

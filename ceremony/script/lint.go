@@ -153,8 +153,8 @@ func (s *Script) lintCerts() error {
 		if (c.Key == "") == (c.CSR == "") {
 			return bad(where, "is of a key of the script or of a CSR in the binding, one of the two")
 		}
-		if c.Days < 1 {
-			return bad(where, "days is required")
+		if (c.Profile == "relay") != (c.Days > 0) {
+			return bad(where, "only a relay's certificate has days; the chain above devices has no end (IEEE 802.1AR)")
 		}
 		switch c.Profile {
 		case "birth-root", "relay-ca":

@@ -114,7 +114,7 @@ type Certificate struct {
 	Key     string   `yaml:"key"`     // a key of this script, or
 	CSR     string   `yaml:"csr"`     // a request named in the binding
 	Issuer  string   `yaml:"issuer"`  // key id; its own for a root
-	Days    int      `yaml:"days"`
+	Days    int      `yaml:"days"`    // relay: 1 to 30; the other profiles have no end
 	Factory string   `yaml:"factory"` // factory-ca: which factory
 	Role    string   `yaml:"role"`    // relay: access or vpn
 	Names   []string `yaml:"names"`   // relay: DNS names and IP addresses

@@ -22,7 +22,19 @@ genesis ceremony and whose hash was read aloud there. Without it nothing can
 be believed and the program exits 2. It exits 14 when a file was altered or
 does not parse, and 13 when the file belongs to another world.`,
 	}
-	root.AddCommand(newFirmware(), newLog(), newBundle(), newReport(), newAcceptance(), newBirthcert())
+	for _, sub := range []*cobra.Command{
+		newRecord(),
+		newCosign(),
+		newCharter(),
+		newFirmware(),
+		newLog(),
+		newBundle(),
+		newReport(),
+		newAcceptance(),
+		newBirthcert(),
+	} {
+		root.AddCommand(sub)
+	}
 	return root
 }
 

@@ -27,6 +27,15 @@ func newRoot(std cli.IO) *cobra.Command {
 		Use:   "keyrite",
 		Short: "Key ceremonies and code signing for connected machines",
 	}
-	root.AddCommand(newHSM(std), newRelease(std))
+	for _, sub := range []*cobra.Command{
+		newPerson(std),
+		newCeremony(std),
+		newShare(std),
+		newHSM(std),
+		newRelease(std),
+		newShareChild(),
+	} {
+		root.AddCommand(sub)
+	}
 	return root
 }

@@ -132,7 +132,12 @@ func (r *request) givePINs(secret []byte, withSO bool) error {
 	if err != nil {
 		return err
 	}
-	if err := hsm.WritePINs(out, so, user); err != nil {
+	if withSO {
+		err = hsm.WriteNextPINs(out, so, user)
+	} else {
+		err = hsm.WritePINs(out, nil, user)
+	}
+	if err != nil {
 		return fault.Errorf(fault.Token, "hand the PIN to the HSM: %w", err)
 	}
 	return nil

@@ -110,7 +110,7 @@ func TestQuorumOpens(t *testing.T) {
 	if len(d.pins) != 2*(2+32) {
 		t.Fatalf("%d bytes of PIN frames", len(d.pins))
 	}
-	if d.pins[0] != 's' || d.pins[34] != 'u' {
+	if d.pins[0] != 'S' || d.pins[34] != 'U' {
 		t.Fatalf("frames of roles %c and %c", d.pins[0], d.pins[34])
 	}
 	user := d.pins[34:]

@@ -1,0 +1,146 @@
+package actions
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+	"keyrite/hsm"
+	"keyrite/internal/config"
+	"keyrite/internal/redact"
+	"keyrite/vault/quorum"
+)
+
+// SafeOpener is one key master's way into one safe.
+type SafeOpener struct {
+	Safe string
+	quorum.Opener
+	Passphrase *redact.Secret
+}
+
+// Cleaner opens the tokens of a killed attempt with the shares dealt in it, and
+// destroys what the attempt made there.
+type Cleaner struct {
+	Bind    *Bind
+	Record  string // folder
+	Openers []SafeOpener
+}
+
+// Clean destroys the attempt's objects in one token.
+func (c *Cleaner) Clean(ctx context.Context, st *ceremony.Status, t record.TokenReady) *record.Cleanup {
+	e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: t.Safe}
+	d, dealt := st.Dealt[t.Safe]
+	if dealt {
+		e.Burned = append(e.Burned, t.Safe+"/"+itoa(d.Epoch.Epoch))
+	}
+	switch {
+	case !st.PINsChanged[t.Safe]:
+		e.Tainted = "its one-time PINs died with the process, before any key was born: reset it as its maker says, or never use it again"
+	default:
+		if err := c.destroy(ctx, st, t, e); err != nil {
+			e.Tainted = "could not be cleaned (" + err.Error() + "): never use this token again"
+		}
+	}
+	if e.Tainted == "" {
+		e.Tainted = "empty, but initialised by a void attempt: the next one takes another fresh token"
+	}
+	return e
+}
+
+func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.TokenReady, e *record.Cleanup) (err error) {
+	sup, err := hsm.Start(ctx, hsm.Config{Module: c.Bind.Module})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sup.Close()) }()
+	r, err := c.open(ctx, st, t)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	id := hsm.TokenID{Label: t.Token.Label, Serial: t.Token.Serial}
+	if err := sup.TakePINs(ctx, id, r, hsm.Current); err != nil {
+		return err
+	}
+	return destroyTagged(ctx, sup, id, st.Attempt, e)
+}
+
+// open returns the pipe with the token's PIN, from the shares of this attempt.
+func (c *Cleaner) open(ctx context.Context, st *ceremony.Status, t record.TokenReady) (*os.File, error) {
+	q, err := quorum.Self()
+	if err != nil {
+		return nil, err
+	}
+	line, err := config.ReadFile(filepath.Join(c.Record, filepath.FromSlash(genesisOutput)), maxInputBytes)
+	if err != nil {
+		return nil, err
+	}
+	state := &charter.State{}
+	if err := state.Apply(line); err != nil {
+		return nil, err
+	}
+	state.Epochs[t.Safe] = st.Dealt[t.Safe].Epoch
+	p := quorum.OpenParams{State: state, Safe: t.Safe, Operation: strings.Repeat("0", 64), Nonce: make([]byte, 32)}
+	rand.Read(p.Nonce)
+	var lines []byte
+	for _, o := range c.Openers {
+		if o.Safe == t.Safe {
+			p.Openers = append(p.Openers, o.Opener)
+			lines = append(append(lines, o.Passphrase.Bytes()...), '\n')
+		}
+	}
+	secret := redact.New(lines)
+	defer secret.Zero()
+	if p.Passphrases, err = secretPipe(secret); err != nil {
+		return nil, err
+	}
+	defer p.Passphrases.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "make pipe: %w", err)
+	}
+	_, err = q.Open(ctx, p, w)
+	_ = w.Close()
+	if err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func destroyTagged(ctx context.Context, sup *hsm.Supervisor, id hsm.TokenID, attempt string, e *record.Cleanup) error {
+	tag, err := parseTag(attempt)
+	if err != nil {
+		return err
+	}
+	s, err := sup.Open(ctx, id)
+	if err != nil {
+		return err
+	}
+	d, err := s.DestroyTagged(ctx, tag, true)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return err
+	}
+	for _, o := range d.Objects {
+		e.Destroyed = append(e.Destroyed, o.Class+" "+o.ID)
+	}
+	fresh, err := sup.Open(ctx, id)
+	if err != nil {
+		return err
+	}
+	objs, err := fresh.Objects(ctx)
+	if err := errors.Join(err, fresh.Close()); err != nil {
+		return err
+	}
+	if e.Left = len(objs); e.Left > 0 {
+		e.Tainted = itoa(e.Left) + " objects are left: never use this token again"
+	}
+	return nil
+}

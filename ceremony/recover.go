@@ -1,0 +1,94 @@
+package ceremony
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/internal/durable"
+)
+
+// Cleaner looks into a token of a killed attempt. It returns what it destroyed,
+// how much is left, and why the token must not be used again.
+type Cleaner interface {
+	Clean(ctx context.Context, st *Status, t record.TokenReady) *record.Cleanup
+}
+
+// errKilled is the cause of a ceremony that ended without its engine.
+var errKilled = fault.New(fault.Void, "the process ended in the middle")
+
+// Recover takes a killed attempt to VOID. A closed or void one is left alone. A
+// nil Cleaner means that nobody can open the tokens, which are then named as
+// never to be used again. The error of a recovered ceremony is of class void.
+func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner) error {
+	st, err := ReadState(dir)
+	if err != nil {
+		return err
+	}
+	if st.Ended && st.State == "CLOSED" {
+		if _, err := os.Stat(filepath.Join(dir, record.CheckpointFile)); err != nil {
+			return &voidError{fault.New(fault.Void, "the record was closed but never signed; its keys must not be used"), dir}
+		}
+		return nil
+	}
+	if st.Ended {
+		return &voidError{fault.Errorf(fault.Void, "%s", st.Cause), dir}
+	}
+	log, lines, err := durable.OpenAppend(filepath.Join(dir, record.TranscriptFile))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	r := &Run{Config: Config{Dir: dir, Clock: clock}, log: log, tr: record.NewTranscript(), state: st.State, wall: clock.Now(), mono: clock.Mono()}
+	for _, l := range lines {
+		if _, _, err := r.tr.Take(l); err != nil {
+			return err
+		}
+	}
+	if slices.Contains([]string{"DRAFT", "LINTED", "REHEARSED", "SUMMONED"}, st.State) {
+		return fault.Hint(fault.Errorf(fault.Usage, "the ceremony stopped before ARMED (in %s): nothing was done", st.State), "start it again in another record folder")
+	}
+	if err := r.finishVoid(ctx, st, clean); err != nil {
+		return err
+	}
+	return &voidError{errKilled, dir}
+}
+
+// finishVoid writes what is missing up to the end.
+func (r *Run) finishVoid(ctx context.Context, st *Status, clean Cleaner) error {
+	cause := st.Cause
+	if cause == "" {
+		cause = errKilled.Error()
+	}
+	if st.State != "INVALID" && st.State != "CLEANUP" && st.State != "VOID" {
+		if err := r.Record(&record.Incident{By: "engine", Class: string(fault.Void), Reason: errKilled.Error()}); err != nil {
+			return err
+		}
+		if err := r.enter("INVALID", cause); err != nil {
+			return err
+		}
+	}
+	if r.state == "INVALID" {
+		if err := r.enter("CLEANUP", ""); err != nil {
+			return err
+		}
+	}
+	if r.state == "CLEANUP" {
+		for _, t := range st.Tokens {
+			e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: t.Safe, Tainted: "nobody opened it: never use this token again"}
+			if clean != nil {
+				e = clean.Clean(ctx, st, t)
+			}
+			if err := r.Record(e); err != nil {
+				return err
+			}
+		}
+		if err := r.enter("VOID", cause); err != nil {
+			return err
+		}
+	}
+	return r.Record(&record.End{Cause: cause, State: "VOID"})
+}

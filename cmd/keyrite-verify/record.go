@@ -1,0 +1,218 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
+	"keyrite/artifact/record"
+	"keyrite/internal/cli"
+	"keyrite/internal/durable"
+	"keyrite/internal/intake"
+)
+
+func newRecord() *cobra.Command {
+	var anchorPath string
+	c := &cobra.Command{
+		Use:   "record DIR --anchor FILE",
+		Short: "Verify the record of a ceremony",
+		Long: `Verify the record of a ceremony: the script that ran, the order of what was
+done, every key's attributes and proof of possession, the shares' receipts, the
+charter, and the signatures of conductor, witnesses and key masters.
+
+Before you trust a genesis, compare the words that this prints with those that
+were read aloud and stand on your sheet. For a genesis you took part in, pass its
+own outputs/anchors.json.
+
+Exit codes: 0 closed and cosigned by all, 10 cosignatures are missing, 11 the
+ceremony is void, 13 of another world, 14 altered (the first wrong entry is named).`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runRecord(c, anchorPath, args[0]) },
+	}
+	anchorFlag(c, &anchorPath)
+	return c
+}
+
+type recordResult struct {
+	Schema     string   `json:"schema"`
+	Record     string   `json:"record"`
+	World      string   `json:"world"`
+	Title      string   `json:"title"`
+	State      string   `json:"state"`
+	Entries    int64    `json:"entries"`
+	Root       string   `json:"root"`
+	ScriptHash string   `json:"script_hash"`
+	Vault      string   `json:"vault"`
+	Keys       []string `json:"keys"`
+	Cosigners  []string `json:"cosigners"`
+	Anchors    string   `json:"anchors"`
+	Words      string   `json:"words"`
+}
+
+func runRecord(c *cobra.Command, anchorPath, dir string) error {
+	a, err := loadAnchors(anchorPath)
+	if err != nil {
+		return err
+	}
+	v, err := record.Verify(os.DirFS(dir), a)
+	if err != nil {
+		return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
+	}
+	res := recordResult{
+		Schema: "keyrite/verify-record/v1", Record: record.Origin(v.Open.Record), World: string(v.Open.World), Title: v.Open.Title, State: v.State,
+		Entries: v.Entries, Root: v.Root, ScriptHash: v.Open.ScriptHash, Vault: a.Vault, Cosigners: v.Cosigners,
+	}
+	for _, k := range v.Keys {
+		res.Keys = append(res.Keys, k.Key.ID)
+	}
+	if res.Anchors, err = a.Hash(); err != nil {
+		return err
+	}
+	if res.Words, err = a.Words(); err != nil {
+		return err
+	}
+	return cli.Print(c, res, func(w io.Writer) {
+		fmt.Fprintf(w, "%s: %s, world %s\n  %s, %d entries, root %s\n  script   %s\n  keys     %s\n  cosigned %s\n  anchors  %s\n  in words %s\n",
+			res.State, cli.Escape(res.Title), res.World, res.Record, res.Entries, res.Root, res.ScriptHash,
+			strings.Join(res.Keys, " "), strings.Join(res.Cosigners, " "), res.Anchors, res.Words)
+	})
+}
+
+type cosignOptions struct {
+	anchor, key  string
+	passphraseFD int
+}
+
+func newCosign() *cobra.Command {
+	var o cosignOptions
+	c := &cobra.Command{
+		Use:   "cosign DIR --key NAME.key --anchor FILE",
+		Short: "Verify a record and cosign it as a person who was there",
+		Long: `Verify a record and, if it holds, add your cosignature to its checkpoint. Run it
+on a machine of your own: your key need never touch the ceremony computer.
+
+Exit codes: as for record; 12 wrong passphrase, 13 you took no part, 16 you have
+signed already.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runCosign(c, &o, args[0]) },
+	}
+	anchorFlag(c, &o.anchor)
+	c.Flags().StringVar(&o.key, "key", "", "your key file (required)")
+	c.Flags().IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with your passphrase (default: the terminal)")
+	return c
+}
+
+func runCosign(c *cobra.Command, o *cosignOptions, dir string) error {
+	a, err := loadAnchors(o.anchor)
+	if err != nil {
+		return err
+	}
+	// Missing cosignatures are what this command is for.
+	v, err := record.Verify(os.DirFS(dir), a)
+	if err != nil && (v == nil || fault.ClassOf(err) != fault.Quorum) {
+		return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
+	}
+	if o.key == "" {
+		return cli.Usagef("--key is missing: your own key file")
+	}
+	data, err := intake.Read(o.key, person.MaxKeyBytes)
+	if err != nil {
+		return err
+	}
+	pass, err := cli.NewSecrets(cli.Std(), o.passphraseFD).Next("passphrase of " + o.key)
+	if err != nil {
+		return err
+	}
+	defer pass.Zero()
+	k, err := person.Open(data, pass.Bytes())
+	if err != nil {
+		return err
+	}
+	defer k.Zero()
+	note, err := record.Cosign(os.DirFS(dir), v, k, time.Now())
+	if err != nil {
+		return err
+	}
+	if err := durable.Replace(filepath.Join(dir, record.CheckpointFile), note, 0o644); err != nil {
+		return err
+	}
+	res := struct {
+		Schema string `json:"schema"`
+		Record string `json:"record"`
+		By     string `json:"by"`
+		Root   string `json:"root"`
+	}{"keyrite/cosign/v1", record.Origin(v.Open.Record), k.Public().Name, v.Root}
+	return cli.Print(c, res, func(w io.Writer) {
+		fmt.Fprintf(w, "%s cosigned %s, root %s\n", res.By, res.Record, res.Root)
+	})
+}
+
+func newCharter() *cobra.Command {
+	var anchorPath string
+	c := &cobra.Command{
+		Use:   "charter FILE --anchor FILE",
+		Short: "Verify a charter and say what it amounts to",
+		Long: `Fold a charter from its genesis: every statement must be signed by the threshold
+in force before it.
+
+Exit codes: 0 good, 10 too few signatures, 13 of another vault or world, 14 altered.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runCharter(c, anchorPath, args[0]) },
+	}
+	anchorFlag(c, &anchorPath)
+	return c
+}
+
+func runCharter(c *cobra.Command, anchorPath, path string) error {
+	a, err := loadAnchors(anchorPath)
+	if err != nil {
+		return err
+	}
+	data, err := intake.Read(path, 64<<20)
+	if err != nil {
+		return err
+	}
+	s, err := charter.Fold(data, a.World, a.Vault)
+	if err != nil {
+		return err
+	}
+	if err := matchAnchors(a, s); err != nil {
+		return err
+	}
+	res := struct {
+		Schema     string `json:"schema"`
+		World      string `json:"world"`
+		Vault      string `json:"vault"`
+		Statements int    `json:"statements"`
+		Head       string `json:"head"`
+		Keys       int    `json:"keys"`
+		Pipelines  int    `json:"pipelines"`
+		Factories  int    `json:"factories"`
+		Stations   int    `json:"stations"`
+		Relays     int    `json:"relays"`
+	}{"keyrite/verify-charter/v1", string(s.World), s.Vault, s.Size(), s.Head(), len(s.Keys), len(s.Pipelines), len(s.Factories), len(s.Stations), len(s.Relays)}
+	return cli.Print(c, res, func(w io.Writer) {
+		fmt.Fprintf(w, "good: charter of vault %s, world %s\n  %d statements, head %s\n  %d keys, %d pipelines, %d factories, %d stations, %d relays\n",
+			s.Vault, s.World, s.Size(), s.Head(), len(s.Keys), len(s.Pipelines), len(s.Factories), len(s.Stations), len(s.Relays))
+	})
+}
+
+// matchAnchors checks that the anchors' keys are those of the charter.
+func matchAnchors(a *anchor.Anchors, s *charter.State) error {
+	for i := range a.Keys {
+		k, ok := s.Keys[a.Keys[i].ID]
+		if !ok || string(k.Public) != string(a.Keys[i].Public) || k.Domain != a.Keys[i].Domain {
+			return fault.Errorf(fault.Verify, "key %s of the anchors is not the one in the charter", a.Keys[i].ID)
+		}
+	}
+	return nil
+}

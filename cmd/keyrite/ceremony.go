@@ -1,0 +1,230 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+	"keyrite/ceremony/actions"
+	"keyrite/ceremony/console"
+	"keyrite/ceremony/paper"
+	"keyrite/ceremony/script"
+	"keyrite/internal/cli"
+	"keyrite/internal/intake"
+	"keyrite/vault/quorum"
+)
+
+func newCeremony(std cli.IO) *cobra.Command {
+	c := &cobra.Command{Use: "ceremony", Short: "Prepare, rehearse and run key ceremonies"}
+	c.AddCommand(newCeremonyNew(), newCeremonyLint(), newCeremonyExplain(), newCeremonyRehearse(std), newCeremonyRun(std), newCeremonyStatus(), newCeremonyRecover(std))
+	return c
+}
+
+// systemClock is the real time.
+type systemClock struct{ start time.Time }
+
+func (systemClock) Now() time.Time { return time.Now().Round(0) } // wall clock only
+
+func (c systemClock) Mono() time.Duration { return time.Since(c.start) }
+
+type ceremonyOptions struct {
+	bind, answers, after, record, rehearsal string
+}
+
+func (o *ceremonyOptions) addFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.bind, "bind", "", "binding file: module, people, requests (required)")
+	f.StringVar(&o.after, "after", "", "record folder of the void attempt before this one")
+	f.StringVar(&o.record, "record", "", "new folder for the record (required)")
+}
+
+const ceremonyExits = `Exit codes: 0 closed, 2 script or binding not usable, 10 not the people that the
+script calls for, 11 void (error.cause names why), 13 refused by policy, 16 the
+record folder exists, 130 interrupted before ARMED.`
+
+func newCeremonyRehearse(std cli.IO) *cobra.Command {
+	var o ceremonyOptions
+	c := &cobra.Command{
+		Use:   "rehearse SCRIPT --bind FILE [--answers FILE] [--after DIR] --record DIR",
+		Short: "Run a script in a rehearsal world",
+		Long: `Run a ceremony from its script, in a rehearsal world: with throw-away people and
+tokens, through the same steps and the same engine as the live one. A live run
+needs the record of a rehearsal of the very same script, at most 30 days old.
+
+What the answers file lacks is asked at the terminal. Type incident at any
+question to see what happens then. Ctrl-C after ARMED asks for the word VOID.
+
+` + ceremonyExits,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runCeremony(c, std, &o, args[0], false) },
+	}
+	o.addFlags(c)
+	c.Flags().StringVar(&o.answers, "answers", "", "prepared answers (rehearsals only)")
+	return c
+}
+
+func newCeremonyRun(std cli.IO) *cobra.Command {
+	var o ceremonyOptions
+	c := &cobra.Command{
+		Use:   "run SCRIPT --bind FILE --rehearsal DIR [--after DIR] --record DIR",
+		Short: "Run a script live",
+		Long: `Run a live ceremony. Everything is as in the rehearsal whose record is named by
+--rehearsal, except that the people and tokens are the real ones, and that no
+answers can be prepared.
+
+` + ceremonyExits,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error { return runCeremony(c, std, &o, args[0], true) },
+	}
+	o.addFlags(c)
+	c.Flags().StringVar(&o.rehearsal, "rehearsal", "", "record folder of a closed rehearsal of this script (required)")
+	c.Flags().StringVar(&o.answers, "answers", "", "refused: a live ceremony is answered by people")
+	return c
+}
+
+// maxRehearsalAge is how old the rehearsal of a live run may be.
+const maxRehearsalAge = 30 * 24 * time.Hour
+
+func loadScript(path string) (*script.Script, []byte, error) {
+	data, err := intake.Read(path, script.MaxBytes)
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := script.Parse(path, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, data, s.Lint()
+}
+
+func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, live bool) error {
+	if o.bind == "" || o.record == "" {
+		return cli.Usagef("--bind and --record are required")
+	}
+	if live && o.answers != "" {
+		return cli.Usagef("a live ceremony takes no answers file: its questions are answered by people")
+	}
+	s, data, err := loadScript(path)
+	if err != nil {
+		return err
+	}
+	cfg, err := o.config(s, live)
+	if err != nil {
+		return err
+	}
+	cfg.ScriptBytes = data
+	line := console.NewLine(std.Err)
+	cfg.Console = line
+	if o.answers != "" {
+		if cfg.Console, err = console.LoadAnswers(o.answers, line); err != nil {
+			return err
+		}
+	}
+	// The engine must know which signal came, and go on living after it.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	cfg.Interrupt = signals
+	r, err := ceremony.Execute(withoutCancel(c), *cfg)
+	if r != nil {
+		if reportErr := paper.WriteReport(o.record); reportErr != nil {
+			err = errors.Join(err, reportErr)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return printClosed(c, r, o.record)
+}
+
+// config gathers everything that is checked before the record folder is made.
+func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config, error) {
+	bind, err := actions.LoadBind(o.bind)
+	if err != nil {
+		return nil, err
+	}
+	if bind.World.IsLive() != live {
+		return nil, fault.Errorf(fault.Policy, "the binding is of the world %s: 'run' takes only a live one, 'rehearse' only a rehearsal's", bind.World)
+	}
+	cfg := &ceremony.Config{Script: s, BindHash: bind.Hash(), Dir: o.record, World: bind.World, Environment: actions.Environment(), Clock: systemClock{time.Now()}}
+	if cfg.People, err = bind.Participants(s); err != nil {
+		return nil, err
+	}
+	if o.after != "" {
+		if cfg.After, err = voidRef(o.after); err != nil {
+			return nil, err
+		}
+	}
+	if live {
+		if cfg.Rehearsal, err = rehearsalRef(o.rehearsal, s); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Programs, err = actions.Programs("", bind.Module); err != nil {
+		return nil, err
+	}
+	q, err := quorum.Self()
+	if err != nil {
+		return nil, err
+	}
+	cfg.Actions, err = actions.New(s, bind, q, "")
+	return cfg, err
+}
+
+// voidRef names a void attempt.
+func voidRef(dir string) (*record.Ref, error) {
+	st, err := ceremony.ReadState(dir)
+	if err != nil {
+		return nil, err
+	}
+	if st.State != "VOID" || !st.Ended {
+		return nil, fault.Hint(fault.Errorf(fault.Usage, "the ceremony in %q is %s, not VOID", dir, st.State), "clean it up first: keyrite ceremony recover --record "+dir)
+	}
+	return st.Ref(), nil
+}
+
+// rehearsalRef checks that dir is a closed rehearsal of this very script, not
+// older than allowed.
+func rehearsalRef(dir string, s *script.Script) (*record.Ref, error) {
+	if dir == "" {
+		return nil, cli.Usagef("--rehearsal is missing: a live ceremony needs the record of its rehearsal")
+	}
+	v, err := record.VerifyOwn(os.DirFS(dir))
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "rehearsal %q: %w", dir, err)
+	}
+	if v.Open.Mode != "rehearsal" || v.Open.ScriptHash != s.Hash() {
+		return nil, fault.Errorf(fault.Policy, "%q is not a rehearsal of this script", dir)
+	}
+	at, err := time.Parse(time.RFC3339, v.Timeline[0].Time)
+	if err != nil || time.Since(at) > maxRehearsalAge || time.Since(at) < 0 {
+		return nil, fault.Errorf(fault.Policy, "the rehearsal in %q is older than 30 days", dir)
+	}
+	return &record.Ref{Record: v.Open.Record, Root: v.Root}, nil
+}
+
+func printClosed(c *cobra.Command, r *ceremony.Run, dir string) error {
+	res := struct {
+		Schema  string `json:"schema"`
+		State   string `json:"state"`
+		Record  string `json:"record"`
+		Folder  string `json:"folder"`
+		Entries int64  `json:"entries"`
+		Root    string `json:"root"`
+	}{"keyrite/ceremony/v1", r.State(), record.Origin(r.ID), dir, r.Size(), r.Root()}
+	return cli.Print(c, res, func(w io.Writer) {
+		fmt.Fprintf(w, "CLOSED: record %s, %d entries, root %s\n", res.Record, res.Entries, res.Root)
+		fmt.Fprintf(w, "report: %s\n", filepath.Join(dir, record.ReportFile))
+		fmt.Fprintf(w, "verify: keyrite-verify record %s --anchor %s\n", dir, filepath.Join(dir, record.OutputsDir, "anchors.json"))
+	})
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/ceremony"
+	"keyrite/ceremony/actions"
+	"keyrite/ceremony/paper"
+	"keyrite/internal/cli"
+)
+
+func newCeremonyStatus() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "status --record DIR",
+		Short: "Say how far a ceremony came",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if dir == "" {
+				return cli.Usagef("--record is required")
+			}
+			st, err := ceremony.ReadState(dir)
+			if err != nil {
+				return err
+			}
+			return printStatus(c, st)
+		},
+	}
+	c.Flags().StringVar(&dir, "record", "", "record folder (required)")
+	return c
+}
+
+func printStatus(c *cobra.Command, st *ceremony.Status) error {
+	res := struct {
+		Schema  string `json:"schema"`
+		Record  string `json:"record"`
+		World   string `json:"world"`
+		Title   string `json:"title"`
+		State   string `json:"state"`
+		Step    string `json:"step"`
+		Cause   string `json:"cause"`
+		Entries int64  `json:"entries"`
+		Root    string `json:"root"`
+		Ended   bool   `json:"ended"`
+	}{"keyrite/ceremony-status/v1", st.Record, st.World, st.Title, st.State, st.Step, st.Cause, st.Entries, st.Root, st.Ended}
+	return cli.Print(c, res, func(w io.Writer) {
+		fmt.Fprintf(w, "%s (%s), world %s\nstate %s", cli.Escape(st.Title), st.Record, cli.Escape(st.World), st.State)
+		if st.Step != "" {
+			fmt.Fprintf(w, ", in step %s", cli.Escape(st.Step))
+		}
+		if st.Cause != "" {
+			fmt.Fprintf(w, "\ncause: %s", cli.Escape(st.Cause))
+		}
+		fmt.Fprintf(w, "\n%d entries, root %s\n", st.Entries, st.Root)
+	})
+}
+
+type recoverOptions struct {
+	record, bind string
+	openers      []string // SAFE=KEYFILE:SHAREFILE
+	passphraseFD int
+}
+
+// cleaner reads the openers' files and passphrases.
+func (o *recoverOptions) cleaner(std cli.IO) (*actions.Cleaner, error) {
+	bind, err := actions.LoadBind(o.bind)
+	if err != nil {
+		return nil, err
+	}
+	out := &actions.Cleaner{Bind: bind, Record: o.record}
+	secrets := cli.NewSecrets(std, o.passphraseFD)
+	for _, s := range o.openers {
+		safe, files, ok := strings.Cut(s, "=")
+		if !ok {
+			return nil, cli.Usagef("--opener %q is not SAFE=KEYFILE:SHAREFILE", s)
+		}
+		list, err := (&openOptions{openers: []string{files}}).load()
+		if err != nil {
+			return nil, err
+		}
+		pass, err := secrets.Next("passphrase for " + files)
+		if err != nil {
+			return nil, err
+		}
+		out.Openers = append(out.Openers, actions.SafeOpener{Safe: safe, Opener: list[0], Passphrase: pass})
+	}
+	return out, nil
+}
+
+func newCeremonyRecover(std cli.IO) *cobra.Command {
+	var o recoverOptions
+	c := &cobra.Command{
+		Use:   "recover --record DIR [--bind FILE] [--opener SAFE=KEYFILE:SHAREFILE …]",
+		Short: "Clean up after a ceremony that was killed",
+		Long: `Take a ceremony that stopped after ARMED (power cut, kill, closed terminal) to
+VOID: look into every token that it initialised and destroy what it made there.
+
+A ceremony is never resumed. Where a token's PIN already comes from shares, the
+key masters open it with --opener; without them, and where the one-time PINs died
+with the process, the token is written down as never to be used again.
+
+Exit codes: 11 the ceremony is void now, 0 it was closed and nothing was done.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runRecover(c, std, &o) },
+	}
+	c.Flags().StringVar(&o.record, "record", "", "record folder (required)")
+	c.Flags().StringVar(&o.bind, "bind", "", "binding file that names the PKCS#11 module")
+	c.Flags().StringArrayVar(&o.openers, "opener", nil, "SAFE=KEYFILE:SHAREFILE of one key master and one safe; may repeat")
+	c.Flags().IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with the passphrases, one line each in the order of --opener (default: the terminal)")
+	return c
+}
+
+func runRecover(c *cobra.Command, std cli.IO, o *recoverOptions) error {
+	if o.record == "" {
+		return cli.Usagef("--record is required")
+	}
+	var clean ceremony.Cleaner
+	if o.bind != "" && len(o.openers) > 0 {
+		c, err := o.cleaner(std)
+		if err != nil {
+			return err
+		}
+		clean = c
+	}
+	err := ceremony.Recover(c.Context(), o.record, systemClock{}, clean)
+	if reportErr := paper.WriteReport(o.record); reportErr != nil {
+		err = errors.Join(err, reportErr)
+	}
+	if err != nil {
+		return err
+	}
+	st, err := ceremony.ReadState(o.record)
+	if err != nil {
+		return err
+	}
+	return printStatus(c, st)
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/ceremony/actions"
+	"keyrite/hsm"
+	"keyrite/internal/cli"
+	"keyrite/internal/intake"
+	"keyrite/vault/quorum"
+)
+
+// openOptions say how a token is opened by its key masters.
+type openOptions struct {
+	openers      []string
+	passphraseFD int
+	bind         string
+}
+
+// addOpenFlags adds --opener, --passphrase-fd and --bind.
+func addOpenFlags(c *cobra.Command, o *openOptions) {
+	f := c.Flags()
+	f.StringArrayVar(&o.openers, "opener", nil, "KEYFILE:SHAREFILE of one key master; once for each who opens")
+	f.IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with the passphrases, one line each in the order of --opener (default: the terminal)")
+	f.StringVar(&o.bind, "bind", "", "binding file that names the PKCS#11 module (required)")
+}
+
+// load reads the openers' files.
+func (o *openOptions) load() ([]quorum.Opener, error) {
+	var out []quorum.Opener
+	for _, s := range o.openers {
+		key, share, ok := strings.Cut(s, ":")
+		if !ok {
+			return nil, cli.Usagef("--opener %q is not KEYFILE:SHAREFILE", s)
+		}
+		k, err := intake.Read(key, maxKeyFileBytes)
+		if err != nil {
+			return nil, err
+		}
+		sh, err := intake.Read(share, maxKeyFileBytes)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, quorum.Opener{Key: k, Share: sh})
+	}
+	return out, nil
+}
+
+const maxKeyFileBytes = 64 << 10
+
+// passphrases returns a descriptor with one passphrase a line: the caller's own,
+// or a pipe filled at the terminal.
+func (o *openOptions) passphrases(std cli.IO) (*os.File, error) {
+	if o.passphraseFD >= 0 {
+		f := os.NewFile(uintptr(o.passphraseFD), "passphrases")
+		if f == nil {
+			return nil, cli.Usagef("descriptor %d is not open", o.passphraseFD)
+		}
+		return f, nil
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "make pipe: %w", err)
+	}
+	defer w.Close()
+	secrets := cli.NewSecrets(std, -1)
+	for _, op := range o.openers {
+		key, _, _ := strings.Cut(op, ":")
+		pass, err := secrets.Next("passphrase of " + key)
+		if err == nil {
+			line := append(append([]byte{}, pass.Bytes()...), '\n')
+			_, err = w.Write(line)
+			clear(line)
+			pass.Zero()
+		}
+		if err != nil {
+			_ = r.Close()
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// opened is a token opened by a quorum for one operation.
+type opened struct {
+	sup     *hsm.Supervisor
+	sess    *hsm.Session
+	state   *charter.State
+	token   anchor.Token
+	Holders []string
+}
+
+// open has the key masters open safe's token for an operation, whose bytes name
+// what is done; their signed openings bind to its hash.
+func (o *openOptions) open(ctx context.Context, std cli.IO, state *charter.State, safe string, operation []byte) (*opened, error) {
+	if o.bind == "" {
+		return nil, cli.Usagef("--bind is missing: the file that names the PKCS#11 module")
+	}
+	bind, err := actions.LoadBind(o.bind)
+	if err != nil {
+		return nil, err
+	}
+	epoch, ok := state.Epochs[safe]
+	if !ok {
+		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %q", safe)
+	}
+	openers, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	if len(openers) < epoch.Need {
+		return nil, fault.Hint(fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(openers), safe, epoch.Need),
+			"give --opener KEYFILE:SHAREFILE once for each key master present")
+	}
+	pass, err := o.passphrases(std)
+	if err != nil {
+		return nil, err
+	}
+	defer pass.Close()
+	sup, err := hsm.Start(ctx, hsm.Config{Module: bind.Module})
+	if err != nil {
+		return nil, err
+	}
+	x := &opened{sup: sup, state: state, token: epoch.Token}
+	if err := x.login(ctx, quorum.OpenParams{State: state, Safe: safe, Openers: openers, Passphrases: pass}, operation); err != nil {
+		return nil, errors.Join(err, sup.Close())
+	}
+	return x, nil
+}
+
+// login lets the PIN flow from the share child to the supervisor.
+func (x *opened) login(ctx context.Context, p quorum.OpenParams, operation []byte) error {
+	conf, err := quorum.Self()
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(operation)
+	p.Operation, p.Nonce = hex.EncodeToString(sum[:]), make([]byte, 32)
+	rand.Read(p.Nonce)
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fault.Errorf(fault.Unexpected, "make pipe: %w", err)
+	}
+	defer r.Close()
+	res, err := conf.Open(ctx, p, w)
+	_ = w.Close()
+	if err != nil {
+		return err
+	}
+	id := hsm.TokenID{Label: x.token.Label, Serial: x.token.Serial}
+	if err := x.sup.TakePINs(ctx, id, r, hsm.Current); err != nil {
+		return err
+	}
+	x.Holders = res.Holders
+	x.sess, err = x.sup.Open(ctx, id)
+	return err
+}
+
+// Signer returns the key id of the charter as a signer, after checking that the
+// token holds that very key.
+func (x *opened) Signer(ctx context.Context, id string) (crypto.Signer, error) {
+	rec, ok := x.state.Keys[id]
+	if !ok || rec.Token != x.token {
+		return nil, fault.Errorf(fault.Policy, "the charter knows no key %q in token %s", id, x.token.Label)
+	}
+	objs, err := x.sess.Objects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objs {
+		raw, err := hex.DecodeString(o.ID)
+		if o.Class != "CKO_PRIVATE_KEY" || o.Label != id || err != nil || len(raw) != len(hsm.KeyID{}) {
+			continue
+		}
+		k, err := x.sess.Signer(ctx, hsm.KeyID(raw))
+		if err != nil {
+			return nil, err
+		}
+		if st := k.State(); string(st.SPKI) != string(rec.Public) {
+			return nil, fault.Errorf(fault.Verify, "key %s in token %s is not the one in the charter", id, x.token.Label)
+		}
+		return k, nil
+	}
+	return nil, fault.Errorf(fault.Token, "token %s holds no key %s", x.token.Label, id)
+}
+
+// Close logs out and ends the supervisor.
+func (x *opened) Close() error { return errors.Join(x.sess.Close(), x.sup.Close()) }
+
+func removeQuietly(path string) { _ = os.Remove(path) }
+
+// trustOptions name anchors and charter, the two files that stand for a vault.
+type trustOptions struct{ anchor, charter string }
+
+func (o *trustOptions) addFlags(c *cobra.Command) {
+	c.Flags().StringVar(&o.anchor, "anchor", "", "anchors file of the vault (required)")
+	c.Flags().StringVar(&o.charter, "charter", "", "charter file of the vault (required)")
+}
+
+func (o *trustOptions) load() (*anchor.Anchors, *charter.State, error) {
+	if o.anchor == "" || o.charter == "" {
+		return nil, nil, cli.Usagef("--anchor and --charter are required")
+	}
+	data, err := intake.Read(o.anchor, 1<<20)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := anchor.Parse(data)
+	if err != nil {
+		return nil, nil, fault.Errorf(fault.ClassOf(err), "anchors %q: %w", o.anchor, err)
+	}
+	lines, err := intake.Read(o.charter, 64<<20)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := charter.Fold(lines, a.World, a.Vault)
+	if err != nil {
+		return nil, nil, fault.Errorf(fault.ClassOf(err), "charter %q: %w", o.charter, err)
+	}
+	return a, st, nil
+}
