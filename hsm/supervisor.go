@@ -105,10 +105,13 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 		return nil, &Error{Op: op, Class: "usage", Text: err.Error(), cause: err}
 	}
 	s := &Supervisor{control: control, cmd: cmd, gone: make(chan struct{}), wait: map[uint64]chan reply{}}
+	// As long as our copy of the far end is open, its closing cannot be seen.
+	far.Close()
 	go s.receive()
 	go func() {
 		_ = cmd.Wait()
 		close(s.gone)
+		s.control.Close() // also where a process that it left behind holds the far end
 	}()
 	a, _, err := s.call(ctx, frame.Command{Verb: frame.VerbHello, Version: frame.Version, Module: cfg.Module, ModuleArgs: cfg.ModuleArgs}, nil)
 	if err == nil && a.Version != frame.Version {

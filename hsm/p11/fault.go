@@ -75,8 +75,7 @@ func asFault(op, what string, err error) *frame.Fault {
 	if errors.As(err, &f) {
 		return f
 	}
-	var code pkcs11.Error
-	if errors.As(err, &code) {
+	if code, ok := errors.AsType[pkcs11.Error](err); ok {
 		f = &frame.Fault{Op: op, Code: uint64(code), Name: codeName(code), Kind: frame.KindInternal, Class: "token", Text: what}
 		if c, ok := codes[code]; ok {
 			f.Kind, f.Class = c.kind, c.class

@@ -190,22 +190,22 @@ func tokenInfo(ti pkcs11.TokenInfo) frame.TokenInfo {
 }
 
 // find returns the one slot whose token has this label and serial.
-func (m *module) find(t frame.Token) (uint, frame.TokenInfo, error) {
+func (m *module) find(t frame.Token) (uint, error) {
 	slots, infos, err := m.tokens()
 	if err != nil {
-		return 0, frame.TokenInfo{}, err
+		return 0, err
 	}
 	at := -1
 	for i, ti := range infos {
 		if ti.Initialised && ti.Token == t {
 			if at >= 0 {
-				return 0, frame.TokenInfo{}, faultf("find token", frame.KindAmbiguous, "two tokens have label %q and serial %s", t.Label, t.Serial)
+				return 0, faultf("find token", frame.KindAmbiguous, "two tokens have label %q and serial %s", t.Label, t.Serial)
 			}
 			at = i
 		}
 	}
 	if at < 0 {
-		return 0, frame.TokenInfo{}, faultf("find token", frame.KindNotFound, "no token has label %q and serial %s", t.Label, t.Serial)
+		return 0, faultf("find token", frame.KindNotFound, "no token has label %q and serial %s", t.Label, t.Serial)
 	}
-	return slots[at], infos[at], nil
+	return slots[at], nil
 }

@@ -160,7 +160,7 @@ func (s *session) setUserPIN(pin *secmem.Buffer, cut bool) error {
 // then proves that the old ones are refused and the new user PIN works. Each
 // refused try is followed by a good login, which resets a token's counter.
 func (m *module) changePINs(job frame.Job, st *store, pins frame.PINs) error {
-	slot, _, err := m.find(job.Token)
+	slot, err := m.find(job.Token)
 	if err != nil {
 		return err
 	}

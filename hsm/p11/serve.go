@@ -99,7 +99,7 @@ func start(job frame.Job, st *store) (*module, error) {
 }
 
 func (m *module) login(job frame.Job, st *store, pins frame.PINs) (*session, error) {
-	slot, _, err := m.find(job.Token)
+	slot, err := m.find(job.Token)
 	if err != nil {
 		return nil, err
 	}

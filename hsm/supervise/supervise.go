@@ -186,8 +186,7 @@ func fault(kind, class, text string) *frame.Fault {
 }
 
 func asFault(err error) *frame.Fault {
-	var f *frame.Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*frame.Fault](err); ok {
 		return f
 	}
 	return fault(frame.KindInternal, "unexpected", err.Error())
