@@ -13,8 +13,16 @@ import (
 	"keyrite/internal/cli"
 )
 
-func newHSMInspect() *cobra.Command {
-	var o tokenOptions
+// inspectOptions name a token by module and label, or a safe of the charter.
+type inspectOptions struct {
+	tokenOptions
+	trust  trustOptions
+	quorum openOptions
+	safe   string
+}
+
+func newHSMInspect(std cli.IO) *cobra.Command {
+	var o inspectOptions
 	c := &cobra.Command{
 		Use:   "inspect --module PATH [--token LABEL --pin-fd N]",
 		Short: "List tokens, or every object and key of one",
@@ -25,11 +33,15 @@ read what a ceremony says it made.
 
 Exit codes: 0 good; 12 token absent or login refused; 2 unusable input.`,
 		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runHSMInspect(c.Context(), c, &o) },
+		RunE: func(c *cobra.Command, _ []string) error { return runHSMInspect(c.Context(), c, std, &o) },
 	}
 	o.addFlags(c)
-	_ = c.MarkFlagRequired("module") // fails only for a flag that does not exist
+	o.trust.addFlags(c)
+	addOpenFlags(c, &o.quorum)
+	c.Flags().StringVar(&o.safe, "safe", "", "safe of the charter, opened by its key masters, instead of --module, --token and --pin-fd")
 	c.MarkFlagsRequiredTogether("token", "pin-fd")
+	c.MarkFlagsOneRequired("module", "safe")
+	c.MarkFlagsMutuallyExclusive("module", "safe")
 	return c
 }
 
@@ -50,7 +62,7 @@ type inspectedKey struct {
 	Error      string            `json:"error,omitempty"` // why the pair could not be read
 }
 
-func runHSMInspect(ctx context.Context, c *cobra.Command, o *tokenOptions) error {
+func runHSMInspect(ctx context.Context, c *cobra.Command, std cli.IO, o *inspectOptions) error {
 	res := hsmInspectResult{Schema: "keyrite/hsm-inspect/v1"}
 	inspect := func(s *hsm.Session) (err error) {
 		res.Module, res.Tokens = s.Module(), []hsm.TokenInfo{s.TokenInfo()}
@@ -58,15 +70,31 @@ func runHSMInspect(ctx context.Context, c *cobra.Command, o *tokenOptions) error
 		return err
 	}
 	var err error
-	if o.token == "" {
-		err = listTokens(ctx, o, &res)
-	} else {
+	switch {
+	case o.safe != "":
+		err = o.withSafe(ctx, std, inspect)
+	case o.token == "":
+		err = listTokens(ctx, &o.tokenOptions, &res)
+	default:
 		err = o.withToken(ctx, inspect)
 	}
 	if err != nil {
 		return err
 	}
 	return cli.Print(c, res, func(w io.Writer) { printInspected(w, &res) })
+}
+
+// withSafe runs f in a token that its key masters opened.
+func (o *inspectOptions) withSafe(ctx context.Context, std cli.IO, f func(*hsm.Session) error) error {
+	_, state, err := o.trust.load()
+	if err != nil {
+		return err
+	}
+	x, err := o.quorum.open(ctx, std, state, o.safe, []byte("inspect"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(x.sess), x.Close())
 }
 
 func listTokens(ctx context.Context, o *tokenOptions, res *hsmInspectResult) (err error) {

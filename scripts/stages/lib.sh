@@ -1,0 +1,126 @@
+# Sourced by scripts/demo: what every stage uses. $DEMO is the demo folder and
+# the current folder, $ROOT the source tree.
+PATH=$DEMO/bin:$PATH
+WORLD=demo$(od -An -N6 -tx1 /dev/urandom | tr -d ' \n')
+export SOFTHSM2_CONF=$DEMO/hsm/softhsm2.conf
+MODULE=
+for f in /usr/lib/softhsm/libsofthsm2.so /usr/lib/*/softhsm/libsofthsm2.so; do
+  if [ -e "$f" ]; then MODULE=$f; fi
+done
+if [ -t 1 ]; then B=$'\e[1m' G=$'\e[32m' R=$'\e[31m' D=$'\e[2m' N=$'\e[0m'; else B='' G='' R='' D='' N=''; fi
+ok=true stage_from=$SECONDS
+pids=()
+
+# later PID: a process to end when the demo ends.
+later() { pids+=("$1"); }
+
+demo_end() {
+  local rc=$?
+  local p
+  for p in "${pids[@]}"; do kill "$p" 2>/dev/null || true; done
+  for p in "${pids[@]}"; do wait "$p" 2>/dev/null || true; done
+  if declare -F flow_end >/dev/null; then flow_end; fi
+  if [ $rc -ne 0 ] && [ $rc -ne 130 ]; then echo "${R}scripts/demo stopped; logs are in $DEMO/log${N}" >&2; fi
+  exit $rc
+}
+
+demo_build() {
+  local from=$SECONDS d p
+  echo "building into $DEMO/bin (does not count)"
+  for d in "$ROOT"/cmd/*/; do
+    p=$(basename "$d")
+    if [ "$p" = keyrite-hsmd ]; then (cd "$ROOT" && go build -trimpath -o "$DEMO/bin/" "./cmd/$p")
+    else (cd "$ROOT" && CGO_ENABLED=0 go build -trimpath -o "$DEMO/bin/" "./cmd/$p"); fi
+    echo "  $p"
+  done
+  echo "  built in $((SECONDS - from)) s"
+}
+
+stage() {
+  echo
+  echo "${B}=== $1 · $2: $3${N}"
+  stage_from=$SECONDS
+  if $pause && [ -t 0 ]; then read -r -p "(Enter) " _; fi
+}
+
+# say SENTENCE: why a stage matters, in plain words.
+say() { echo "${B}$*${N}"; }
+
+shown() { # a command as a reader could paste it
+  local s=$*
+  echo "${D}\$ ${s//$DEMO\//}${N}"
+}
+
+# run CMD…: must succeed; its output is shown.
+run() {
+  shown "$@"
+  local rc=0
+  "$@" >log/last.out 2>log/last.err || rc=$?
+  cat log/last.out >>log/all.log; cat log/last.err >>log/all.log
+  sed 's/^/    /' log/last.out | head -n "${LINES_SHOWN:-12}"
+  if [ $rc -ne 0 ]; then
+    sed 's/^/    /' log/last.err >&2
+    echo "${R}exit $rc, wanted 0${N}" >&2
+    exit 1
+  fi
+}
+
+# try PROMISE WHAT EXIT CMD…: runs it, wants that exit code, and keeps a row for
+# the closing table.
+try() {
+  local promise=$1 what=$2 want=$3 rc=0 got
+  shift 3
+  shown "$@"
+  "$@" >log/last.out 2>log/last.err || rc=$?
+  cat log/last.out >>log/all.log; cat log/last.err >>log/all.log
+  got=$({ grep -v 'hint:' log/last.err || true; } | tail -n 1 | cut -c1-110)
+  if [ "$want" = 0 ]; then got=$(head -n 1 log/last.out | cut -c1-110); fi
+  echo "    $got"
+  if [ $rc -ne "$want" ]; then
+    echo "${R}exit $rc, wanted $want: $promise${N}" >&2
+    cat log/last.err >&2
+    ok=false
+    printf '%s\t%s\tFAILED: exit %s, wanted %s\n' "$promise" "$what" "$rc" "$want" >>table.tsv
+    exit 1
+  fi
+  printf '%s\t%s\texit %s: %s\n' "$promise" "$what" "$rc" "$got" >>table.tsv
+}
+
+# openers SAFE NAME…: the --opener arguments; phrases NAME…: their passphrases.
+openers() {
+  local safe=$1 n
+  shift
+  for n in "$@"; do printf -- '--opener\npeople/%s.key:shares/%s/%s.share\n' "$n" "$safe" "$n"; done
+}
+phrases() { local n; for n in "$@"; do cat "people/$n.passphrase"; done; }
+
+closing() {
+  echo
+  echo "${B}=== what was promised, what was tried, what happened${N}"
+  if [ -e table.tsv ]; then awk -F'\t' '{printf "  %-44s | %-46s | %s\n", $1, $2, $3}' table.tsv; fi
+  echo
+  echo "Look at: $DEMO/record/report.html and $DEMO/record-void/report.html"
+  echo "Paste:"
+  echo "  cd $DEMO && export PATH=\$PWD/bin:\$PATH SOFTHSM2_CONF=\$PWD/hsm/softhsm2.conf"
+  echo "  keyrite-verify record record --anchor anchors.json"
+  echo "  keyrite-verify charter charter.jsonl --anchor anchors.json"
+  if [ -e release/firmware.img ]; then echo "  keyrite-verify firmware release/firmware.img --anchor anchors.json"; fi
+  echo "  keyrite ceremony status --record record-void"
+  echo "  keyrite ceremony explain genesis.yaml"
+  echo
+  if [ ${#missing[@]} -gt 0 ] && [ -z "$only" ]; then
+    echo "${R}Not built yet:${N}"
+    printf '  %s\n' "${missing[@]}"
+  fi
+  echo "demo: $((SECONDS - START)) s without building, world rehearsal:$WORLD"
+}
+
+# request_by_openssl NAME…: a request by a key of openssl, where the program
+# that keeps the key does not exist yet.
+request_by_openssl() {
+  local n
+  for n in "$@"; do
+    openssl ecparam -genkey -name prime256v1 -noout -out "requests/$n.key"
+    openssl req -new -key "requests/$n.key" -subj "/CN=$n" -out "requests/$n.csr"
+  done
+}
