@@ -31,7 +31,7 @@ const sigstore = "github.com/sigstore"
 var Tree = Rules{
 	Layers: []Layer{
 		// The mains only wire, so they may reach what their zone may link.
-		{Prefix: "cmd/keyrite", Allow: []string{"ceremony", "hsm", "vault", "signer", "provisioning", "artifact", "internal"}},
+		{Prefix: "cmd/keyrite", Allow: []string{"scripts/ceremonies", "ceremony", "hsm", "vault", "signer", "provisioning", "artifact", "internal"}},
 		{Prefix: "cmd/keyrite-hsmd", Allow: []string{"hsm", "internal"}},
 		{Prefix: "cmd/keyrite-verify", Allow: []string{"artifact", "internal"}},
 		{Prefix: "cmd/keyrite-vault", Allow: []string{"vault", "signer", "hsm", "artifact", "internal"}},
