@@ -42,7 +42,7 @@ func empty(h tpm2.TPMHandle) tpm2.AuthHandle {
 // birth wrote: write, define anew, remove, reset, evict.
 func TestAttacksAfterLock(t *testing.T) {
 	w := artifacttest.New(t)
-	b := setest.Birth(t, w, "1")
+	b := setest.Birth(t, w, 1)
 	if err := b.SetAccount(setest.Key(t).Public()); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func signChange(t *testing.T, k *ecdsa.PrivateKey, slot int, next *ecdsa.Private
 // TestAccountChain enrols, changes the policy key under the old one, and tries
 // everything else.
 func TestAccountChain(t *testing.T) {
-	b := setest.Birth(t, artifacttest.New(t), "1")
+	b := setest.Birth(t, artifacttest.New(t), 1)
 	first, second, third, foreign := setest.Key(t), setest.Key(t), setest.Key(t), setest.Key(t)
 	if a, err := b.Account(); err != nil || a != nil {
 		t.Fatalf("account before enrolment: %v %v", a, err)
@@ -167,7 +167,7 @@ func TestAccountChain(t *testing.T) {
 
 // TestAccountRawWrite writes slots past the methods, as root would.
 func TestAccountRawWrite(t *testing.T) {
-	b := setest.Birth(t, artifacttest.New(t), "1")
+	b := setest.Birth(t, artifacttest.New(t), 1)
 	if err := b.SetAccount(setest.Key(t).Public()); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestAccountRawWrite(t *testing.T) {
 // TestRefusalsLeaveNothing: refused changes must not use up the three transient
 // objects and few sessions of a TPM.
 func TestRefusalsLeaveNothing(t *testing.T) {
-	b := setest.Birth(t, artifacttest.New(t), "1")
+	b := setest.Birth(t, artifacttest.New(t), 1)
 	first, second, foreign := setest.Key(t), setest.Key(t), setest.Key(t)
 	if err := b.SetAccount(first.Public()); err != nil {
 		t.Fatal(err)
@@ -204,7 +204,7 @@ func TestRefusalsLeaveNothing(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
-	b := setest.Birth(t, artifacttest.New(t), "1")
+	b := setest.Birth(t, artifacttest.New(t), 1)
 	type counter struct {
 		get   func() (int64, error)
 		raise func(int64) error
@@ -234,7 +234,7 @@ func TestVersions(t *testing.T) {
 }
 
 func TestTimeFloor(t *testing.T) {
-	b := setest.Birth(t, artifacttest.New(t), "1")
+	b := setest.Birth(t, artifacttest.New(t), 1)
 	now := artifacttest.Now()
 	for _, c := range []struct {
 		raise, want time.Time

@@ -61,7 +61,7 @@ func TestUnbornRefuses(t *testing.T) {
 // crash, and looks at what is there after a power cut.
 func TestBirth(t *testing.T) {
 	w := artifacttest.New(t)
-	b := setest.Birth(t, w, "42")
+	b := setest.Birth(t, w, 42)
 	_, err := b.CreateKey()
 	wantClass(t, err, fault.Exists)
 	wantClass(t, b.Provision(setest.BirthOf(t, w)), fault.Policy)
@@ -91,7 +91,7 @@ func TestBirth(t *testing.T) {
 			t.Errorf("%s: sign: %v", name, err)
 		}
 		chain, err := e.Certificate()
-		if err != nil || len(chain) != 2 || chain[0].Subject.SerialNumber != "42" {
+		if err != nil || len(chain) != 2 || chain[0].Subject.SerialNumber != "gw100-00000042" {
 			t.Errorf("%s: certificate: %v", name, err)
 		}
 	}
@@ -127,7 +127,7 @@ func TestBirthCutShort(t *testing.T) {
 }
 
 func TestSignerRefusesOtherHashes(t *testing.T) {
-	b := setest.Birth(t, artifacttest.New(t), "1")
+	b := setest.Birth(t, artifacttest.New(t), 1)
 	k, err := b.Key()
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestSignerRefusesOtherHashes(t *testing.T) {
 // TestOneCommandAtATime lets many goroutines sign: without the lock answers get
 // mixed up.
 func TestOneCommandAtATime(t *testing.T) {
-	b := setest.Birth(t, artifacttest.New(t), "1")
+	b := setest.Birth(t, artifacttest.New(t), 1)
 	var wg sync.WaitGroup
 	for g := range 8 {
 		wg.Go(func() {
@@ -173,7 +173,7 @@ func TestOneCommandAtATime(t *testing.T) {
 // TestPowerOff: a TPM that is gone is an error of class token, never a hang.
 func TestPowerOff(t *testing.T) {
 	w := artifacttest.New(t)
-	b := setest.Birth(t, w, "1")
+	b := setest.Birth(t, w, 1)
 	b.TPM.Stop()
 	if _, err := b.Key(); !errors.Is(err, secureelement.ErrAbsent) {
 		t.Errorf("with the TPM off: %v", err)
@@ -195,7 +195,7 @@ func TestRandom(t *testing.T) {
 // TestTLS runs a mutual TLS 1.3 handshake with the key in the element.
 func TestTLS(t *testing.T) {
 	w := artifacttest.New(t)
-	b := setest.Birth(t, w, "7")
+	b := setest.Birth(t, w, 7)
 	client, err := b.TLSCertificate()
 	if err != nil {
 		t.Fatal(err)

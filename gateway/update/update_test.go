@@ -51,7 +51,7 @@ func openSlots(t *testing.T, dir string, e update.Element) *update.Slots {
 // two releases by TUF over HTTP, trial, confirmation, rollback refused.
 func TestUpdateOnTPM(t *testing.T) {
 	w := artifacttest.New(t)
-	b := setest.Birth(t, w, "1")
+	b := setest.Birth(t, w, 1)
 	r := newRepo(t, w)
 	old := w.Release(image(t, 300_000), "1.0.0", 1)
 	r.publish(map[string][]byte{"gw100-1.0.0.krf": old.KRF})

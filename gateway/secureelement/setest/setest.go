@@ -4,16 +4,13 @@
 package setest
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +22,7 @@ import (
 	"time"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/birthcert"
 	"keyrite/gateway/secureelement"
 )
 
@@ -164,37 +162,45 @@ func (m *TPM) Open() *secureelement.Element {
 	return e
 }
 
+// BundleID is the provisioning bundle that elements of Birth are born under.
+const BundleID = "0123456789abcdef0123456789abcdef"
+
 // Born is an element after its birth.
 type Born struct {
 	*secureelement.Element
-	TPM       *TPM
-	FactoryCA *x509.Certificate
-	Serial    string
+	TPM  *TPM
+	Cert *x509.Certificate
 }
 
-// Birth starts a TPM and brings an element of world w to life: device key,
-// certificate by the world's factory CA (made on the way, key "factory-ca",
-// certified by the birth root), firmware key, lock.
-func Birth(t testing.TB, w *artifacttest.World, serial string) *Born {
+// Birth starts a TPM and brings unit n of factory1 of world w to life: device
+// key, birth certificate, firmware key, lock. The factory is founded if it is
+// not in the charter yet.
+func Birth(t testing.TB, w *artifacttest.World, n int64) *Born {
 	t.Helper()
+	if _, ok := w.State.Factories["factory1"]; !ok {
+		w.FoundFactory()
+	}
 	m := Start(t)
 	e := m.Open()
 	k, err := e.CreateKey()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := factoryCA(t, w)
-	leaf := issue(t, w, ca, serial, k.Public())
-	if err := e.Provision(BirthOf(t, w)); err != nil {
+	spki, err := x509.MarshalPKIXPublicKey(k.Public())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.StoreCertificate(leaf, ca.Raw); err != nil {
-		t.Fatal(err)
+	ca := w.Parsed(w.State.Factories["factory1"].CA)
+	leaf := w.Certificate(birthcert.Template{
+		Profile: birthcert.Device, SPKI: spki, Issuer: birthcert.IssuerOf(ca), DeviceSerial: birthcert.MakeDeviceSerial("gw100", n),
+		Assurance: birthcert.Unattested, Bundle: BundleID,
+	}, "factory-ca")
+	for _, err := range []error{e.Provision(BirthOf(t, w)), e.StoreCertificate(leaf, ca.Raw), e.Lock()} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := e.Lock(); err != nil {
-		t.Fatal(err)
-	}
-	return &Born{Element: e, TPM: m, FactoryCA: ca, Serial: serial}
+	return &Born{Element: e, TPM: m, Cert: w.Parsed(leaf)}
 }
 
 // BirthOf is what a station of world w writes.
@@ -206,42 +212,6 @@ func BirthOf(t testing.TB, w *artifacttest.World) secureelement.Birth {
 	}
 	sum := sha256.Sum256(anchors)
 	return secureelement.Birth{Anchors: hex.EncodeToString(sum[:]), FirmwareKey: w.SPKI("firmware"), Vault: w.Anchors.Vault, World: w.World}
-}
-
-func factoryCA(t testing.TB, w *artifacttest.World) *x509.Certificate {
-	t.Helper()
-	root, err := w.Anchors.Certificate("birth-root")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{Organization: []string{string(w.World)}, CommonName: "factory1"},
-		NotBefore: root.NotBefore, NotAfter: root.NotAfter, IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	return sign(t, tpl, root, w.Keys["factory-ca"].Public(), w.Keys["birth-root"])
-}
-
-func issue(t testing.TB, w *artifacttest.World, ca *x509.Certificate, serial string, pub crypto.PublicKey) []byte {
-	t.Helper()
-	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(3), Subject: pkix.Name{Organization: []string{string(w.World)}, OrganizationalUnit: []string{"gw100"}, SerialNumber: serial},
-		NotBefore: ca.NotBefore, NotAfter: time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), KeyUsage: x509.KeyUsageDigitalSignature,
-	}
-	return sign(t, tpl, ca, pub, w.Keys["factory-ca"]).Raw
-}
-
-func sign(t testing.TB, tpl, parent *x509.Certificate, pub crypto.PublicKey, key crypto.Signer) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, tpl, parent, pub, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 // Key makes a P-256 key in software, for example an account's policy key.
