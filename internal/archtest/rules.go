@@ -43,6 +43,8 @@ var Tree = Rules{
 		// Offline and factory.
 		{Prefix: "ceremony", Allow: []string{"artifact", "internal"}},
 		{Prefix: "ceremony/actions", Allow: []string{"ceremony", "hsm", "vault", "signer", "provisioning", "artifact", "internal"}},
+		// The shipped scripts are text, embedded for 'keyrite ceremony new'.
+		{Prefix: "scripts/ceremonies", Allow: []string{}, Third: []string{}},
 		{Prefix: "hsm", Allow: []string{"internal"}},
 		{Prefix: "vault", Allow: []string{"hsm", "artifact", "internal"}},
 		{Prefix: "signer", Allow: []string{"vault", "artifact", "internal"}},
