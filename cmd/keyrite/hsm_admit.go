@@ -130,6 +130,12 @@ func printAdmitted(w io.Writer, r *hsmAdmitResult) {
 
 // openKey reads a person's key file and asks for its passphrase.
 func openKey(path string, fd int, std cli.IO) (*person.Key, error) {
+	return openKeyWith(path, cli.NewSecrets(std, fd))
+}
+
+// openKeyWith takes the passphrase from secrets, which may hold those of others
+// after it.
+func openKeyWith(path string, secrets *cli.Secrets) (*person.Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, cli.Usagef("open key file: %w", err)
@@ -139,7 +145,7 @@ func openKey(path string, fd int, std cli.IO) (*person.Key, error) {
 	if err != nil {
 		return nil, cli.Usagef("read key file: %w", err)
 	}
-	pass, err := cli.NewSecrets(std, fd).Next("passphrase of " + path)
+	pass, err := secrets.Next("passphrase of " + path)
 	if err != nil {
 		return nil, err
 	}

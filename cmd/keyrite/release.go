@@ -8,7 +8,6 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -31,49 +30,50 @@ the work token and the key in it signs (sign), and the result is offered to the
 fleet (publish). No step can be left out, and none is made weaker by a setting:
 the charter is the only policy.`,
 	}
-	c.AddCommand(newReleasePipelineKey(), newReleaseRequest(), newReleaseShow(), newReleaseApprove(std), newReleaseStatus())
+	for _, sub := range []*cobra.Command{
+		newReleasePipelineKey(),
+		newReleaseRequest(),
+		newReleaseShow(),
+		newReleaseApprove(std),
+		newReleaseSign(&quorumOpener{std: std}),
+		newReleaseRoot(&quorumOpener{std: std}, std),
+		newReleasePublish(&quorumOpener{std: std}),
+		newReleaseStatus(),
+	} {
+		c.AddCommand(sub)
+	}
 	return c
 }
 
-// Limits of files that commands read whole.
-const (
-	maxAnchorBytes  = 1 << 20
-	maxCharterBytes = 256 << 20
-	maxPEMBytes     = 16 << 10
-)
+// maxPEMBytes bounds a pipeline's key file.
+const maxPEMBytes = 16 << 10
 
-// vaultFiles are the two public files that say which vault this is about.
-type vaultFiles struct {
-	charter, anchor string
+// keyring is an open token.
+type keyring interface {
+	Signer(ctx context.Context, id string) (crypto.Signer, error)
+	Close() error
 }
 
-func (v *vaultFiles) addFlags(c *cobra.Command) {
-	c.Flags().StringVar(&v.charter, "charter", "", "charter log of the vault")
-	c.Flags().StringVar(&v.anchor, "anchor", "", "anchors file of the world")
+// opener opens a safe's token for one operation, whose bytes name what is done.
+type opener interface {
+	addFlags(c *cobra.Command)
+	open(ctx context.Context, state *charter.State, safe string, operation []byte) (keyring, error)
 }
 
-// load folds the charter under the anchors.
-func (v *vaultFiles) load() (*charter.State, *anchor.Anchors, error) {
-	if v.charter == "" || v.anchor == "" {
-		return nil, nil, &cli.Error{Class: "usage", Err: errors.New("charter or anchors file is missing"), Hint: "pass --charter charter.jsonl --anchor anchors.json"}
-	}
-	data, err := intake.Read(v.anchor, maxAnchorBytes)
+// quorumOpener opens a token with the shares of its key masters.
+type quorumOpener struct {
+	openOptions
+	std cli.IO
+}
+
+func (q *quorumOpener) addFlags(c *cobra.Command) { addOpenFlags(c, &q.openOptions) }
+
+func (q *quorumOpener) open(ctx context.Context, state *charter.State, safe string, operation []byte) (keyring, error) {
+	x, err := q.openOptions.open(ctx, q.std, state, safe, operation)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	a, err := anchor.Parse(data)
-	if err != nil {
-		return nil, nil, err
-	}
-	log, err := intake.Read(v.charter, maxCharterBytes)
-	if err != nil {
-		return nil, nil, err
-	}
-	s, err := charter.Fold(log, a.World, a.Vault)
-	if err != nil {
-		return nil, nil, err
-	}
-	return s, a, nil
+	return x, nil
 }
 
 // releaseTrust is what the charter and the anchors agree on.

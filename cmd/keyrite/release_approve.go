@@ -14,7 +14,7 @@ import (
 )
 
 type releaseApproveOptions struct {
-	vaultFiles
+	trustOptions
 	image, key, out string
 	passphraseFD    int
 }
@@ -62,7 +62,7 @@ func runReleaseApprove(c *cobra.Command, o *releaseApproveOptions, path string, 
 		return err
 	}
 	defer out.Abort()
-	state, _, err := o.load()
+	_, state, err := o.load()
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 type releaseRequestOptions struct {
-	vaultFiles
+	trustOptions
 	wish     signer.Wish
 	key, out string
 }
@@ -84,7 +84,7 @@ func runReleaseRequest(c *cobra.Command, o *releaseRequestOptions, image string)
 		return err
 	}
 	defer out.Abort()
-	state, _, err := o.load()
+	_, state, err := o.load()
 	if err != nil {
 		return err
 	}

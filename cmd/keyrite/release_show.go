@@ -13,7 +13,7 @@ import (
 )
 
 func newReleaseShow() *cobra.Command {
-	var v vaultFiles
+	var v trustOptions
 	c := &cobra.Command{
 		Use:   "show REQUEST [--charter FILE --anchor FILE]",
 		Short: "Show what a request asks for",
@@ -30,7 +30,7 @@ world; 14 altered or not parseable.`,
 	return c
 }
 
-func runReleaseShow(c *cobra.Command, v vaultFiles, path string) error {
+func runReleaseShow(c *cobra.Command, v trustOptions, path string) error {
 	data, err := intake.Read(path, signer.MaxFileBytes)
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func runReleaseShow(c *cobra.Command, v vaultFiles, path string) error {
 	}
 	verified := v.charter != "" || v.anchor != ""
 	if verified {
-		state, _, err := v.load()
+		_, state, err := v.load()
 		if err != nil {
 			return err
 		}

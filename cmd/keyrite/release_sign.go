@@ -15,22 +15,13 @@ import (
 	"keyrite/signer"
 )
 
-// keyring is an open token.
-type keyring interface {
-	Signer(ctx context.Context, id string) (crypto.Signer, error)
-	Close() error
-}
-
-// openWork opens the work token for one operation.
-type openWork func(ctx context.Context, state *charter.State, operation []byte) (keyring, error)
-
 type releaseSignOptions struct {
-	vaultFiles
+	trustOptions
 	image, stateDir, outDir string
 	approvals               []string
 }
 
-func newReleaseSign(open openWork, addOpenFlags func(*cobra.Command)) *cobra.Command {
+func newReleaseSign(token opener) *cobra.Command {
 	var o releaseSignOptions
 	c := &cobra.Command{
 		Use:   "sign REQUEST --image IMAGE --approval FILE… --opener KEY:SHARE… --bind FILE --charter FILE --anchor FILE --state-dir DIR --out-dir DIR",
@@ -51,10 +42,10 @@ foreign product, approval for something else, expired, used before, security
 version too low, other world; 14 a file was altered or the image is another or
 changed; 15 another signer is at work; 16 an output exists; 18 disk.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runReleaseSign(c.Context(), c, &o, args[0], open) },
+		RunE: func(c *cobra.Command, args []string) error { return runReleaseSign(c.Context(), c, &o, args[0], token) },
 	}
 	o.addFlags(c)
-	addOpenFlags(c)
+	token.addFlags(c)
 	f := c.Flags()
 	f.StringVar(&o.image, "image", "", "the image")
 	f.StringArrayVar(&o.approvals, "approval", nil, "approval file, once for each approver")
@@ -79,8 +70,8 @@ type releaseSignResult struct {
 	Resumed         bool   `json:"resumed"`
 }
 
-func runReleaseSign(ctx context.Context, c *cobra.Command, o *releaseSignOptions, path string, open openWork) error {
-	state, anchors, err := o.load()
+func runReleaseSign(ctx context.Context, c *cobra.Command, o *releaseSignOptions, path string, token opener) error {
+	anchors, state, err := o.load()
 	if err != nil {
 		return err
 	}
@@ -102,7 +93,7 @@ func runReleaseSign(ctx context.Context, c *cobra.Command, o *releaseSignOptions
 	if err != nil {
 		return err
 	}
-	ring, err := open(ctx, state, []byte("release sign "+checked.Request()))
+	ring, err := token.open(ctx, state, "work", []byte("release sign "+checked.Request()))
 	if err != nil {
 		return err
 	}

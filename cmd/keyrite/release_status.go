@@ -14,7 +14,7 @@ import (
 )
 
 type releaseStatusOptions struct {
-	vaultFiles
+	trustOptions
 	stateDir string
 }
 
@@ -54,7 +54,7 @@ type releaseStatusResult struct {
 }
 
 func runReleaseStatus(c *cobra.Command, o *releaseStatusOptions) error {
-	state, _, err := o.load()
+	_, state, err := o.load()
 	if err != nil {
 		return err
 	}

@@ -35,13 +35,19 @@ func runWith(root *cobra.Command) int {
 // softRoot is the program with a work token made of key files in ./keys.
 func softRoot() *cobra.Command {
 	root := &cobra.Command{Use: "keyrite"}
-	root.AddCommand(newReleaseSign(openSoft, func(*cobra.Command) {}))
+	root.AddCommand(newReleaseSign(softOpener{}), newReleaseRoot(softOpener{}, cli.Std()), newReleasePublish(softOpener{}))
 	return root
 }
 
 type softKeys struct{}
 
-func openSoft(context.Context, *charter.State, []byte) (keyring, error) { return softKeys{}, nil }
+type softOpener struct{}
+
+func (softOpener) addFlags(*cobra.Command) {}
+
+func (softOpener) open(context.Context, *charter.State, string, []byte) (keyring, error) {
+	return softKeys{}, nil
+}
 
 func (softKeys) Close() error { return nil }
 
@@ -58,7 +64,7 @@ func TestReleaseScripts(t *testing.T) {
 		}
 		files[name] = data
 	}
-	for _, id := range []string{"firmware", "log", "tuf-targets", "tuf-online", "pipeline1"} {
+	for _, id := range []string{"firmware", "log", "tuf-root", "tuf-targets", "tuf-online", "pipeline1"} {
 		der, err := x509.MarshalPKCS8PrivateKey(w.Keys[id])
 		put("keys/"+id+".pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err)
 	}
