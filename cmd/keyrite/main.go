@@ -32,6 +32,7 @@ func newRoot(std cli.IO) *cobra.Command {
 		newCeremony(std),
 		newShare(std),
 		newHSM(std),
+		newTrace(),
 		newRelease(std),
 		newShareChild(),
 	} {
