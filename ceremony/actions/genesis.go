@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"os"
+	"time"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
@@ -19,6 +20,7 @@ import (
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
+	"keyrite/signer/tuf"
 	"keyrite/vault/quorum"
 )
 
@@ -41,6 +43,7 @@ type Genesis struct {
 	keys  map[string]*key
 	order []string // key ids as born
 	certs map[string][]byte
+	root  []byte // first root of the update repository, nil without one
 }
 
 // safe is one token on its way.
@@ -99,6 +102,8 @@ func (g *Genesis) Do(ctx context.Context, r *ceremony.Run, st *script.Step) erro
 		return g.issue(ctx, r, st.Cert)
 	case "charter.append":
 		return g.charter(ctx, r)
+	case "update.root":
+		return g.updateRoot(ctx, r)
 	case "pause":
 		return nil
 	case "keys.store":
@@ -322,6 +327,43 @@ func (g *Genesis) statements() ([]statement, error) {
 	return out, nil
 }
 
+// rootValidity is how long the first update root is good for; a new one is
+// signed by the ceremony that renews it.
+const rootValidity = 2 * 365 * 24 * time.Hour
+
+// updateRoot signs the first root of the update repository: the root token's key
+// as born, and every approver.
+func (g *Genesis) updateRoot(ctx context.Context, r *ceremony.Run) error {
+	spec, err := tuf.RootOf(&g.state, 1, r.Clock.Now().Add(rootValidity))
+	if err != nil {
+		return err
+	}
+	tbs, err := tuf.RootTBS(spec)
+	if err != nil {
+		return err
+	}
+	first, err := tuf.SignRoot(tbs, g.keys[tuf.RootKeyID].signer)
+	if err != nil {
+		return err
+	}
+	sigs := []tuf.RootSignature{first}
+	for _, name := range g.state.Genesis.Sets.Approvers.Members {
+		err := r.WithKey(ctx, name, func(k *person.Key) error {
+			s, err := tuf.SignRoot(tbs, k.Signer())
+			sigs = append(sigs, s)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if g.root, err = tuf.Assemble(spec, sigs); err != nil {
+		return err
+	}
+	r.Console.Say("good", "update root 1, signed by the root token and "+itoa(len(sigs)-1)+" approvers")
+	return tuf.CheckRoot(g.root, &g.state)
+}
+
 // anchors are the keys of the charter and the roots' certificates.
 func (g *Genesis) anchors() (*anchor.Anchors, error) {
 	a := &anchor.Anchors{
@@ -356,6 +398,11 @@ func (g *Genesis) outputs(r *ceremony.Run) error {
 	}
 	if err := r.Output(record.OutputsDir+"/charter.jsonl", g.lines); err != nil {
 		return err
+	}
+	if g.root != nil {
+		if err := r.Output(record.OutputsDir+"/1.root.json", g.root); err != nil {
+			return err
+		}
 	}
 	for _, id := range g.order {
 		if err := r.Output(record.OutputsDir+"/"+id+".pub.pem", pemBlock("PUBLIC KEY", g.keys[id].rec.Public)); err != nil {

@@ -26,6 +26,7 @@ func verbs() map[string]verb {
 		"key.generate":      {"run", "key"},
 		"cert.issue":        {"run", "cert"},
 		"charter.append":    {"run", ""},
+		"update.root":       {"run", ""},
 		"pause":             {"run", ""},
 		"keys.store":        {"seal", "safe"},
 		"keys.prove":        {"seal", "safe"},

@@ -67,6 +67,10 @@ func (w *walker) step(st *Step) error {
 			return bad(where, "the charter is written twice")
 		}
 		w.chartered = true
+	case "update.root":
+		if !w.chartered || w.did[st.Do] {
+			return bad(where, "the update root is signed once, after the charter named its keys")
+		}
 	case "keys.store", "keys.prove":
 		if st.Do == "keys.prove" && !w.did["keys.store"+st.Safe] {
 			return bad(where, "keys of safe %s are proven before they are stored", st.Safe)
@@ -136,6 +140,9 @@ func (w *walker) finish() error {
 		if !w.did["keys.store"+x.Name] || !w.did["keys.prove"+x.Name] {
 			return bad("safe "+x.Name, "its keys are not stored and proven: they would be lost at the end")
 		}
+	}
+	if k, ok := w.s.KeyByID("tuf-root"); ok && !w.did["update.root"] {
+		return bad("key "+k.ID, "no step signs the update root with it")
 	}
 	if !w.chartered || !w.did["outputs.write"] || !w.did["read.aloud"] {
 		return bad("end", "charter.append, outputs.write and read.aloud are required")
