@@ -1,0 +1,45 @@
+package clitest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+)
+
+// Node runs a script of testdata/npm with the stock verifiers of other projects
+// and returns what it printed. The pinned modules are installed the first time.
+func Node(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	_, self, _, _ := runtime.Caller(0)
+	dir := filepath.Join(filepath.Dir(self), "../../testdata/npm")
+	install(t, dir)
+	c := exec.CommandContext(t.Context(), "node", args...)
+	c.Dir = dir
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// install runs npm once, however many test processes ask at a time.
+func install(t *testing.T, dir string) {
+	t.Helper()
+	lock, err := os.Open(filepath.Join(dir, "package-lock.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	// npm writes this file last.
+	if _, err := os.Stat(filepath.Join(dir, "node_modules/.package-lock.json")); err == nil {
+		return
+	}
+	c := exec.CommandContext(t.Context(), "npm", "ci", "--silent")
+	c.Dir = dir
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("npm ci in testdata/npm: %v: %s", err, out)
+	}
+}
