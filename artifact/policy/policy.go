@@ -442,3 +442,13 @@ func (p *Policy) rule(user, device string) bool {
 	_, ok := slices.BinarySearchFunc(p.Rules, Rule{User: user, Device: device}, byRule)
 	return ok
 }
+
+// Sees says whether some rule lets the user with this key reach anything behind
+// the gateway at the time now. It is for lists; only Decide permits a flow.
+func (p *Policy) Sees(user, key, gateway string, now time.Time) bool {
+	u, ok := p.User(user)
+	if !ok || !slices.Contains(u.Keys, key) || p.CheckTime(now) != nil {
+		return false
+	}
+	return slices.ContainsFunc(p.Devices, func(d Device) bool { return d.Gateway == gateway && p.rule(user, d.Name) })
+}

@@ -145,6 +145,21 @@ func TestDecideAgainstModel(t *testing.T) {
 	}
 }
 
+func TestSees(t *testing.T) {
+	p := good()
+	for _, c := range []struct {
+		user, key, gateway string
+		want               bool
+	}{{"ann", "a", "press-7", true}, {"ann", "c", "press-7", false}, {"bob", "c", "press-8", false}, {"bob", "c", "press-7", true}, {"eve", "a", "press-7", false}, {"ann", "a", "", false}} {
+		if got := p.Sees(c.user, hash(c.key), c.gateway, now()); got != c.want {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
+	if p.Sees("ann", hash("a"), "press-7", now().AddDate(5, 0, 0)) {
+		t.Error("an expired policy shows gateways")
+	}
+}
+
 func TestCheckNewer(t *testing.T) {
 	p := good()
 	h, err := p.Hash()
