@@ -59,11 +59,12 @@ var Tree = Rules{
 
 		// Field.
 		{Prefix: "gateway", Allow: []string{"artifact", "wire", "internal"}},
-		{Prefix: "relay", Allow: []string{"relay/ticket", "artifact", "wire", "internal"}},
+		{Prefix: "relay", Allow: []string{"relay/ticket", "relay/firewall", "artifact", "wire", "internal"}},
 		// vpn joins two ends and checks a ticket. It knows no account and no SQL,
 		// and neither does the ticket.
 		{Prefix: "relay/ticket", Allow: []string{"artifact", "wire", "internal"}},
-		{Prefix: "relay/vpn", Allow: []string{"relay/ticket", "artifact", "wire", "internal"}},
+		{Prefix: "relay/firewall", Allow: []string{"relay/ticket", "artifact", "wire", "internal"}},
+		{Prefix: "relay/vpn", Allow: []string{"relay/ticket", "relay/firewall", "artifact", "wire", "internal"}},
 		{Prefix: "client", Allow: []string{"artifact", "wire", "internal"}},
 
 		// Leaf helpers, free for all but artifact and wire.
