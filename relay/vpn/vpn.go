@@ -7,7 +7,8 @@
 // must never route across accounts: the route table is looked up by the account
 // of the ticket first.
 //
-// Presence lives here, in memory, and nowhere else. Locks: docs/locks.md.
+// Presence lives here, in memory, and nowhere else. No lock of it is
+// ever held together with another.
 package vpn
 
 import (
