@@ -776,7 +776,7 @@ func TestPolicyIsOnlyTakenFromItsAccountAndUpwards(t *testing.T) {
 	_, thumb := clientKey(t)
 	r.permit("acme", 5, thumb, plc, map[string]artifacttest.Born{"press-7": r.born[0]})
 	p := r.permit("globex", 1, thumb, plc, map[string]artifacttest.Born{"press-7": r.born[0]})
-	p.Account = "acme"
+	p.Account, p.Rules = "acme", []policy.Rule{}
 	for name, c := range map[string]struct {
 		version int64
 		key     string

@@ -57,7 +57,9 @@ type Server struct {
 	routes   map[string]map[string]*session // account, gateway
 	sessions map[*session]struct{}
 	closing  bool
-	flows    sync.WaitGroup
+
+	// Added to under mu and only while not closing.
+	flows, running sync.WaitGroup
 }
 
 // New returns a server with nobody on it.
@@ -140,6 +142,7 @@ func (v *Server) enter(s *session) bool {
 		return false
 	}
 	v.sessions[s] = struct{}{}
+	v.running.Add(1)
 	if s.ticket.Kind == ticket.KindGateway {
 		of := v.routes[s.ticket.Account]
 		if of == nil {
@@ -192,6 +195,7 @@ func (v *Server) run(ctx context.Context, s *session) {
 	if !v.enter(s) {
 		return
 	}
+	defer v.running.Done()
 	defer v.leave(s)
 	// What was revoked between the check of the ticket and now is seen here;
 	// what is revoked later, by Rejudge.
@@ -207,15 +211,33 @@ func (v *Server) run(ctx context.Context, s *session) {
 			_ = st.Close() // gateways open no streams
 			continue
 		}
-		v.flows.Go(func() { v.flow(ctx, s, st) })
+		if !v.begin() {
+			_ = st.Close()
+			continue
+		}
+		go func() {
+			defer v.flows.Done()
+			v.flow(ctx, s, st)
+		}()
 	}
 	if err := v.conf.Note(ctx, s.event("close-session", "gateway "+s.ticket.Gateway)); err != nil {
 		v.conf.Log.ErrorContext(ctx, "audit entry lost", slog.Any("error", err))
 	}
 }
 
+// begin counts a flow, unless the server is closing.
+func (v *Server) begin() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closing {
+		return false
+	}
+	v.flows.Add(1)
+	return true
+}
+
 // Close takes no new sessions, waits for open flows until ctx ends, and closes
-// what is left.
+// what is left. Nothing of it runs when it returns.
 func (v *Server) Close(ctx context.Context) {
 	v.mu.Lock()
 	v.closing = true
@@ -233,6 +255,7 @@ func (v *Server) Close(ctx context.Context) {
 		_ = s.mux.Close()
 	}
 	<-idle
+	v.running.Wait()
 }
 
 func (v *Server) all() []*session {
