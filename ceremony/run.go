@@ -144,41 +144,50 @@ func (r *Run) Confirm(ctx context.Context, st *script.Step, name, text string) e
 type reply struct {
 	answer string
 	call   *Call
-	err    error
 }
 
 // ask waits for the answer, the clock or an interrupt, whichever comes first.
 func (r *Run) ask(ctx context.Context, p Prompt) (string, *Call, error) {
-	for {
-		if err := r.interrupted(ctx); err != nil {
-			return "", nil, err
-		}
-		x, again, err := r.askOnce(ctx, p)
-		if err != nil || !again {
-			return x.answer, x.call, errors.Join(err, x.err)
-		}
-	}
+	x, err := await(ctx, r, func(ctx context.Context) (reply, error) {
+		a, c, err := r.Console.Ask(ctx, p)
+		return reply{a, c}, err
+	})
+	return x.answer, x.call, err
 }
 
-// askOnce asks; an interrupt takes the question back, so that the one about
-// VOID has the terminal to itself, and asks it again if the ceremony goes on.
-func (r *Run) askOnce(ctx context.Context, p Prompt) (x reply, again bool, err error) {
-	asking, cancel := context.WithCancel(ctx)
-	defer cancel()
-	done := make(chan reply, 1)
-	go func() {
-		a, c, err := r.Console.Ask(asking, p)
-		done <- reply{a, c, err}
-	}()
-	select {
-	case x = <-done:
-		return x, false, nil
-	case <-ctx.Done():
-		return x, false, ctx.Err()
-	case s := <-r.Interrupt:
-		cancel()
-		<-done
-		return x, true, r.interrupt(ctx, s)
+// await waits for what people answer. An interrupt takes the question back, so
+// that the one about VOID has the terminal to itself, and asks it again if the
+// ceremony goes on.
+func await[T any](ctx context.Context, r *Run, question func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	var none T
+	for {
+		if err := r.interrupted(ctx); err != nil {
+			return none, err
+		}
+		asking, cancel := context.WithCancel(ctx)
+		done := make(chan result, 1)
+		go func() {
+			v, err := question(asking)
+			done <- result{v, err}
+		}()
+		select {
+		case x := <-done:
+			cancel()
+			return x.v, x.err
+		case <-ctx.Done():
+			cancel()
+			return none, ctx.Err()
+		case s := <-r.Interrupt:
+			cancel()
+			<-done
+			if err := r.interrupt(ctx, s); err != nil {
+				return none, err
+			}
+		}
 	}
 }
 
@@ -231,10 +240,7 @@ func (r *Run) called(ctx context.Context, c *Call) error {
 
 // Secret asks for a person's passphrase; use WithKey unless a child needs it.
 func (r *Run) Secret(ctx context.Context, name string) (*redact.Secret, error) {
-	if err := r.interrupted(ctx); err != nil {
-		return nil, err
-	}
-	return r.Console.Secret(ctx, name)
+	return await(ctx, r, func(ctx context.Context) (*redact.Secret, error) { return r.Console.Secret(ctx, name) })
 }
 
 // tries is how often a passphrase may be given.
