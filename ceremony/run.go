@@ -208,13 +208,13 @@ func (r *Run) interrupt(ctx context.Context, s os.Signal) error {
 		return fault.New(fault.Interrupted, "interrupted; nothing was done yet")
 	}
 	if s == syscall.SIGINT {
-		a, _, err := r.Console.Ask(ctx, Prompt{Step: r.step, Who: "operator", Text: "Interrupting makes the whole ceremony void. Type VOID to do it, anything else to go on.", Want: []string{"VOID"}})
+		a, _, err := r.Console.Ask(ctx, Prompt{Step: r.step, Who: "operator", Text: "Interrupting makes the whole ceremony void. Type VOID to do it, anything else to go on.", Want: []string{"go on", "VOID"}})
 		if err == nil && a != "VOID" {
 			r.Console.Say("", "going on")
 			return nil
 		}
 	}
-	return fault.Errorf(fault.Interrupted, "interrupted by %s", s)
+	return fault.Errorf(fault.Interrupted, "interrupted (signal: %s)", s)
 }
 
 // called takes an incident. It must be signed by the person who called it; if
