@@ -285,3 +285,16 @@ func checkSPKI(der []byte) error {
 	}
 	return nil
 }
+
+// About says in one word what a statement is about: the id it defines, or the
+// safe of an epoch. It is for display.
+func About(s *Statement) string {
+	var body struct {
+		ID   string `json:"id"`
+		Safe string `json:"safe"`
+	}
+	if err := json.Unmarshal(s.Body, &body); err != nil {
+		return ""
+	}
+	return body.ID + body.Safe
+}

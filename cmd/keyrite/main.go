@@ -33,6 +33,7 @@ func newRoot(std cli.IO) *cobra.Command {
 		newShare(std),
 		newHSM(std),
 		newTrace(),
+		newCharterGroup(),
 		newRelease(std),
 		newShareChild(),
 	} {

@@ -58,7 +58,10 @@ func (o *openOptions) load() ([]quorum.Opener, error) {
 	return out, nil
 }
 
-const maxKeyFileBytes = 64 << 10
+const (
+	maxKeyFileBytes = 64 << 10
+	maxCharterBytes = 64 << 20
+)
 
 // passphrases returns a descriptor with one passphrase a line: the caller's own,
 // or a pipe filled at the terminal.
@@ -221,7 +224,7 @@ func (o *trustOptions) load() (*anchor.Anchors, *charter.State, error) {
 	if err != nil {
 		return nil, nil, fault.Errorf(fault.ClassOf(err), "anchors %q: %w", o.anchor, err)
 	}
-	lines, err := intake.Read(o.charter, 64<<20)
+	lines, err := intake.Read(o.charter, maxCharterBytes)
 	if err != nil {
 		return nil, nil, err
 	}

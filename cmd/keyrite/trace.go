@@ -154,7 +154,7 @@ func (o *traceOptions) device(path string, a *anchor.Anchors, records []*record.
 	if o.trust.charter == "" {
 		return nil, cli.Usagef("--charter is missing: it says which factories there are")
 	}
-	lines, err := intake.Read(o.trust.charter, 64<<20)
+	lines, err := intake.Read(o.trust.charter, maxCharterBytes)
 	if err != nil {
 		return nil, err
 	}
