@@ -170,7 +170,7 @@ func start(cfg Config) (*Run, error) {
 		return nil, err
 	}
 	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, record.PeopleDir), filepath.Join(cfg.Dir, record.OutputsDir)} {
-		if err := os.Mkdir(d, 0o755); err != nil {
+		if err := os.Mkdir(d, 0o755); err != nil { //nolint:gosec // a record is public and made to be read by others
 			return nil, fault.Errorf(fault.Usage, "make record folder: %w", err)
 		}
 	}

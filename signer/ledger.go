@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -289,10 +290,8 @@ func (l *Ledger) find(request string) (*Entry, bool) {
 // spent says whether an approval was used.
 func (l *Ledger) spent(approval string) bool {
 	for _, e := range l.entries {
-		for _, a := range e.approvals {
-			if a == approval {
-				return true
-			}
+		if slices.Contains(e.approvals, approval) {
+			return true
 		}
 	}
 	return false

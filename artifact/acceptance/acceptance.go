@@ -16,6 +16,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"regexp"
+	"slices"
 	"time"
 
 	"keyrite/artifact/anchor"
@@ -223,12 +224,10 @@ func (a *Acceptance) VerifyDevice(cert *x509.Certificate, anchors *anchor.Anchor
 		return nil, err
 	}
 	want := Device{Assurance: id.Assurance, BundleID: id.Bundle, CertHash: id.CertHash, DeviceSerial: id.DeviceSerial, SPKIHash: id.SPKIHash}
-	for _, d := range a.Devices {
-		if d == want {
-			return id, nil
-		}
+	if !slices.Contains(a.Devices, want) {
+		return nil, fault.Errorf(fault.Policy, "%w: %s", ErrUnknown, id.DeviceSerial)
 	}
-	return nil, fault.Errorf(fault.Policy, "%w: %s", ErrUnknown, id.DeviceSerial)
+	return id, nil
 }
 
 // index finds what stands twice.

@@ -57,10 +57,13 @@ func oid(last int) asn1.ObjectIdentifier {
 	return asn1.ObjectIdentifier{2, 25, 528350015, last}
 }
 
-// OIDFactory is the extension of a factory CA, OIDDevice that of a birth
-// certificate, OIDHardware the hwType of our gateways (RFC 4108, Section 5).
-func OIDFactory() asn1.ObjectIdentifier  { return oid(1) }
-func OIDDevice() asn1.ObjectIdentifier   { return oid(2) }
+// OIDFactory is the extension of a factory CA.
+func OIDFactory() asn1.ObjectIdentifier { return oid(1) }
+
+// OIDDevice is the extension of a birth certificate.
+func OIDDevice() asn1.ObjectIdentifier { return oid(2) }
+
+// OIDHardware is the hwType of our gateways (RFC 4108, Section 5).
 func OIDHardware() asn1.ObjectIdentifier { return oid(3) }
 
 // Assurance says what the factory knew about the element that holds the key.

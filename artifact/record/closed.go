@@ -23,7 +23,7 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if !c.ended {
 		return bad("%w: the transcript has no end", ErrRecord)
 	}
-	if _, err := c.checkSignatures(); err != nil {
+	if err := c.checkSignatures(); err != nil {
 		return err
 	}
 	if err := c.loadOutputs(trusted); err != nil {

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
-	"time"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
@@ -246,14 +245,14 @@ func (c *checker) conductor() (tlog.Signer, error) {
 }
 
 // checkSignatures opens the checkpoint over exactly this transcript.
-func (c *checker) checkSignatures() (map[string]time.Time, error) {
+func (c *checker) checkSignatures() error {
 	note, err := readFile(c.fsys, CheckpointFile, tlog.MaxCheckpointBytes)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	log, err := c.conductor()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var cosigners []tlog.Signer
 	for name, p := range c.People {
@@ -261,14 +260,14 @@ func (c *checker) checkSignatures() (map[string]time.Time, error) {
 	}
 	o, err := tlog.Open(note, Origin(c.Open.Record), c.Open.World, log, cosigners)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if o.Size != c.tr.Size() || o.Root != c.tr.Root() {
-		return nil, bad("%w: entry %d was altered, or entries after it are missing or added: the checkpoint signs %d entries, the transcript has %d",
+		return bad("%w: entry %d was altered, or entries after it are missing or added: the checkpoint signs %d entries, the transcript has %d",
 			ErrEntry, min(o.Size, c.tr.Size())-1, o.Size, c.tr.Size())
 	}
 	c.Cosigners = o.Cosigners
-	return o.CosignedAt, nil
+	return nil
 }
 
 // checkVoid reports a record that did not close.
@@ -276,7 +275,7 @@ func (c *checker) checkVoid() error {
 	if !c.ended {
 		return fault.Hint(fault.Errorf(fault.Void, "%w: it stopped in state %s and was not cleaned up", ErrVoid, c.State), "run: keyrite ceremony recover --record DIR")
 	}
-	if _, err := c.checkSignatures(); err != nil && !isMissing(c.fsys, CheckpointFile) {
+	if err := c.checkSignatures(); err != nil && !isMissing(c.fsys, CheckpointFile) {
 		return err
 	}
 	return fault.Errorf(fault.Void, "%w: %s", ErrVoid, c.Cause)

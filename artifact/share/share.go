@@ -22,6 +22,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"io"
+	"math"
 
 	"filippo.io/age"
 
@@ -81,7 +82,7 @@ type file struct {
 // salt is vault id ‖ SHA-256(safe) ‖ epoch, big-endian.
 func (p Place) salt() ([]byte, error) {
 	vault, err := hex.DecodeString(p.Vault)
-	if err != nil || len(vault) != 32 || p.Epoch < 1 || p.Index < 0 || p.Index > 255 || p.Safe == "" {
+	if err != nil || len(vault) != 32 || p.Epoch < 1 || int64(p.Epoch) > math.MaxUint32 || p.Index < 0 || p.Index > 255 || p.Safe == "" {
 		return nil, fault.New(fault.Verify, "share place is not valid")
 	}
 	if err := p.World.Check(); err != nil {

@@ -3,6 +3,7 @@ package console
 import (
 	"bytes"
 	"context"
+	"maps"
 	"path/filepath"
 	"slices"
 
@@ -105,8 +106,6 @@ func (a *Answers) Documents(ctx context.Context, names []string) (map[string]str
 		return seen, nil
 	}
 	more, err := a.Line.Documents(ctx, missing)
-	for n, d := range more {
-		seen[n] = d
-	}
+	maps.Copy(seen, more)
 	return seen, err
 }

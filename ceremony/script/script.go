@@ -120,7 +120,7 @@ type Certificate struct {
 	Names   []string `yaml:"names"`   // relay: DNS names and IP addresses
 }
 
-// Factory, Station, Pipeline and Relay become charter statements.
+// Factory becomes a charter statement, as Station, Pipeline and Relay do.
 type Factory struct {
 	ID         string `yaml:"id"`
 	Product    string `yaml:"product"`
@@ -212,10 +212,11 @@ func Parse(path string, data []byte) (*Script, error) {
 	}
 	sum := sha256.Sum256(data)
 	s.hash = hex.EncodeToString(sum[:])
-	return &s, s.defaults()
+	s.defaults()
+	return &s, nil
 }
 
-func (s *Script) defaults() error {
+func (s *Script) defaults() {
 	for _, list := range [][]Step{s.Summon, s.Run, s.Seal} {
 		for i := range list {
 			if list[i].Tries == 0 {
@@ -223,7 +224,6 @@ func (s *Script) defaults() error {
 			}
 		}
 	}
-	return nil
 }
 
 // secretRE finds members that a script must not have, to name the reason rather
@@ -258,7 +258,7 @@ type Phase struct {
 	Steps []Step
 }
 
-// KeyByID, SafeByName and CertByID look things up.
+// KeyByID returns the key of that id.
 func (s *Script) KeyByID(id string) (*Key, bool) {
 	return find(s.Keys, func(k *Key) bool { return k.ID == id })
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"maps"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -45,13 +46,11 @@ func TestScripts(t *testing.T) {
 	}
 	other.FoundFactory()
 	ca := w.Parsed(w.State.Factories["factory1"].CA)
-	for name, data := range map[string][]byte{
+	maps.Copy(files, map[string][]byte{
 		"bundle.json": w.SignBundle(b), "other-bundle.json": other.SignBundle(other.Bundle()), "report.json": rep, "acceptance.json": w.Accept(b, one, two),
 		"device.pem": pemOf(one.Cert, ca), "leaf.pem": pemOf(one.Cert), "extra.pem": pemOf(extra.Cert, ca), "foreign.pem": pemOf(other.Birth(1, b.BundleID).Cert, ca),
 		"factory/anchors.json": files["anchors.json"], "factory/charter.jsonl": w.Charter,
-	} {
-		files[name] = data
-	}
+	})
 	clitest.Run(t, "testdata", func(dir string) error {
 		if err := os.Mkdir(filepath.Join(dir, "factory"), 0o700); err != nil {
 			return err

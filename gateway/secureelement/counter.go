@@ -71,7 +71,7 @@ func (e *Element) count(index tpm2.TPMHandle) (int64, error) {
 	if len(b) != 8 || b[0]&0x80 != 0 {
 		return 0, fault.Errorf(fault.Token, "counter %#x: %w", uint32(index), ErrContent)
 	}
-	return int64(binary.BigEndian.Uint64(b)), nil //nolint:gosec // the sign bit was looked at
+	return int64(binary.BigEndian.Uint64(b)), nil // the sign bit was looked at
 }
 
 // SecurityVersion is the lowest security version that may still be installed.
@@ -151,7 +151,7 @@ func (e *Element) timeFloor() (time.Time, error) {
 	if len(b) != 8 || b[0] != 0 {
 		return time.Time{}, fault.Errorf(fault.Token, "time floor: %w", ErrContent)
 	}
-	return time.Unix(int64(binary.BigEndian.Uint64(b)), 0).UTC(), nil //nolint:gosec // below 2^56
+	return time.Unix(int64(binary.BigEndian.Uint64(b)), 0).UTC(), nil // below 2^56
 }
 
 // RaiseTimeFloor remembers a signed time. Earlier times, and those less than an
@@ -167,5 +167,5 @@ func (e *Element) RaiseTimeFloor(t time.Time) error {
 	if err != nil {
 		return err
 	}
-	return e.write(nvTimeFloor, indexAuth(nvTimeFloor, name), binary.BigEndian.AppendUint64(nil, uint64(t.Unix()))) //nolint:gosec // not negative
+	return e.write(nvTimeFloor, indexAuth(nvTimeFloor, name), binary.BigEndian.AppendUint64(nil, uint64(t.Unix()))) // not negative
 }

@@ -5,11 +5,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/asn1"
 	"errors"
 	"io"
 	"math/big"
-
-	"encoding/asn1"
 
 	"github.com/google/go-tpm/tpm2"
 

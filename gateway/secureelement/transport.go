@@ -1,6 +1,7 @@
 package secureelement
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -46,7 +47,7 @@ func (w *wire) connect() error {
 
 func open(addr string) (io.ReadWriteCloser, error) {
 	if !strings.HasPrefix(addr, "/") {
-		return net.DialTimeout("tcp", addr, 5*time.Second)
+		return (&net.Dialer{Timeout: 5 * time.Second}).DialContext(context.Background(), "tcp", addr)
 	}
 	fi, err := os.Stat(addr)
 	if err != nil {

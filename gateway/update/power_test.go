@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -142,7 +141,7 @@ func TestKilled(t *testing.T) {
 		if _, err := out.Read(make([]byte, 1)); err != nil { // it has begun
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(i*4) * time.Millisecond)
+		<-time.After(time.Duration(i*4) * time.Millisecond) // the moment of the cut is what is tried
 		r.check(cmd.Process.Kill())
 		_ = cmd.Wait()
 		s := openSlots(t, in.Dir, e)
@@ -175,7 +174,7 @@ func child(t *testing.T) {
 	}
 	e := &fake{world: a.World, vault: a.Vault, key: key.(*ecdsa.PublicKey)}
 	s := openSlots(t, in.Dir, e)
-	fmt.Print(".")
+	_, _ = os.Stdout.WriteString(".")
 	for i := 1; ; i++ {
 		c := &update.Client{
 			Source: update.NewFolder(in.Repos[i%2]), Dir: in.TUF[i%2], Root: in.Root, Anchors: a, Element: e, Device: device(), Now: time.Now,

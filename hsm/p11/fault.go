@@ -71,12 +71,11 @@ func faultf(op, kind, format string, args ...any) *frame.Fault {
 
 // asFault turns any error into a fault; what says which call failed.
 func asFault(op, what string, err error) *frame.Fault {
-	var f *frame.Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*frame.Fault](err); ok {
 		return f
 	}
 	if code, ok := errors.AsType[pkcs11.Error](err); ok {
-		f = &frame.Fault{Op: op, Code: uint64(code), Name: codeName(code), Kind: frame.KindInternal, Class: "token", Text: what}
+		f := &frame.Fault{Op: op, Code: uint64(code), Name: codeName(code), Kind: frame.KindInternal, Class: "token", Text: what}
 		if c, ok := codes[code]; ok {
 			f.Kind, f.Class = c.kind, c.class
 		}

@@ -32,8 +32,13 @@ func TestOpenTakesRegularFilesOnly(t *testing.T) {
 		path string
 		want error
 	}{
-		{file("good"), nil}, {file("empty"), intake.ErrEmpty}, {file("link"), intake.ErrKind}, {file("fifo"), intake.ErrKind},
-		{dir, intake.ErrKind}, {"/dev/zero", intake.ErrKind}, {file("missing"), os.ErrNotExist},
+		{file("good"), nil},
+		{file("empty"), intake.ErrEmpty},
+		{file("link"), intake.ErrKind},
+		{file("fifo"), intake.ErrKind},
+		{dir, intake.ErrKind},
+		{"/dev/zero", intake.ErrKind},
+		{file("missing"), os.ErrNotExist},
 	}
 	for _, tt := range tests {
 		f, err := intake.Open(tt.path)
@@ -74,7 +79,7 @@ func TestUnchangedSeesWhoeverTouchesIt(t *testing.T) {
 			if err := os.Chtimes(p, past, past); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(20 * time.Millisecond)
+			awaitClock(t, p)
 			f, err := intake.Open(p)
 			if err != nil {
 				t.Fatal(err)
@@ -87,6 +92,27 @@ func TestUnchangedSeesWhoeverTouchesIt(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// awaitClock returns when the clock that stamps files has moved on since p was
+// changed, so that the next change cannot get the same time.
+func awaitClock(t *testing.T, p string) {
+	t.Helper()
+	changed := func(p string) syscall.Timespec {
+		var st syscall.Stat_t
+		if err := syscall.Stat(p, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ctim
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for from, probe := changed(p), p+".probe"; ; <-tick.C {
+		write(t, probe, "x")
+		if changed(probe) != from {
+			return
+		}
 	}
 }
 

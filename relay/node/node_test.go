@@ -270,12 +270,15 @@ func (r *testRelay) echo(s net.Conn, b artifacttest.Born, id string, p *policy.P
 
 func (r *testRelay) await(f func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if f() {
-			return
+	tick, end := time.NewTicker(10*time.Millisecond), time.After(5*time.Second)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-tick.C:
+		case <-end:
+			r.t.Fatal("it did not happen within 5 s")
 		}
 	}
-	r.t.Fatal("it did not happen within 5 s")
 }
 
 // user logs ann in.
@@ -675,8 +678,7 @@ func call(t *testing.T, c *control.Client, method, path string, body []byte) int
 	}
 	resp, err := c.HTTP.Do(req)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) {
+		if _, ok := errors.AsType[*net.OpError](err); ok {
 			return 499 // refused in the handshake
 		}
 		t.Fatal(err)

@@ -117,8 +117,7 @@ func (l *Log) start(dir string, signer *noteSigner) error {
 
 // wrap prefers the log key's own error: tessera hides it behind a time-out.
 func (l *Log) wrap(op string, err error) error {
-	var failed *signError
-	if errors.As(context.Cause(l.ctx), &failed) {
+	if failed, ok := errors.AsType[*signError](context.Cause(l.ctx)); ok {
 		return fault.Errorf(fault.ClassOf(failed.err), "%s: %w", op, failed.err)
 	}
 	return fault.Errorf(fault.Storage, "%s: %w", op, err)
@@ -141,7 +140,7 @@ func (l *Log) Append(leaf []byte, at int64) (*firmware.Proof, State, error) {
 		if err != nil {
 			return nil, State{}, l.wrap("append to release log", err)
 		}
-		index = int64(got.Index) //nolint:gosec // a log of 2^63 entries does not exist
+		index = int64(got.Index) // a log of 2^63 entries does not exist
 	}
 	note, state, err := l.published(ctx, index)
 	if err != nil {
@@ -159,11 +158,11 @@ func (l *Log) find(ctx context.Context, leaf []byte, at int64) (int64, error) {
 	if err != nil {
 		return 0, l.wrap("read release log", err)
 	}
-	switch int64(size) - at { //nolint:gosec // see Append
+	switch int64(size) - at {
 	case 0:
 		return -1, nil
 	case 1:
-		have, err := l.entry(ctx, uint64(at), size) //nolint:gosec // not negative
+		have, err := l.entry(ctx, uint64(at), size) // not negative
 		if err != nil {
 			return 0, err
 		}
@@ -180,7 +179,7 @@ func (l *Log) CheckSize(n int64) error {
 	if err != nil {
 		return l.wrap("read release log", err)
 	}
-	if int64(size) != n { //nolint:gosec // see Append
+	if int64(size) != n {
 		return fault.Errorf(fault.Verify, "%w: %d entries where there should be %d", ErrForeign, size, n)
 	}
 	return nil
@@ -243,11 +242,11 @@ func (l *Log) open(note []byte) (State, error) {
 }
 
 func (l *Log) prove(ctx context.Context, leaf []byte, index int64, note []byte, s State) (*firmware.Proof, error) {
-	b, err := client.NewProofBuilder(ctx, uint64(s.Size), l.reader.ReadTile) //nolint:gosec // not negative
+	b, err := client.NewProofBuilder(ctx, uint64(s.Size), l.reader.ReadTile) // not negative
 	if err != nil {
 		return nil, l.wrap("prove release", err)
 	}
-	raw, err := b.InclusionProof(ctx, uint64(index)) //nolint:gosec // not negative
+	raw, err := b.InclusionProof(ctx, uint64(index)) // not negative
 	if err != nil {
 		return nil, l.wrap("prove release", err)
 	}
@@ -278,11 +277,11 @@ func (l *Log) continues(from State) error {
 		}
 		return nil
 	}
-	b, err := client.NewProofBuilder(ctx, uint64(now.Size), l.reader.ReadTile) //nolint:gosec // not negative
+	b, err := client.NewProofBuilder(ctx, uint64(now.Size), l.reader.ReadTile) // not negative
 	if err != nil {
 		return l.wrap("check release log", err)
 	}
-	raw, err := b.ConsistencyProof(ctx, uint64(from.Size), uint64(now.Size)) //nolint:gosec // not negative
+	raw, err := b.ConsistencyProof(ctx, uint64(from.Size), uint64(now.Size)) // not negative
 	if err != nil {
 		return l.wrap("check release log", err)
 	}

@@ -68,7 +68,7 @@ type Repository struct {
 // root may be nil, or a new root with the next version number.
 func Open(dir string, root []byte, c *charter.State, t *firmware.Trust, now func() time.Time) (*Repository, error) {
 	for _, d := range []string{metadataDir, targetsDir} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil { //nolint:gosec // the repository is public and served by other programs
 			return nil, fault.Errorf(fault.Storage, "make repository: %w", err)
 		}
 	}

@@ -245,7 +245,7 @@ func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e char
 	r := base(op, &p.State.Genesis, p.State.Vault, e)
 	r.Operation, r.Nonce = p.Operation, p.Nonce
 	for _, o := range p.Openers {
-		r.Openers = append(r.Openers, opener{o.Key, o.Share})
+		r.Openers = append(r.Openers, opener(o))
 	}
 	resp, err := c.once(ctx, r, p.Passphrases, pins)
 	if err != nil {

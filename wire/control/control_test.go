@@ -85,7 +85,9 @@ func TestClient(t *testing.T) {
 		"plain error": {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "boom", 500) }, "unreachable"},
 		"no JSON":     {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("hello")) }, "verify"},
 		"huge":        {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, MaxBodyBytes+1)) }, "verify"},
-		"redirect":    {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://127.0.0.1/", 302) }, "unreachable"},
+		"redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "https://127.0.0.1/", http.StatusFound)
+		}, "unreachable"},
 	} {
 		_, err := serve(t, c.h).Login(t.Context(), "acme", "ann", []byte("x"))
 		if classOf(err) != c.class {

@@ -146,7 +146,7 @@ func (o *Open) AddrPort() netip.AddrPort {
 	if err != nil {
 		return netip.AddrPort{}
 	}
-	return netip.AddrPortFrom(a, uint16(o.Port)) //nolint:gosec // Check bounds the port to 65535
+	return netip.AddrPortFrom(a, uint16(o.Port)) // Check bounds the port to 65535
 }
 
 // Marshal returns the message, checked.
@@ -233,7 +233,7 @@ func WriteMessage(w io.Writer, b []byte) error {
 	if len(b) == 0 || len(b) > MaxMessageBytes {
 		return errorf(ClassVerify, "%w: %d bytes", ErrMessage, len(b))
 	}
-	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(b)), uint16(len(b))) //nolint:gosec // bounded above
+	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(b)), uint16(len(b))) // bounded above
 	if _, err := w.Write(append(frame, b...)); err != nil {
 		return errorf(ClassUnreachable, "write message: %w", err)
 	}

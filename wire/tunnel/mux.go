@@ -190,7 +190,7 @@ func Accept(w http.ResponseWriter, r *http.Request) (Mux, error) {
 
 // deadline bounds what happens on c until the returned function is called, by
 // limit and by ctx.
-func deadline(ctx context.Context, c net.Conn, limit time.Duration) func() {
+func deadline(ctx context.Context, c net.Conn, limit time.Duration) func() { //nolint:unparam // two limits that happen to be equal
 	at := time.Now().Add(limit)
 	if d, ok := ctx.Deadline(); ok && d.Before(at) {
 		at = d
