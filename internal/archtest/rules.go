@@ -37,7 +37,6 @@ var Tree = Rules{
 		{Prefix: "cmd/keyrite-vault", Allow: []string{"vault", "signer", "hsm", "artifact", "internal"}},
 		{Prefix: "cmd/keyrite-station", Allow: []string{"provisioning/station", "provisioning/birthca", "hsm", "artifact", "wire", "internal"}},
 		{Prefix: "cmd/keyrite-gateway", Allow: []string{"gateway", "artifact", "wire", "internal"}},
-		{Prefix: "cmd/keyrite-relay", Allow: []string{"relay", "artifact", "wire", "internal"}},
 		{Prefix: "cmd/keyrite-connect", Allow: []string{"client", "artifact", "wire", "internal"}},
 
 		// Offline and factory.
@@ -65,6 +64,9 @@ var Tree = Rules{
 		{Prefix: "relay/ticket", Allow: []string{"artifact", "wire", "internal"}},
 		{Prefix: "relay/firewall", Allow: []string{"relay/ticket", "artifact", "wire", "internal"}},
 		{Prefix: "relay/vpn", Allow: []string{"relay/ticket", "relay/firewall", "artifact", "wire", "internal"}},
+		// node is one machine with its roles: the only place that joins them.
+		{Prefix: "relay/node", Allow: []string{"relay", "relay/ticket", "relay/firewall", "relay/vpn", "artifact", "wire", "internal"}},
+		{Prefix: "cmd/keyrite-relay", Allow: []string{"relay", "relay/node", "artifact", "wire", "internal"}},
 		{Prefix: "client", Allow: []string{"artifact", "wire", "internal"}},
 
 		// Leaf helpers, free for all but artifact and wire.
