@@ -117,8 +117,24 @@ func OpenSlots(dir string, e Element, d Device) (*Slots, error) {
 	return s, nil
 }
 
+// ViewSlots opens the pair in dir to look at it, beside whoever else uses it.
+func ViewSlots(dir string, e Element, d Device) (*Slots, error) {
+	b, err := e.Birth()
+	if err != nil {
+		return nil, err
+	}
+	return &Slots{dir: dir, element: e, device: d, world: b.World, step: func(string) error { return errView }}, nil
+}
+
+var errView = fault.New(fault.Unexpected, "the slots were opened to look at them only")
+
 // Close gives the slots free.
-func (s *Slots) Close() error { return s.lock.Close() }
+func (s *Slots) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
+}
 
 // State reads the boot state; a pair that was never used is empty.
 func (s *Slots) State() (*State, error) {
@@ -197,4 +213,32 @@ func (s *Slots) verify(name string, x *Slot, floor int64) (*firmware.Statement, 
 func dropCache(f *os.File) {
 	const dontNeed = 4 // POSIX_FADV_DONTNEED, posix_fadvise(2)
 	_, _, _ = syscall.Syscall6(syscall.SYS_FADVISE64, f.Fd(), 0, 0, dontNeed, 0, 0)
+}
+
+// Image is the path of a slot's image.
+func (s *Slots) Image(name string) string { return s.imagePath(name) }
+
+// Check verifies the releases in the slots that may be started, by slot, and
+// changes nothing.
+func (s *Slots) Check() (map[string]*firmware.Statement, error) {
+	st, err := s.State()
+	if err != nil {
+		return nil, err
+	}
+	floor, err := s.element.SecurityVersion()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*firmware.Statement{}
+	for _, name := range order(st) {
+		statement, err := s.verify(name, st.slot(name), floor)
+		if errors.Is(err, ErrRollback) && name != st.Active && st.slot(name).State == Good {
+			continue // the old release, which a newer one has closed the way back to
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[name] = statement
+	}
+	return out, nil
 }
