@@ -74,9 +74,16 @@ func NewRemote(client *http.Client, metadata, targets string) *Remote {
 	return &Remote{client, strings.TrimSuffix(metadata, "/") + "/", strings.TrimSuffix(targets, "/") + "/"}
 }
 
-// Metadata implements Source.
+// Metadata implements Source. A relay refuses a file that it lacks as it refuses
+// one that is not for us; for the next root, whose absence is the usual case,
+// both mean that there is none. A relay that keeps a new root back this way
+// gains nothing that a silent one would not.
 func (r *Remote) Metadata(ctx context.Context, name string) (io.ReadCloser, error) {
-	return r.get(ctx, r.metadata+url.PathEscape(name))
+	body, err := r.get(ctx, r.metadata+url.PathEscape(name))
+	if strings.HasSuffix(name, ".root.json") && fault.ClassOf(err) == fault.Policy {
+		return nil, fs.ErrNotExist
+	}
+	return body, err
 }
 
 // Target implements Source.
