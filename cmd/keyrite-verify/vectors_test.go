@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"keyrite/internal/cli"
+)
+
+// The command gives the vectors of releases the exit codes that the package
+// gives them classes.
+func TestFirmwareVectors(t *testing.T) {
+	const dir = "../../testdata/vectors/firmware/"
+	codes := map[string]int{"ok": 0, "verify": 14, "policy": 13}
+	files, err := filepath.Glob(dir + "*.txt")
+	if err != nil || len(files) < 40 {
+		t.Fatalf("%d vectors: %v", len(files), err)
+	}
+	tmp := t.TempDir()
+	body := func(path string) string {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, data, _ := bytes.Cut(b, []byte("\n\n"))
+		ext := ".file"
+		if strings.HasPrefix(filepath.Base(path), "krf-") {
+			ext = ".krf"
+		}
+		out := filepath.Join(tmp, filepath.Base(path)+ext)
+		if err := os.WriteFile(out, bytes.TrimSuffix(data, []byte("\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	good := body(dir + "bundle-valid.txt")
+	for _, f := range files {
+		head, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(head), "expect: ")
+		expect, _, _ := strings.Cut(rest, "\n")
+		args := []string{"firmware", body(f), "--anchor", dir + "anchors.json"}
+		switch name := filepath.Base(f); {
+		case strings.HasPrefix(name, "bundle-"):
+			args = []string{"firmware", dir + "image.bin", "--bundle", body(f), "--anchor", dir + "anchors.json"}
+		case strings.HasPrefix(name, "proof-"):
+			args = []string{"log", body(f), "--bundle", good, "--anchor", dir + "anchors.json"}
+		}
+		if got := cli.Run(t.Context(), newRoot(), args, cli.IO{In: os.Stdin, Out: io.Discard, Err: io.Discard}); got != codes[expect] {
+			t.Errorf("%s: exit %d, want %d", filepath.Base(f), got, codes[expect])
+		}
+	}
+}
