@@ -217,7 +217,7 @@ func (r *Repository) Offers() ([]Offer, error) {
 }
 
 // Add verifies a .krf, copies it and its bundle into targets under the names
-// HASH.PRODUCT-VERSION.krf and .sigstore.json, and offers it in place of what
+// HASH.PRODUCT_CHANNEL_VERSION.krf and .sigstore.json, and offers it in place of what
 // was offered for the same product and channel. Nothing is visible to clients
 // before Publish.
 func (r *Repository) Add(ctx context.Context, path string) (*Offer, error) {
@@ -233,7 +233,8 @@ func (r *Repository) Add(ctx context.Context, path string) (*Offer, error) {
 	}
 	p := &k.Statement.Predicate
 	o := &Offer{Channel: p.Channel, Hardware: p.Hardware, Product: p.Product, SecurityVersion: p.SecurityVersion, Version: p.Version}
-	stem := p.Product + "-" + p.Version
+	// None of the first two has an underscore, so the name is never another's.
+	stem := p.Product + "_" + p.Channel + "_" + p.Version
 	o.Target = stem + firmware.KRFSuffix
 	if err := r.replace(o); err != nil {
 		return nil, err

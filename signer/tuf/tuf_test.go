@@ -143,23 +143,23 @@ func TestPublishIsReadByAnotherClient(t *testing.T) {
 	if err := b.publish(b.root, b.krf("1.0", 1)); err != nil {
 		t.Fatal(err)
 	}
-	data, err := b.fetch("gw100-1.0.krf")
+	data, err := b.fetch("gw100_release_1.0.krf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := firmware.VerifyKRF(bytes.NewReader(data), b.Trust()); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.fetch("gw100-1.0.sigstore.json"); err != nil {
+	if _, err := b.fetch("gw100_release_1.0.sigstore.json"); err != nil {
 		t.Error(err)
 	}
 	if err := b.publish(nil, b.krf("1.1", 2)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.fetch("gw100-1.1.krf"); err != nil {
+	if _, err := b.fetch("gw100_release_1.1.krf"); err != nil {
 		t.Error(err)
 	}
-	if _, err := b.fetch("gw100-1.0.krf"); err == nil {
+	if _, err := b.fetch("gw100_release_1.0.krf"); err == nil {
 		t.Error("the older release is still offered")
 	}
 	if err := b.publish(nil, b.krf("0.9", 1)); !errors.Is(err, tuf.ErrOlder) {
@@ -167,13 +167,13 @@ func TestPublishIsReadByAnotherClient(t *testing.T) {
 	}
 	// Renewed after everything but the root has expired, and with a new root.
 	b.now = b.now.AddDate(0, 6, 0)
-	if _, err := b.fetch("gw100-1.1.krf"); err == nil {
+	if _, err := b.fetch("gw100_release_1.1.krf"); err == nil {
 		t.Error("expired metadata is taken")
 	}
 	if err := b.publish(b.makeRoot(2, "approver2", "tuf-root")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.fetch("gw100-1.1.krf"); err != nil {
+	if _, err := b.fetch("gw100_release_1.1.krf"); err != nil {
 		t.Errorf("after renewal: %v", err)
 	}
 }
@@ -328,13 +328,13 @@ func TestCutOffPublicationLeavesTheOldOne(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if _, err := c.fetch("gw100-1.0.krf"); err != nil {
+			if _, err := c.fetch("gw100_release_1.0.krf"); err != nil {
 				t.Errorf("old offer: %v", err)
 			}
 			if err := c.publish(nil, filepath.Join(b.dir, "1.1.krf")); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := c.fetch("gw100-1.1.krf"); err != nil {
+			if _, err := c.fetch("gw100_release_1.1.krf"); err != nil {
 				t.Errorf("new offer: %v", err)
 			}
 		})
