@@ -6,8 +6,8 @@ import (
 
 	"github.com/miekg/pkcs11"
 
-	"keyrite/hsm/internal/secmem"
 	"keyrite/hsm/keyspec"
+	"keyrite/internal/secmem"
 )
 
 // freezeCases try to change a key that is finished. Stored keys stay

@@ -4,7 +4,7 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"keyrite/hsm/internal/frame"
-	"keyrite/hsm/internal/secmem"
+	"keyrite/internal/secmem"
 )
 
 // once does the job of a process that ends after it.

@@ -12,8 +12,8 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"keyrite/hsm/internal/frame"
-	"keyrite/hsm/internal/secmem"
 	"keyrite/hsm/keyspec"
+	"keyrite/internal/secmem"
 )
 
 // Descriptors that the supervisor hands to a module process.

@@ -6,8 +6,8 @@ import (
 	"github.com/miekg/pkcs11"
 
 	"keyrite/hsm/internal/frame"
-	"keyrite/hsm/internal/secmem"
 	"keyrite/hsm/keyspec"
+	"keyrite/internal/secmem"
 )
 
 // session is the one PKCS#11 session of a module process. It is used by one

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"keyrite/hsm/internal/frame"
-	"keyrite/hsm/internal/secmem"
+	"keyrite/internal/secmem"
 )
 
 // child is one module process.

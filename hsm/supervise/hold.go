@@ -6,7 +6,7 @@ import (
 	"sync"
 
 	"keyrite/hsm/internal/frame"
-	"keyrite/hsm/internal/secmem"
+	"keyrite/internal/secmem"
 )
 
 // held are the PINs of one token.

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"keyrite/hsm/internal/frame"
-	"keyrite/hsm/internal/secmem"
+	"keyrite/internal/secmem"
 )
 
 // ControlFD is the descriptor of the control socket.

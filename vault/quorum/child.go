@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
@@ -17,6 +15,7 @@ import (
 	"keyrite/artifact/share"
 	"keyrite/hsm"
 	"keyrite/internal/cli"
+	"keyrite/internal/secmem"
 )
 
 // ChildCommand is the hidden first argument that makes a program run Child.
@@ -26,8 +25,8 @@ const ChildCommand = "share-child"
 // stdin, answers on stdout and returns. Dealing waits for one more line before
 // it gives the PINs, since they are set only after all receipts are in.
 func Child() error {
-	if err := harden(); err != nil {
-		return err
+	if err := secmem.Harden(); err != nil {
+		return fault.Errorf(fault.Unexpected, "harden the share process: %w", err)
 	}
 	in := bufio.NewReader(os.Stdin)
 	line, err := in.ReadBytes('\n')
@@ -52,21 +51,6 @@ func Child() error {
 		return send(os.Stdout, response{Error: toRemote(err)})
 	}
 	return send(os.Stdout, response{})
-}
-
-// harden makes the process unreadable for others and its memory unswappable
-// where the limits allow it. It changes nothing that a later call could undo.
-func harden() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fault.Errorf(fault.Unexpected, "make the process not dumpable: %w", err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fault.Errorf(fault.Unexpected, "forbid core files: %w", err)
-	}
-	// A process without the right, or with a small limit, goes on: the
-	// ceremony checks that there is no swap at all.
-	_ = unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
-	return nil
 }
 
 func (r *request) do() (*response, func() error, error) {

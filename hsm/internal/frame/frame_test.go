@@ -11,7 +11,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"keyrite/hsm/internal/secmem"
+	"keyrite/internal/secmem"
 )
 
 func TestRoundTrip(t *testing.T) {

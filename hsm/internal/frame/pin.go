@@ -4,7 +4,7 @@ import (
 	"errors"
 	"io"
 
-	"keyrite/hsm/internal/secmem"
+	"keyrite/internal/secmem"
 )
 
 // Role says whose PIN a frame holds.

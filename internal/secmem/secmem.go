@@ -1,6 +1,7 @@
 // Package secmem keeps secrets out of the reach of everything that copies
 // memory by itself: the Go collector, the swap device and core files. Both
-// halves of keyrite-hsmd keep PINs in it and nowhere else.
+// halves of keyrite-hsmd keep PINs in it and nowhere else; the process that
+// deals and combines shares hardens itself with it.
 package secmem
 
 import (

@@ -1,6 +1,7 @@
 package secmem
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -17,8 +18,10 @@ const (
 )
 
 // Harden makes the calling process unreadable for others of the same user
-// and forbids core files. Where the limit allows it all memory is locked, too.
-// A process that holds PINs calls it before it reads anything.
+// and forbids core files. Where the limit allows it all memory is locked, too;
+// elsewhere the process goes on, its Buffers are locked one by one, and a
+// ceremony checks that there is no swap at all. A process that is to hold PINs
+// or shares calls it before it reads anything.
 func Harden() error {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return fmt.Errorf("forbid core files: %w", err)
@@ -27,8 +30,10 @@ func Harden() error {
 		return fmt.Errorf("make the process not dumpable: %w", e)
 	}
 	if mayLockAll() {
-		// On fault only: the Go runtime reserves far more than it uses.
-		if err := syscall.Mlockall(syscall.MCL_CURRENT | syscall.MCL_FUTURE | mclOnFault); err != nil {
+		// On fault only: the Go runtime reserves far more than it uses. In a user
+		// namespace the right that mayLockAll saw is not the one the kernel asks for.
+		err := syscall.Mlockall(syscall.MCL_CURRENT | syscall.MCL_FUTURE | mclOnFault)
+		if err != nil && !errors.Is(err, syscall.EPERM) && !errors.Is(err, syscall.ENOMEM) {
 			return fmt.Errorf("lock all memory: %w", err)
 		}
 	}
