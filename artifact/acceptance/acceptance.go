@@ -268,14 +268,8 @@ func (r *Registry) Add(data []byte) (*Acceptance, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.reports[a.ReportHash] {
-		return nil, fault.Errorf(fault.Policy, "%w: report %.16s…", ErrDuplicate, a.ReportHash)
-	}
-	for i := range a.Devices {
-		d := &a.Devices[i]
-		if r.index["s"+string(d.DeviceSerial)] || r.index["k"+d.SPKIHash] || r.index["c"+d.CertHash] {
-			return nil, fault.Errorf(fault.Policy, "%w: %s", ErrDuplicate, d.DeviceSerial)
-		}
+	if err := r.CheckNew(a); err != nil {
+		return nil, err
 	}
 	r.reports[a.ReportHash] = true
 	for i := range a.Devices {
@@ -285,6 +279,20 @@ func (r *Registry) Add(data []byte) (*Acceptance, error) {
 		r.byCert[a.Devices[i].CertHash] = a
 	}
 	return a, nil
+}
+
+// CheckNew says whether report and devices of an acceptance are all new.
+func (r *Registry) CheckNew(a *Acceptance) error {
+	if r.reports[a.ReportHash] {
+		return fault.Errorf(fault.Policy, "%w: report %.16s…", ErrDuplicate, a.ReportHash)
+	}
+	for i := range a.Devices {
+		d := &a.Devices[i]
+		if r.index["s"+string(d.DeviceSerial)] || r.index["k"+d.SPKIHash] || r.index["c"+d.CertHash] {
+			return fault.Errorf(fault.Policy, "%w: %s", ErrDuplicate, d.DeviceSerial)
+		}
+	}
+	return nil
 }
 
 // Find verifies a birth certificate and returns whom it names, provided exactly
