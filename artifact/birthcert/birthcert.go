@@ -139,6 +139,17 @@ func parseCertSerial(n *big.Int) (CertSerial, error) {
 	return s, s.Check()
 }
 
+// ParseCertSerial reads the form that String gives.
+func ParseCertSerial(s string) (CertSerial, error) {
+	var out CertSerial
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(out) || hex.EncodeToString(b) != s {
+		return out, fault.Errorf(fault.Verify, "certificate number %.40q is not 32 hex digits", s)
+	}
+	copy(out[:], b)
+	return out, out.Check()
+}
+
 // ReadCertSerial is the number of a certificate.
 func ReadCertSerial(c *x509.Certificate) (CertSerial, error) { return parseCertSerial(c.SerialNumber) }
 

@@ -1,0 +1,359 @@
+// Package station is the factory's side of provisioning: it imports bundles,
+// brings devices to life within their quota, counts each one, and reports.
+//
+// Everything it knows is one ledger (bbolt) of chained events. A unit goes
+// RESERVED → INTENT → ISSUED → CONFIRMED or SCRAPPED, one synced transaction
+// each, so that a crash anywhere is taken up where it happened: the same serial
+// for the same element, the same to-be-signed bytes signed again, the certificate
+// sent once more. Serve speaks the birth dialogue with devices; cmd/keyrite-station
+// is its only caller. It must never give a serial to a second element, sign before
+// the intent is on disk, or take anything but the key from a request.
+package station
+
+import (
+	"context"
+	"crypto"
+	"slices"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/birthcert"
+	"keyrite/artifact/bundle"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+)
+
+// Classes of refusal.
+var (
+	ErrQuota    = fault.New(fault.Quota, "the quota is spent")
+	ErrNoBundle = fault.New(fault.Policy, "no bundle is open")
+	ErrUnit     = fault.New(fault.Policy, "unit is not in a state for that")
+	ErrKeyUsed  = fault.New(fault.Policy, "the key is another unit's")
+	ErrAnchors  = fault.New(fault.Policy, "the station belongs to other anchors")
+)
+
+// Settings are what setup fixed.
+type Settings struct {
+	CA          []byte `json:"ca"` // SubjectPublicKeyInfo of factory-ca, DER
+	Factory     string `json:"factory"`
+	Module      string `json:"module"`
+	Report      []byte `json:"report"` // SubjectPublicKeyInfo of report, DER
+	Station     string `json:"station"`
+	Tag         string `json:"tag"` // first half of the keys' CKA_ID
+	TokenLabel  string `json:"token_label"`
+	TokenSerial string `json:"token_serial"`
+}
+
+// trust is what the first import fixed, and later ones may continue.
+type trust struct {
+	Anchors   []byte `json:"anchors"` // file
+	Charter   []byte `json:"charter"` // file
+	TimeFloor string `json:"time_floor"`
+}
+
+var keySettings, keyTrust = []byte("settings"), []byte("trust")
+
+// Ids of the station's keys.
+const (
+	KeyCA     = "factory-ca"
+	KeyReport = "report"
+)
+
+// Options are what a Station needs from outside.
+type Options struct {
+	// Signer gives the key KeyCA or KeyReport. Commands that sign nothing leave
+	// it nil.
+	Signer func(ctx context.Context, id string) (crypto.Signer, error)
+	// Clock is time.Now in programs.
+	Clock func() time.Time
+}
+
+// Station is an open station. It may be used by several goroutines.
+type Station struct {
+	Settings Settings
+
+	dir    string
+	signer func(ctx context.Context, id string) (crypto.Signer, error)
+	clock  func() time.Time
+	step   func(string) error // a test makes it fail, as a crash would
+
+	mu      sync.Mutex // guards all below; held over a whole step of a unit
+	store   *store
+	trust   *trust
+	anchors *anchor.Anchors
+	state   *charter.State
+	bundles []*open
+}
+
+// open is an imported bundle in use.
+type open struct {
+	imported
+	*bundle.Bundle
+	ca    *birthcert.Issuer
+	grant birthcert.Grant
+	used  int64 // units taken, in whatever state
+}
+
+// New makes the ledger of a new station.
+func New(dir string, set Settings, o Options) (*Station, error) {
+	s := &Station{dir: dir, Settings: set, signer: o.Signer, clock: o.Clock, step: func(string) error { return nil }}
+	var err error
+	if s.store, err = openStore(dir, true, s.now); err != nil {
+		return nil, err
+	}
+	return s, s.store.update(func(tx *bolt.Tx) error { return s.store.put(tx, bucketMeta, keySettings, set) })
+}
+
+// Open opens a station and checks its ledger.
+func Open(dir string, o Options) (*Station, error) {
+	s := &Station{dir: dir, signer: o.Signer, clock: o.Clock, step: func(string) error { return nil }}
+	var err error
+	if s.store, err = openStore(dir, false, s.now); err != nil {
+		return nil, err
+	}
+	if err := s.load(); err != nil {
+		_ = s.store.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close gives the ledger free.
+func (s *Station) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store.close()
+}
+
+func (s *Station) load() error {
+	return s.store.view(func(tx *bolt.Tx) error {
+		set, err := get[Settings](tx, bucketMeta, keySettings)
+		if err != nil || set == nil {
+			return fault.Hint(fault.Errorf(fault.Verify, "%w: it was not set up to the end", ErrLedger), "remove the state folder and set the station up again; nothing was certified yet")
+		}
+		s.Settings = *set
+		if s.trust, err = get[trust](tx, bucketMeta, keyTrust); err != nil {
+			return err
+		}
+		if s.trust != nil {
+			if err := s.believe(s.trust.Anchors, s.trust.Charter); err != nil {
+				return err
+			}
+		}
+		if err := tx.Bucket(bucketBundles).ForEach(func(k, _ []byte) error {
+			im, err := get[imported](tx, bucketBundles, k)
+			if err != nil {
+				return err
+			}
+			return s.use(im)
+		}); err != nil {
+			return err
+		}
+		return tx.Bucket(bucketUnits).ForEach(func(k, _ []byte) error {
+			u, err := get[Unit](tx, bucketUnits, k)
+			if err != nil {
+				return err
+			}
+			for _, b := range s.bundles {
+				if b.Seq == u.Seq {
+					b.used++
+				}
+			}
+			return nil
+		})
+	})
+}
+
+func (s *Station) believe(anchorsFile, charterFile []byte) error {
+	a, err := anchor.Parse(anchorsFile)
+	if err != nil {
+		return err
+	}
+	st, err := charter.Fold(charterFile, a.World, a.Vault)
+	if err != nil {
+		return err
+	}
+	s.anchors, s.state = a, st
+	return nil
+}
+
+func (s *Station) use(im *imported) error {
+	b, err := bundle.Verify(im.File, s.anchors)
+	if err != nil {
+		return err
+	}
+	ca, _, err := b.Chain()
+	if err != nil {
+		return err
+	}
+	g, err := b.Grant()
+	if err != nil {
+		return err
+	}
+	s.bundles = append(s.bundles, &open{imported: *im, Bundle: b, ca: birthcert.IssuerOf(ca), grant: g})
+	return nil
+}
+
+// now is the later of the clock and every signed time seen.
+func (s *Station) now() time.Time {
+	at := s.clock().UTC().Truncate(time.Second)
+	if s.trust != nil {
+		if floor, err := charter.ParseTime(s.trust.TimeFloor); err == nil && at.Before(floor) {
+			return floor
+		}
+	}
+	return at
+}
+
+// Anchors is the anchors that the station believes, nil before the first import.
+func (s *Station) Anchors() *anchor.Anchors { return s.anchors }
+
+// Import takes a bundle. The first one fixes the anchors; later ones may bring a
+// charter that continues the known one. Nothing is written unless all holds.
+func (s *Station) Import(file, anchorsFile, charterFile []byte) (*bundle.Bundle, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trust != nil && string(s.trust.Anchors) != string(anchorsFile) {
+		// Say what is different before saying that something is.
+		if a, err := anchor.Parse(anchorsFile); err != nil || a.World != s.anchors.World {
+			return nil, fault.Errorf(fault.Policy, "%w: of world %s", ErrAnchors, s.anchors.World)
+		}
+		return nil, ErrAnchors
+	}
+	was, wasState := s.anchors, s.state
+	if err := s.believe(anchorsFile, charterFile); err != nil {
+		s.anchors, s.state = was, wasState
+		return nil, err
+	}
+	b, err := s.admit(file, wasState)
+	if err != nil {
+		s.anchors, s.state = was, wasState
+		return nil, err
+	}
+	hash, err := b.Hash()
+	if err != nil {
+		return nil, err
+	}
+	im := &imported{Closed: []byte{}, File: file, BundleHash: hash}
+	t := &trust{Anchors: anchorsFile, Charter: charterFile, TimeFloor: s.raise(b.TimeFloor)}
+	err = s.store.update(func(tx *bolt.Tx) error {
+		if err := s.store.put(tx, bucketMeta, keyTrust, t); err != nil {
+			return err
+		}
+		return s.store.put(tx, bucketBundles, number(uint64(b.Seq)), im)
+	})
+	if err != nil {
+		s.anchors, s.state = was, wasState
+		return nil, err
+	}
+	s.trust = t
+	return b, s.use(im)
+}
+
+func (s *Station) raise(floor string) string {
+	if s.trust != nil && s.trust.TimeFloor > floor { // one form, so order as text is order in time
+		return s.trust.TimeFloor
+	}
+	return floor
+}
+
+// admit checks a bundle against everything the station knows.
+func (s *Station) admit(file []byte, before *charter.State) (*bundle.Bundle, error) {
+	b, err := bundle.Verify(file, s.anchors)
+	if err != nil {
+		return nil, err
+	}
+	if before != nil {
+		if err := s.state.CheckHead(before.Size(), before.Head()); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.CheckStation(s.Settings.Factory, s.Settings.Station); err != nil {
+		return nil, err
+	}
+	if err := b.CheckCharter(s.state); err != nil {
+		return nil, err
+	}
+	ca, _, err := b.Chain()
+	if err != nil {
+		return nil, err
+	}
+	if string(ca.RawSubjectPublicKeyInfo) != string(s.Settings.CA) || string(s.state.Stations[s.Settings.Station].ReportKey) != string(s.Settings.Report) {
+		return nil, fault.Errorf(fault.Policy, "%w: its CA or report key is not in this station's token", bundle.ErrFactory)
+	}
+	if b.Assurance == birthcert.EKAttested {
+		return nil, fault.New(fault.Policy, "bundle demands attested elements, which this station cannot attest")
+	}
+	seq, prev := 0, bundle.FirstPrev()
+	for _, have := range s.bundles {
+		seq, prev = have.Seq, have.BundleHash
+		for _, x := range have.Ranges {
+			if b.Contains(x.From) || b.Contains(x.To) || have.Contains(b.Ranges[0].From) {
+				return nil, fault.Errorf(fault.Policy, "%w: serials of bundle %d again", bundle.ErrRange, have.Seq)
+			}
+		}
+	}
+	if err := b.CheckFollows(seq, prev); err != nil {
+		return nil, err
+	}
+	at := s.now()
+	if floor, err := charter.ParseTime(b.TimeFloor); err == nil && at.Before(floor) {
+		at = floor
+	}
+	return b, b.CheckTime(at)
+}
+
+// Bundles describes what was imported.
+type Bundle struct {
+	*bundle.Bundle
+	Used   int64
+	Closed bool
+}
+
+// Bundles returns every bundle, in order.
+func (s *Station) Bundles() []Bundle {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Bundle
+	for _, b := range s.bundles {
+		out = append(out, Bundle{b.Bundle, b.used, len(b.Closed) > 0})
+	}
+	return out
+}
+
+// Units returns every unit, by serial.
+func (s *Station) Units() ([]*Unit, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.units(func(*Unit) bool { return true })
+}
+
+func (s *Station) units(want func(*Unit) bool) ([]*Unit, error) {
+	var out []*Unit
+	err := s.store.view(func(tx *bolt.Tx) error {
+		return tx.Bucket(bucketUnits).ForEach(func(k, _ []byte) error {
+			u, err := get[Unit](tx, bucketUnits, k)
+			if err == nil && want(u) {
+				out = append(out, u)
+			}
+			return err
+		})
+	})
+	slices.SortFunc(out, func(a, b *Unit) int { return cmpSerial(a.DeviceSerial, b.DeviceSerial) })
+	return out, err
+}
+
+func cmpSerial(a, b birthcert.DeviceSerial) int {
+	_, x, err := a.Split()
+	_, y, err2 := b.Split()
+	if err != nil || err2 != nil || x == y {
+		return 0
+	}
+	if x < y {
+		return -1
+	}
+	return 1
+}
