@@ -35,6 +35,7 @@ func newRoot(std cli.IO) *cobra.Command {
 		newTrace(),
 		newCharterGroup(),
 		newRelease(std),
+		newProvision(std),
 		newShareChild(),
 	} {
 		root.AddCommand(sub)

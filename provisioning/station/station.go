@@ -13,6 +13,7 @@ package station
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"slices"
 	"sync"
 	"time"
@@ -356,4 +357,21 @@ func cmpSerial(a, b birthcert.DeviceSerial) int {
 		return -1
 	}
 	return 1
+}
+
+// CheckToken checks that the token in reach holds the keys that setup made.
+func (s *Station) CheckToken(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, want := range map[string][]byte{KeyCA: s.Settings.CA, KeyReport: s.Settings.Report} {
+		k, err := s.signer(ctx, id)
+		if err != nil {
+			return err
+		}
+		spki, err := x509.MarshalPKIXPublicKey(k.Public())
+		if err != nil || string(spki) != string(want) {
+			return fault.Errorf(fault.Token, "the token holds another key as %s than this station was set up with", id)
+		}
+	}
+	return nil
 }
