@@ -289,16 +289,16 @@ func (s *Station) admit(file []byte, before *charter.State) (*bundle.Bundle, err
 		return nil, fault.New(fault.Policy, "bundle demands attested elements, which this station cannot attest")
 	}
 	seq, prev := 0, bundle.FirstPrev()
-	for _, have := range s.bundles {
-		seq, prev = have.Seq, have.BundleHash
-		for _, x := range have.Ranges {
-			if b.Contains(x.From) || b.Contains(x.To) || have.Contains(b.Ranges[0].From) {
-				return nil, fault.Errorf(fault.Policy, "%w: serials of bundle %d again", bundle.ErrRange, have.Seq)
-			}
-		}
+	if n := len(s.bundles); n > 0 {
+		seq, prev = s.bundles[n-1].Seq, s.bundles[n-1].BundleHash
 	}
 	if err := b.CheckFollows(seq, prev); err != nil {
 		return nil, err
+	}
+	for _, have := range s.bundles {
+		if overlap(have.Ranges, b.Ranges) {
+			return nil, fault.Errorf(fault.Policy, "%w: serials of bundle %d again", bundle.ErrRange, have.Seq)
+		}
 	}
 	at := s.now()
 	if floor, err := charter.ParseTime(b.TimeFloor); err == nil && at.Before(floor) {
@@ -307,7 +307,18 @@ func (s *Station) admit(file []byte, before *charter.State) (*bundle.Bundle, err
 	return b, b.CheckTime(at)
 }
 
-// Bundles describes what was imported.
+func overlap(a, b []bundle.Range) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x.From <= y.To && y.From <= x.To {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Bundle describes what was imported.
 type Bundle struct {
 	*bundle.Bundle
 	Used   int64
