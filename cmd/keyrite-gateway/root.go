@@ -30,7 +30,7 @@ any network.`,
 }
 
 func commands() []*cobra.Command {
-	return []*cobra.Command{newEnroll(), newRun(), newBoot(), newUpdate(), newStatus(), newCheck()}
+	return []*cobra.Command{newBirth(), newEnroll(), newRun(), newBoot(), newUpdate(), newStatus(), newCheck()}
 }
 
 // options that every command has.
