@@ -15,7 +15,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: usage COMMAND [ARG…]")
 		os.Exit(2)
 	}
-	c := exec.Command(os.Args[1], os.Args[2:]...) //nolint:noctx // it lives as long as its child
+	c := exec.Command(os.Args[1], os.Args[2:]...)
 	c.Stderr = os.Stderr
 	if err := c.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "usage:", err)
@@ -27,5 +27,5 @@ func main() {
 		os.Exit(1)
 	}
 	cpu := float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-	fmt.Printf("%.3f %d\n", cpu, u.Maxrss)
+	fmt.Fprintf(os.Stdout, "%.3f %d\n", cpu, u.Maxrss)
 }

@@ -164,7 +164,7 @@ func (e *End) dial(ctx context.Context, f policy.Flow) (net.Conn, error) {
 	if err := e.judge(f); err != nil {
 		return nil, err
 	}
-	to := netip.AddrPortFrom(f.Addr, uint16(f.Port)) //nolint:gosec // the policy's ports are at most 65535
+	to := netip.AddrPortFrom(f.Addr, uint16(f.Port)) // the policy's ports are at most 65535
 	ctx, cancel := context.WithTimeout(ctx, wire.DialTimeout)
 	defer cancel()
 	c, err := e.conf.Dial(ctx, to)

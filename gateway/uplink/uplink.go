@@ -224,5 +224,5 @@ func pause(failures int) time.Duration {
 	}
 	var b [8]byte
 	rand.Read(b[:])                                                       // never fails; Go 1.24 and later end the program instead
-	return time.Duration(binary.BigEndian.Uint64(b[:]) % uint64(ceiling)) //nolint:gosec // ceiling is positive and the rest below it
+	return time.Duration(binary.BigEndian.Uint64(b[:]) % uint64(ceiling)) // ceiling is positive and the rest below it
 }
