@@ -168,8 +168,9 @@ const BundleID = "0123456789abcdef0123456789abcdef"
 // Born is an element after its birth.
 type Born struct {
 	*secureelement.Element
-	TPM  *TPM
-	Cert *x509.Certificate
+	World *artifacttest.World
+	TPM   *TPM
+	Cert  *x509.Certificate
 }
 
 // Birth starts a TPM and brings unit n of factory1 of world w to life: device
@@ -200,7 +201,7 @@ func Birth(t testing.TB, w *artifacttest.World, n int64) *Born {
 			t.Fatal(err)
 		}
 	}
-	return &Born{Element: e, TPM: m, Cert: w.Parsed(leaf)}
+	return &Born{Element: e, World: w, TPM: m, Cert: w.Parsed(leaf)}
 }
 
 // BirthOf is what a station of world w writes.
