@@ -20,6 +20,7 @@ import (
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
 	"keyrite/internal/config"
+	"keyrite/internal/intake"
 )
 
 // BindFormat names the binding file.
@@ -89,7 +90,7 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 	var out []ceremony.Participant
 	count := map[string]int{}
 	for _, bp := range b.People {
-		data, err := config.ReadFile(b.Path(bp.Person), maxInputBytes)
+		data, err := intake.Read(b.Path(bp.Person), maxInputBytes)
 		if err != nil {
 			return nil, err
 		}
@@ -100,7 +101,7 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 		if err := world.Match(b.World, p.World); err != nil {
 			return nil, fault.Errorf(fault.Policy, "%s: %w", p.Name, err)
 		}
-		key, err := config.ReadFile(b.Path(bp.Key), maxInputBytes)
+		key, err := intake.Read(b.Path(bp.Key), maxInputBytes)
 		if err != nil {
 			return nil, err
 		}

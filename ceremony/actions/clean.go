@@ -13,7 +13,7 @@ import (
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
 	"keyrite/hsm"
-	"keyrite/internal/config"
+	"keyrite/internal/intake"
 	"keyrite/internal/redact"
 	"keyrite/vault/quorum"
 )
@@ -78,7 +78,7 @@ func (c *Cleaner) open(ctx context.Context, st *ceremony.Status, t record.TokenR
 	if err != nil {
 		return nil, err
 	}
-	line, err := config.ReadFile(filepath.Join(c.Record, filepath.FromSlash(genesisOutput)), maxInputBytes)
+	line, err := intake.Read(filepath.Join(c.Record, filepath.FromSlash(genesisOutput)), maxInputBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ import (
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
-	"keyrite/internal/config"
+	"keyrite/internal/intake"
 	"keyrite/provisioning/birthca"
 )
 
@@ -195,7 +195,7 @@ func (g *Genesis) request(name string) ([]byte, error) {
 	if !ok {
 		return nil, fault.Errorf(fault.Usage, "the binding names no request %q", name)
 	}
-	data, err := config.ReadFile(g.bind.Path(path), maxInputBytes)
+	data, err := intake.Read(g.bind.Path(path), maxInputBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +207,7 @@ func (g *Genesis) publicKey(name string) ([]byte, error) {
 	if !ok {
 		return nil, fault.Errorf(fault.Usage, "the binding names no key %q", name)
 	}
-	data, err := config.ReadFile(g.bind.Path(path), maxInputBytes)
+	data, err := intake.Read(g.bind.Path(path), maxInputBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,8 @@ import (
 	"keyrite/ceremony"
 	"keyrite/hsm"
 	"keyrite/hsm/admit"
-	"keyrite/internal/config"
 	"keyrite/internal/durable"
+	"keyrite/internal/intake"
 	"keyrite/internal/redact"
 	"keyrite/vault/quorum"
 )
@@ -150,7 +150,7 @@ func (g *Genesis) safeDef(name string) charter.Safe {
 func (g *Genesis) receipts(ctx context.Context, r *ceremony.Run, name string) error {
 	sf := g.safes[name]
 	for _, sh := range sf.epoch.Shares {
-		file, err := config.ReadFile(filepath.Join(g.sharesDir(name), sh.Holder+".share"), maxInputBytes)
+		file, err := intake.Read(filepath.Join(g.sharesDir(name), sh.Holder+".share"), maxInputBytes)
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"keyrite/ceremony"
 	"keyrite/internal/cli"
 	"keyrite/internal/config"
+	"keyrite/internal/intake"
 	"keyrite/internal/redact"
 )
 
@@ -79,7 +80,7 @@ func (a *Answers) Secret(ctx context.Context, who string) (*redact.Secret, error
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(a.dir, path)
 	}
-	data, err := config.ReadFile(path, cli.MaxSecretBytes)
+	data, err := intake.Read(path, cli.MaxSecretBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -11,10 +11,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 
 	"go.yaml.in/yaml/v3"
+
+	"keyrite/internal/intake"
 )
 
 // MaxBytes bounds a configuration file.
@@ -36,7 +36,7 @@ func (e *Error) FaultClass() string { return "usage" }
 
 // Load reads the file at path into v and returns its exact bytes.
 func Load(path string, v any) ([]byte, error) {
-	data, err := ReadFile(path, MaxBytes)
+	data, err := intake.Read(path, MaxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -57,36 +57,4 @@ func Parse(path string, data []byte, v any) error {
 		return &Error{path, errors.New("a second document follows the first")}
 	}
 	return nil
-}
-
-// ReadFile reads a regular file of at most limit bytes and more than none.
-// Anything else (folder, FIFO, device, empty file) is of class usage.
-func ReadFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, &Error{path, bare(err)}
-	}
-	switch {
-	case !info.Mode().IsRegular():
-		err = errors.New("not a regular file")
-	case info.Size() == 0:
-		err = errors.New("the file is empty")
-	case info.Size() > limit:
-		err = fmt.Errorf("%d bytes are more than the %d allowed", info.Size(), limit)
-	}
-	if err != nil {
-		return nil, &Error{path, err}
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, &Error{path, bare(err)}
-	}
-	return data, nil
-}
-
-func bare(err error) error {
-	if p := (*fs.PathError)(nil); errors.As(err, &p) {
-		return p.Err
-	}
-	return err
 }

@@ -1,10 +1,7 @@
 package config
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -31,24 +28,5 @@ func TestParseIsStrict(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})
-	}
-}
-
-func TestReadFileRefusesWhatIsNoFile(t *testing.T) {
-	dir := t.TempDir()
-	fifo, empty, big := filepath.Join(dir, "fifo"), filepath.Join(dir, "empty"), filepath.Join(dir, "big")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for p, data := range map[string]string{empty: "", big: "12345"} {
-		if err := os.WriteFile(p, []byte(data), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, p := range []string{fifo, empty, big, dir, "/dev/zero", filepath.Join(dir, "none")} {
-		_, err := ReadFile(p, 4)
-		if e, ok := err.(*Error); !ok || e.FaultClass() != "usage" {
-			t.Errorf("%s: %v", p, err)
-		}
 	}
 }
