@@ -59,7 +59,7 @@ func newFactory(t *testing.T) *factory {
 		}
 		return k
 	}
-	root := f.Parsed(f.World.Anchors.Certificates["birth-root"])
+	root := f.Parsed(f.Anchors.Certificates["birth-root"])
 	grant := birthcert.Grant{Factory: "factory1", Product: "gw100", SerialFrom: 1, SerialTo: 1000}
 	ca := f.Certificate(birthcert.Template{Profile: birthcert.FactoryCA, SPKI: spki(station.CSRFile), Issuer: birthcert.IssuerOf(root), Grant: grant}, "birth-root")
 	f.Approve(charter.TypeFactory, charter.Factory{CA: ca, Evidence: "test", ID: "factory1", Product: "gw100", SerialFrom: 1, SerialTo: 1000})
@@ -149,7 +149,7 @@ func TestBirth(t *testing.T) {
 	b.NotBefore = charter.FormatTime(time.Now().Add(-time.Hour))
 	b.TimeFloor, b.NotAfter = b.NotBefore, charter.FormatTime(time.Now().Add(24*time.Hour))
 	var err error
-	if f.anchors, err = f.World.Anchors.Marshal(); err != nil {
+	if f.anchors, err = f.Anchors.Marshal(); err != nil {
 		t.Fatal(err)
 	}
 	s, end := f.open(t)
@@ -205,14 +205,14 @@ func (f *factory) settle(t *testing.T, certs []*x509.Certificate) {
 	if r.Counts != (report.Counts{Confirmed: 3, Signed: 3}) || r.QuotaLayers[0] != report.LayerTokenAbsent {
 		t.Errorf("report %+v", r.Counts)
 	}
-	got, err := report.Verify(file, f.World.Anchors, f.State)
+	got, err := report.Verify(file, f.Anchors, f.State)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := got.CheckBundle(bundles[0].Bundle); err != nil {
 		t.Fatal(err)
 	}
-	registry := acceptance.NewRegistry(f.World.Anchors)
+	registry := acceptance.NewRegistry(f.Anchors)
 	a, err := acceptance.New(got, bundles[0].Bundle, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -286,7 +286,7 @@ func TestBirthPinsTheStation(t *testing.T) {
 	b := other.Bundle()
 	b.NotBefore = charter.FormatTime(time.Now().Add(-time.Hour))
 	b.TimeFloor, b.NotAfter = b.NotBefore, charter.FormatTime(time.Now().Add(24*time.Hour))
-	anchors, err := other.World.Anchors.Marshal()
+	anchors, err := other.Anchors.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestBirthPinsTheStation(t *testing.T) {
 	if _, err := birth.Run(t.Context(), e, birth.Config{Addr: other.addr, Pin: f.pin}); !errors.Is(err, birth.ErrStation) || classOf(err) != "peer" {
 		t.Errorf("another station: %v", err)
 	}
-	ours, err := f.World.Anchors.Marshal()
+	ours, err := f.Anchors.Marshal()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func runWith(root *cobra.Command) int {
 // softRoot is the program with a work token made of key files in ./keys.
 func softRoot() *cobra.Command {
 	root := &cobra.Command{Use: "keyrite"}
-	root.AddCommand(newReleaseSign(softOpener{}), newReleaseRoot(softOpener{}, cli.Std()), newReleasePublish(softOpener{}))
+	root.AddCommand(newReleaseSign(softOpener{}), newReleaseRoot(softOpener{}, cli.Std()), newReleasePublish(softOpener{}), newProvisionExport(softOpener{}), newProvisionAccept(softOpener{}))
 	return root
 }
 

@@ -109,11 +109,12 @@ func (l *Ledger) read(data []byte) error {
 	if n.Format != Format || n.Prev != l.prev || at.Before(l.last) || n.Vault != l.anchors.Vault {
 		return ErrLedger
 	}
-	if n.Kind == kindExport {
+	switch n.Kind {
+	case kindExport:
 		err = l.takeExport(n.File)
-	} else if n.Kind == kindAccept {
+	case kindAccept:
 		err = l.takeAccept(n.File)
-	} else {
+	default:
 		err = ErrLedger
 	}
 	if err != nil {
@@ -124,8 +125,8 @@ func (l *Ledger) read(data []byte) error {
 	return nil
 }
 
-// add makes one line durable, then takes it in. check runs first, so a line that
-// would not be read back is never written.
+// add makes one line durable, then takes it in. Its callers have checked that it
+// can be read back.
 func (l *Ledger) add(kind string, file []byte, at time.Time) error {
 	data, err := jcs.Marshal(line{At: charter.FormatTime(at), File: file, Format: Format, Kind: kind, Prev: l.prev, Vault: l.anchors.Vault, World: l.anchors.World})
 	if err != nil {

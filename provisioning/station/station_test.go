@@ -54,7 +54,7 @@ func newLine(t testing.TB) *line {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Station.Close() })
+	t.Cleanup(func() { _ = l.Close() })
 	return l
 }
 
@@ -77,7 +77,7 @@ func (c *counting) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]b
 // restart closes the ledger, as a crash does, and opens it again.
 func (l *line) restart() {
 	l.t.Helper()
-	if err := l.Station.Close(); err != nil {
+	if err := l.Close(); err != nil {
 		l.t.Fatal(err)
 	}
 	var err error
@@ -160,7 +160,7 @@ func TestThreeDevicesAndNoFourth(t *testing.T) {
 	if r.Counts != (report.Counts{Confirmed: 3, Signed: 3}) || l.signed != 4 { // and the report's own
 		t.Errorf("counts %+v, %d signatures", r.Counts, l.signed)
 	}
-	got, err := report.Verify(file, l.World.Anchors, l.World.State)
+	got, err := report.Verify(file, l.World.Anchors, l.State)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,7 +438,7 @@ func TestClockPutBack(t *testing.T) {
 	}
 	l.clock = artifacttest.Now().AddDate(-10, 0, 0)
 	u, err := l.Reserve(element(1))
-	if err != nil || u.Unit.Reserved != charter.FormatTime(artifacttest.Now()) {
+	if err != nil || u.Reserved != charter.FormatTime(artifacttest.Now()) {
 		t.Errorf("with a clock behind the floor: %+v, %v", u, err)
 	}
 	// A unit that was reserved in time is not certified after the end.
@@ -478,7 +478,7 @@ func TestLedgerIsChained(t *testing.T) {
 			if err := l.store.db.Update(edit); err != nil {
 				t.Fatal(err)
 			}
-			if err := l.Station.Close(); err != nil {
+			if err := l.Close(); err != nil {
 				t.Fatal(err)
 			}
 			if s, err := Open(l.dir, l.options()); fault.ClassOf(err) != fault.Verify {
@@ -497,7 +497,7 @@ func TestLedgerIsChained(t *testing.T) {
 func TestOlderCopyPutBack(t *testing.T) {
 	l := newLine(t)
 	b := l.imports(l.bundle(keep))
-	if err := l.Station.Close(); err != nil {
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(l.dir, storeName)
@@ -515,7 +515,7 @@ func TestOlderCopyPutBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Station.Close(); err != nil {
+	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, old, 0o600); err != nil {

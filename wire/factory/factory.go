@@ -114,10 +114,10 @@ type Refused struct {
 }
 
 // Error lets a refusal be returned as it came.
-func (r *Refused) Error() string { return "the station refuses: " + r.Message }
+func (m *Refused) Error() string { return "the station refuses: " + m.Message }
 
 // FaultClass is the class for the exit table.
-func (r *Refused) FaultClass() string { return r.Class }
+func (m *Refused) FaultClass() string { return m.Class }
 
 // ProtocolError says that the other end does not keep to the protocol.
 type ProtocolError struct{ Text string }
