@@ -64,10 +64,7 @@ func TestReleaseScripts(t *testing.T) {
 		}
 		files[name] = data
 	}
-	for _, id := range []string{"firmware", "log", "tuf-root", "tuf-targets", "tuf-online", "pipeline1"} {
-		der, err := x509.MarshalPKCS8PrivateKey(w.Keys[id])
-		put("keys/"+id+".pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err)
-	}
+	putKeys(t, w, put)
 	for _, name := range []string{"approver1", "approver2", "master1"} {
 		data, err := w.People[name].Seal([]byte("passphrase of " + name))
 		put(name+".key", data, err)
@@ -90,6 +87,15 @@ func TestReleaseScripts(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// putKeys gives put the private keys of the work token and the pipeline.
+func putKeys(t *testing.T, w *artifacttest.World, put func(name string, data []byte, err error)) {
+	t.Helper()
+	for _, id := range []string{"firmware", "log", "tuf-root", "tuf-targets", "tuf-online", "pipeline1"} {
+		der, err := x509.MarshalPKCS8PrivateKey(w.Keys[id])
+		put("keys/"+id+".pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err)
+	}
 }
 
 // oldRequest has expired.
