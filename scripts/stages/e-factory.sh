@@ -92,9 +92,10 @@ accept() { # REPORT OUT
   keyrite provision accept "$1" --bundle bundle/first.json "${WORK[@]}" --passphrase-fd 3 --bind bind.yaml "${TRUST[@]}" \
     --state-dir headquarters --out "$2" 3< <(phrases master1 master3 master5)
 }
-sed 's/"payload":"\(.\{300\}\)./"payload":"\1x/' report.json >bundle/report-flipped.json
-try "an altered report is refused" "one character of the report changed" 14 accept bundle/report-flipped.json bundle/no.json
-rm bundle/report-flipped.json
+altered=$(jq -r .payload report.json | base64 -d | sed 's/"confirmed":3/"confirmed":2/' | base64 -w0)
+jq -cj --arg p "$altered" '.payload = $p' report.json >bundle/report-altered.json
+try "an altered report is refused" "one device less in its totals" 14 accept bundle/report-altered.json bundle/no.json
+rm bundle/report-altered.json
 run accept report.json acceptance.json
 run keyrite-verify acceptance acceptance.json --anchor anchors.json
 try "an accepted device is somebody" "look device 1 up in the acceptance" 0 keyrite-verify birthcert devices/1/birthcert.pem --anchor anchors.json --charter charter.jsonl --acceptance acceptance.json
