@@ -114,6 +114,8 @@ type Run struct {
 	step    string
 	wall    time.Time
 	mono    time.Duration
+	voiding bool // on the way to VOID
+	ended   bool // the end entry is written
 	n, of   int
 	outputs []string
 }
@@ -150,6 +152,9 @@ func Execute(ctx context.Context, cfg Config) (*Run, error) {
 		return r, err
 	}
 	if err := r.armed(ctx); err != nil {
+		if r.state == "SUMMONED" { // no room for the record: nothing was done
+			return r, err
+		}
 		return r, r.void(ctx, err)
 	}
 	if err := r.close(ctx); err != nil {
@@ -170,8 +175,8 @@ func start(cfg Config) (*Run, error) {
 		return nil, err
 	}
 	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, record.PeopleDir), filepath.Join(cfg.Dir, record.OutputsDir)} {
-		if err := os.Mkdir(d, 0o755); err != nil { //nolint:gosec // a record is public and made to be read by others
-			return nil, fault.Errorf(fault.Usage, "make record folder: %w", err)
+		if err := durable.Mkdir(d, 0o755); err != nil {
+			return nil, err
 		}
 	}
 	if err := durable.WriteNew(filepath.Join(cfg.Dir, record.ScriptFile), cfg.ScriptBytes, 0o644); err != nil {
@@ -211,9 +216,13 @@ func refuseExisting(dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if _, err := os.Stat(filepath.Join(dir, record.TranscriptFile)); err == nil {
-		st, _ := ReadState(dir)
-		if st != nil && st.State != "CLOSED" {
+	transcript := filepath.Join(dir, record.TranscriptFile)
+	if _, err := os.Stat(transcript); err == nil {
+		if err := durable.CheckFree(transcript); err != nil {
+			return err // another process holds a ceremony here
+		}
+		st, err := ReadState(dir)
+		if err == nil && st.armed() && st.State != "CLOSED" {
 			return fault.Hint(fault.Errorf(fault.Void, "the ceremony in %q is %s and cannot go on", dir, st.State),
 				"a ceremony is never resumed: start from step 1 with another --record folder and --after "+dir)
 		}
@@ -225,7 +234,7 @@ func refuseExisting(dir string) error {
 func (r *Run) Record(d record.Data) error {
 	now, mono := r.Clock.Now(), r.Clock.Mono()
 	if drift := now.Sub(r.wall) - (mono - r.mono); drift > maxClockDrift || drift < -maxClockDrift {
-		if r.state == "RUNNING" || r.state == "ARMED" || r.state == "SEALING" {
+		if !r.voiding && (r.state == "RUNNING" || r.state == "ARMED" || r.state == "SEALING") {
 			return fault.Errorf(fault.Unexpected, "the clock jumped by %s", drift.Round(time.Millisecond))
 		}
 		r.wall = now.Add(-(mono - r.mono)) // before ARMED, and in the clean-up, a clock may be set
@@ -238,6 +247,7 @@ func (r *Run) Record(d record.Data) error {
 		return err
 	}
 	_, _, err = r.tr.Take(line)
+	_, r.ended = d.(*record.End)
 	return err
 }
 

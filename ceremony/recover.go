@@ -2,9 +2,12 @@ package ceremony
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
+	"path"
 	"path/filepath"
-	"slices"
+	"regexp"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
@@ -29,12 +32,11 @@ func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner) error 
 		return err
 	}
 	if st.Ended && st.State == "CLOSED" {
-		if _, err := os.Stat(filepath.Join(dir, record.CheckpointFile)); err != nil {
-			return &voidError{fault.New(fault.Void, "the record was closed but never signed; its keys must not be used"), dir}
+		if _, err := os.Stat(filepath.Join(dir, record.CheckpointFile)); err == nil {
+			return nil
 		}
-		return nil
-	}
-	if st.Ended {
+		// Closed, but killed before the conductor's signature: void like any other.
+	} else if st.Ended {
 		return &voidError{fault.Errorf(fault.Void, "%s", st.Cause), dir}
 	}
 	log, lines, err := durable.OpenAppend(filepath.Join(dir, record.TranscriptFile))
@@ -44,17 +46,63 @@ func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner) error 
 	defer log.Close()
 	r := &Run{Config: Config{Dir: dir, Clock: clock}, log: log, tr: record.NewTranscript(), state: st.State, wall: clock.Now(), mono: clock.Mono()}
 	for _, l := range lines {
-		if _, _, err := r.tr.Take(l); err != nil {
+		_, d, err := r.tr.Take(l)
+		if err != nil {
 			return err
 		}
+		if o, ok := d.(*record.Output); ok {
+			r.outputs = append(r.outputs, o.Path)
+		}
 	}
-	if slices.Contains([]string{"DRAFT", "LINTED", "REHEARSED", "SUMMONED"}, st.State) {
+	if !st.armed() {
 		return fault.Hint(fault.Errorf(fault.Usage, "the ceremony stopped before ARMED (in %s): nothing was done", st.State), "start it again in another record folder")
 	}
 	if err := r.finishVoid(ctx, st, clean); err != nil {
 		return err
 	}
 	return &voidError{errKilled, dir}
+}
+
+// tempRE is a file of durable's that a kill left half written.
+var tempRE = regexp.MustCompile(`^\..+\.[0-9a-f]{16}$`)
+
+// listLeftovers removes half-written files, and lists whole ones whose entry the
+// kill prevented: in a record no file may stand that the transcript does not name.
+func (r *Run) listLeftovers() error {
+	listed := map[string]bool{}
+	for _, p := range r.outputs {
+		listed[p] = true
+	}
+	for _, sub := range []string{".", record.PeopleDir, record.OutputsDir} {
+		entries, err := os.ReadDir(filepath.Join(r.Dir, sub))
+		if err != nil {
+			return fault.Errorf(fault.Storage, "read record: %w", err)
+		}
+		for _, e := range entries {
+			name := path.Join(sub, e.Name())
+			switch {
+			case !e.Type().IsRegular():
+			case tempRE.MatchString(e.Name()):
+				if err := os.Remove(filepath.Join(r.Dir, name)); err != nil {
+					return fault.Errorf(fault.Storage, "remove half-written file: %w", err)
+				}
+			case sub != "." && !listed[name]:
+				if err := r.list(name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Run) list(name string) error {
+	data, err := os.ReadFile(filepath.Join(r.Dir, filepath.FromSlash(name)))
+	if err != nil {
+		return fault.Errorf(fault.Storage, "read record: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	return r.Record(&record.Output{Path: name, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))})
 }
 
 // finishVoid writes what is missing up to the end.
@@ -77,6 +125,9 @@ func (r *Run) finishVoid(ctx context.Context, st *Status, clean Cleaner) error {
 		}
 	}
 	if r.state == "CLEANUP" {
+		if err := r.listLeftovers(); err != nil {
+			return err
+		}
 		for _, t := range st.Tokens {
 			e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: t.Safe, Tainted: "nobody opened it: never use this token again"}
 			if clean != nil {

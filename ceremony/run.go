@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -205,7 +206,7 @@ func (r *Run) interrupted(ctx context.Context) error {
 // asks for the word VOID, and a closed terminal asks nobody.
 func (r *Run) interrupt(ctx context.Context, s os.Signal) error {
 	if r.state != "ARMED" && r.state != "RUNNING" && r.state != "SEALING" {
-		return fault.New(fault.Interrupted, "interrupted; nothing was done yet")
+		return fault.Errorf(fault.Interrupted, "interrupted in state %s", r.state)
 	}
 	if s == syscall.SIGINT {
 		a, _, err := r.Console.Ask(ctx, Prompt{Step: r.step, Who: "operator", Text: "Interrupting makes the whole ceremony void. Type VOID to do it, anything else to go on.", Want: []string{"go on", "VOID"}})
@@ -221,6 +222,7 @@ func (r *Run) interrupt(ctx context.Context, s os.Signal) error {
 // that cannot be had, the ceremony is void all the same.
 func (r *Run) called(ctx context.Context, c *Call) error {
 	var env *envelope.Envelope
+	c = &Call{By: plain(c.By), Reason: plain(c.Reason)}
 	err := r.WithKey(ctx, c.By, func(k *person.Key) error {
 		payload, err := jcs.Marshal(record.IncidentCall{Format: "keyrite/incident/v1", Reason: c.Reason, Record: r.ID, Root: r.Root(), World: r.World})
 		if err != nil {
@@ -259,8 +261,10 @@ func (r *Run) Retry(ctx context.Context, name string, f func(pass *redact.Secret
 		if fault.ClassOf(err) != fault.Token {
 			return err
 		}
-		if recErr := r.Record(&record.Miss{Of: tries, Try: try, What: "passphrase", Who: name}); recErr != nil {
-			return recErr
+		if !r.ended { // nothing follows the end: who cosigns may mistype unrecorded
+			if recErr := r.Record(&record.Miss{Of: tries, Try: try, What: "passphrase", Who: name}); recErr != nil {
+				return recErr
+			}
 		}
 		r.Console.Say("bad", name+": "+err.Error())
 		if try >= tries {
@@ -330,7 +334,11 @@ func (r *Run) close(ctx context.Context) error {
 			}
 		}
 	}
-	return durable.Replace(filepath.Join(r.Dir, record.CheckpointFile), note, 0o644)
+	if err := durable.Replace(filepath.Join(r.Dir, record.CheckpointFile), note, 0o644); err != nil {
+		// The conductor's signature is on disk, so the record is closed for good.
+		r.Console.Say("bad", "the cosignatures were not written ("+err.Error()+"): everybody cosigns later with keyrite-verify cosign")
+	}
+	return nil
 }
 
 func (r *Run) checkpoint(k *person.Key) ([]byte, error) {
@@ -347,30 +355,55 @@ func (r *Run) checkpoint(k *person.Key) ([]byte, error) {
 func (r *Run) void(ctx context.Context, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
-	r.Console.Say("bad", "INVALID: "+cause.Error())
-	text := cause.Error()
+	text := plain(cause.Error())
+	r.Console.Say("bad", "INVALID: "+text)
+	// A clock that jumped must not keep the end from being written.
+	r.voiding = true
 	var trouble []error
 	note := func(err error) {
 		if err != nil {
 			trouble = append(trouble, err)
 		}
 	}
-	if r.state != "CLOSED" { // a failure after the end entry cannot be written behind it
-		if !errors.Is(cause, ErrIncident) {
-			note(r.Record(&record.Incident{By: "engine", Class: string(fault.ClassOf(cause)), Reason: text}))
-		}
-		note(r.enter("INVALID", text))
-		note(r.enter("CLEANUP", ""))
+	if !errors.Is(cause, ErrIncident) {
+		note(r.Record(&record.Incident{By: "engine", Class: string(fault.ClassOf(cause)), Reason: text}))
 	}
+	note(r.enter("INVALID", text))
+	note(r.enter("CLEANUP", ""))
 	note(r.Actions.Cleanup(ctx, r))
 	r.step = ""
-	if r.state != "CLOSED" {
-		note(r.enter("VOID", text))
-		note(r.Record(&record.End{Cause: text, State: "VOID"}))
+	note(r.enter("VOID", text))
+	note(r.Record(&record.End{Cause: text, State: "VOID"}))
+	if len(trouble) == 0 {
 		r.signVoid(ctx)
 	}
 	r.Console.Say("bad", "VOID. Nothing of this attempt may be used.")
-	return &voidError{errors.Join(append([]error{cause}, trouble...)...), r.Dir}
+	return &voidError{withTrouble(cause, trouble), r.Dir}
+}
+
+// maxReasonRunes bounds a reason, which must fit into an entry several times.
+const maxReasonRunes = 1000
+
+// plain makes a text from outside fit for an entry: a reason too long, or not
+// UTF-8, must not keep an incident out of the record.
+func plain(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if r := []rune(s); len(r) > maxReasonRunes {
+		return string(r[:maxReasonRunes]) + "…"
+	}
+	return s
+}
+
+// withTrouble adds what went wrong on the way to VOID to its cause, each once.
+func withTrouble(cause error, trouble []error) error {
+	seen := map[string]bool{}
+	for _, err := range trouble {
+		if !seen[err.Error()] {
+			seen[err.Error()] = true
+			cause = fault.Errorf(fault.ClassOf(cause), "%w; then: %w", cause, err)
+		}
+	}
+	return cause
 }
 
 // signVoid has the conductor sign the void record if he can; without it the

@@ -3,6 +3,7 @@ package ceremony
 import (
 	"os"
 	"path/filepath"
+	"slices"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
@@ -56,7 +57,7 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 	case *record.Open:
 		s.Record, s.Attempt, s.Title, s.Kind, s.World, s.ScriptHash = d.Record, d.Attempt, d.Title, d.Kind, string(d.World), d.ScriptHash
 	case *record.State:
-		s.State = d.State
+		s.State, s.Ended = d.State, false
 		if d.Cause != "" {
 			s.Cause = d.Cause
 		}
@@ -73,6 +74,11 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 	case *record.End:
 		s.Ended = true
 	}
+}
+
+// armed says whether an incident would have counted.
+func (s *Status) armed() bool {
+	return !slices.Contains([]string{"DRAFT", "LINTED", "REHEARSED", "SUMMONED"}, s.State)
 }
 
 // Ref is how the next attempt names this one.

@@ -89,6 +89,7 @@ const maxInputBytes = 64 << 10
 func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 	var out []ceremony.Participant
 	count := map[string]int{}
+	seen := map[string]bool{}
 	for _, bp := range b.People {
 		data, err := intake.Read(b.Path(bp.Person), maxInputBytes)
 		if err != nil {
@@ -105,6 +106,10 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 		if err != nil {
 			return nil, err
 		}
+		if seen[p.Name] || seen[string(p.Key)] || seen[p.Recipient] {
+			return nil, fault.Errorf(fault.Policy, "%s is named twice, or has the key of somebody else: a person has one role and a key of his own", p.Name)
+		}
+		seen[p.Name], seen[string(p.Key)], seen[p.Recipient] = true, true, true
 		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Key: key})
 		count[bp.Role]++
 	}

@@ -130,9 +130,10 @@ func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, 
 			return err
 		}
 	}
-	// The engine must know which signal came, and go on living after it.
+	// The engine must know which signal came, and go on living after it. Without
+	// SIGPIPE here a broken pipe on stderr would kill it on the spot.
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	defer signal.Stop(signals)
 	cfg.Interrupt = signals
 	r, err := ceremony.Execute(withoutCancel(c), *cfg)

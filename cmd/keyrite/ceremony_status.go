@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"keyrite/artifact/fault"
 	"keyrite/ceremony"
 	"keyrite/ceremony/actions"
 	"keyrite/ceremony/paper"
@@ -127,7 +129,10 @@ func runRecover(c *cobra.Command, std cli.IO, o *recoverOptions) error {
 		}
 		clean = c
 	}
-	err := ceremony.Recover(c.Context(), o.record, systemClock{}, clean)
+	err := ceremony.Recover(c.Context(), o.record, systemClock{time.Now()}, clean)
+	if class := fault.ClassOf(err); class != "" && class != fault.Void {
+		return err // nothing was recovered
+	}
 	if reportErr := paper.WriteReport(o.record); reportErr != nil {
 		err = errors.Join(err, reportErr)
 	}

@@ -73,6 +73,20 @@ func (e *lockedError) FaultClass() string { return "sealed" }
 
 func wrapInUse(path string) error { return &lockedError{path} }
 
+// CheckFree returns ErrInUse, and the class sealed, while another process holds
+// the log at path. It changes nothing.
+func CheckFree(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return wrap("open", path, err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		return wrapInUse(path)
+	}
+	return nil
+}
+
 // Reserve asks the file system for bytes of room beyond the present end, so
 // that later lines cannot fail for want of space. File systems without
 // fallocate are written to and cut back instead.
