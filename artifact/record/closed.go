@@ -23,6 +23,9 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if !c.ended {
 		return bad("%w: the transcript has no end", ErrRecord)
 	}
+	if len(c.Incidents) > 0 {
+		return bad("%w: it closed in spite of an incident", ErrRecord)
+	}
 	if err := c.checkSignatures(); err != nil {
 		return err
 	}
@@ -38,8 +41,10 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if err := c.checkShares(); err != nil {
 		return err
 	}
-	if err := c.checkKeys(); err != nil {
-		return err
+	for _, check := range []func() error{c.checkKeys, c.checkSpecified, c.checkTold} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	c.missing()
 	return nil

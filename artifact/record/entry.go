@@ -89,6 +89,9 @@ func (t *Transcript) Size() int64 { return t.tree.Size() }
 // Root is the tree root over all lines so far.
 func (t *Transcript) Root() tlog.Hash { return t.tree.Root() }
 
+// RootAt is the root when the transcript had size entries.
+func (t *Transcript) RootAt(size int64) (tlog.Hash, error) { return t.tree.RootAt(size) }
+
 func (t *Transcript) prevHex() string {
 	if t.first {
 		return strings.Repeat("0", 64)

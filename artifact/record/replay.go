@@ -5,12 +5,25 @@ import (
 	"slices"
 
 	"keyrite/artifact/envelope"
+	"keyrite/artifact/tlog"
 )
 
 // entry checks one entry against those before it.
 func (c *checker) entry(e *Entry, d Data) error {
+	if i, ok := d.(*Incident); c.ended && c.State == "CLOSED" && ok && i.By == "engine" {
+		// Killed between the end and the conductor's signature, then taken to
+		// VOID. A signed checkpoint forbids this: it states the size.
+		c.ended = false
+	}
 	if c.ended {
 		return bad("%w: it follows the end", ErrEntry)
+	}
+	if _, isState := d.(*State); c.State == "CLOSED" && !isState {
+		switch d.(type) {
+		case *End, *Incident, *Miss: // a mistyped passphrase of an incident's caller
+		default:
+			return bad("%w: it follows the state CLOSED", ErrEntry)
+		}
 	}
 	if (e.Seq == 0) != (e.Type == "open") {
 		return bad("%w: the opening entry stands first, once", ErrEntry)
@@ -84,7 +97,12 @@ func (c *checker) secretEntry(d Data) error {
 		}
 		c.pins[d.Safe] = len(c.dealt[d.Safe].Shares) > 0
 	case *Intent:
-		c.intents[d.Object] = true
+		c.intents[d.Object] = intent{d.Key, d.Token}
+	case *TokenReady:
+		if _, twice := c.tokens[d.Safe]; twice {
+			return bad("%w: safe %.40q has a second token", ErrEntry, d.Safe)
+		}
+		c.tokens[d.Safe] = d.Token
 	case *KeyMade:
 		return c.key(d)
 	case *Certificate:
@@ -143,7 +161,7 @@ func (c *checker) key(k *KeyMade) error {
 	if err := k.Key.Check(); err != nil {
 		return err
 	}
-	if k.Key.Record != Origin(c.Open.Record) || !c.intents[k.Object] {
+	if k.Key.Record != Origin(c.Open.Record) || c.intents[k.Object] != (intent{k.Key.ID, k.Key.Token}) {
 		return bad("%w: key %s was made without an intent", ErrEntry, k.Key.ID)
 	}
 	seen := map[string]bool{}
@@ -191,8 +209,13 @@ func anyTrue(m map[string]bool) bool {
 
 func (c *checker) possession(p *Possession) error {
 	k, ok := c.stored[p.Key]
-	if !ok || p.Size > c.tr.Size() {
-		return bad("%w: proof of possession of a key that is not stored", ErrEntry)
+	if !ok || c.proven[p.Key] {
+		return bad("%w: proof of possession of a key that is not stored, or a second one", ErrEntry)
+	}
+	// It signs the transcript right before it, so no proof is older than its key.
+	root, err := c.tr.RootAt(p.Size)
+	if err != nil || p.Size != c.tr.Size()-1 || p.Root != tlog.Hex(root) {
+		return bad("%w: proof of possession of key %s is over another transcript", ErrEntry, p.Key)
 	}
 	msg, err := PossessionMessage(c.Open.Record, p.Key, k.Key.SpecHash, p.Size, p.Root)
 	if err != nil {
@@ -203,5 +226,8 @@ func (c *checker) possession(p *Possession) error {
 		return err
 	}
 	c.proven[p.Key] = true
-	return envelope.CheckBytes(pub, msg, p.Signature)
+	if err := envelope.CheckBytes(pub, msg, p.Signature); err != nil {
+		return bad("%w: proof of possession of key %s: %w", ErrEntry, p.Key, err)
+	}
+	return nil
 }

@@ -50,7 +50,9 @@ type checker struct {
 	tr       *Transcript
 	genesis  *charter.Genesis
 	outputs  map[string]Output
-	intents  map[string]bool // object ids announced
+	script   scriptFile
+	tokens   map[string]anchor.Token // by safe
+	intents  map[string]intent       // object ids announced
 	born     map[string]KeyMade
 	stored   map[string]KeyMade
 	proven   map[string]bool
@@ -127,7 +129,7 @@ func Read(fsys fs.FS) (*Verified, error) {
 
 func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
-		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, intents: map[string]bool{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
+		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
 		proven: map[string]bool{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, pins: map[string]bool{}, admitted: map[string]bool{}, certs: map[string]Certificate{},
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
@@ -207,7 +209,10 @@ func (c *checker) checkFiles() error {
 	if len(found) > 0 {
 		return bad("%w: %.80q is not listed in the transcript", ErrRecord, slices.Sorted(mapKeys(found))[0])
 	}
-	return nil
+	if err := c.checkSteps(script); err != nil {
+		return err
+	}
+	return c.checkSigned()
 }
 
 func mapKeys(m map[string]bool) func(func(string) bool) {
@@ -273,6 +278,9 @@ func (c *checker) checkSignatures() error {
 // checkVoid reports a record that did not close.
 func (c *checker) checkVoid() error {
 	if !c.ended {
+		if slices.Contains([]string{"LINTED", "REHEARSED", "SUMMONED"}, c.State) {
+			return fault.Errorf(fault.Void, "%w: it ended in state %s, before anything was done", ErrVoid, c.State)
+		}
 		return fault.Hint(fault.Errorf(fault.Void, "%w: it stopped in state %s and was not cleaned up", ErrVoid, c.State), "run: keyrite ceremony recover --record DIR")
 	}
 	if err := c.checkSignatures(); err != nil && !isMissing(c.fsys, CheckpointFile) {

@@ -1,0 +1,308 @@
+package record
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/tlog"
+	"keyrite/artifact/world"
+)
+
+// scriptFile is what a verifier needs of a script: which steps there are, who
+// confirms them, and which keys are made. Its other members bind the engine.
+type scriptFile struct {
+	Safes []struct {
+		Name  string `yaml:"name"`
+		Token string `yaml:"token"`
+	} `yaml:"safes"`
+	Keys   []scriptKey  `yaml:"keys"`
+	Summon []scriptStep `yaml:"summon"`
+	Run    []scriptStep `yaml:"run"`
+	Seal   []scriptStep `yaml:"seal"`
+}
+
+// scriptKey is the specification of a key, whole, since its hash is in the key's
+// record.
+type scriptKey struct {
+	Algorithm string `yaml:"algorithm" json:"algorithm"`
+	Domain    string `yaml:"domain" json:"domain"`
+	ID        string `yaml:"id" json:"id"`
+	Purpose   string `yaml:"purpose" json:"purpose"`
+	Safe      string `yaml:"safe" json:"safe"`
+	Usage     struct {
+		AlwaysAuthenticate bool `yaml:"always_authenticate" json:"always_authenticate"`
+		Decrypt            bool `yaml:"decrypt" json:"decrypt"`
+		Derive             bool `yaml:"derive" json:"derive"`
+		Destroyable        bool `yaml:"destroyable" json:"destroyable"`
+		Extractable        bool `yaml:"extractable" json:"extractable"`
+		Sensitive          bool `yaml:"sensitive" json:"sensitive"`
+		Sign               bool `yaml:"sign" json:"sign"`
+		SignRecover        bool `yaml:"sign_recover" json:"sign_recover"`
+		Unwrap             bool `yaml:"unwrap" json:"unwrap"`
+	} `yaml:"usage" json:"usage"`
+}
+
+// specHash is the hex SHA-256 of the specification as encoding/json writes it,
+// members sorted.
+func (k *scriptKey) specHash() (string, error) {
+	b, err := json.Marshal(k)
+	if err != nil {
+		return "", fault.Errorf(fault.Unexpected, "hash key specification: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+type scriptStep struct {
+	ID      string   `yaml:"id"`
+	Do      string   `yaml:"do"`
+	Title   string   `yaml:"title"`
+	Confirm []string `yaml:"confirm"`
+	state   string   // in which it runs
+}
+
+// steps are all steps in order, each with the state in which it runs.
+func (s *scriptFile) steps() []scriptStep {
+	var out []scriptStep
+	for _, phase := range []struct {
+		state string
+		list  []scriptStep
+	}{{"SUMMONED", s.Summon}, {"RUNNING", s.Run}, {"SEALING", s.Seal}} {
+		for _, st := range phase.list {
+			st.state = phase.state
+			out = append(out, st)
+		}
+	}
+	return out
+}
+
+// checkSteps wants the steps of the script, in its order and in the state each
+// belongs to, each begun by the conductor and confirmed by everybody whom the
+// script names: all of them in a closed record, the first few in a void one.
+func (c *checker) checkSteps(script []byte) error {
+	if err := yaml.Unmarshal(script, &c.script); err != nil {
+		return bad("%w: its script cannot be read: %w", ErrRecord, err)
+	}
+	steps, n, state := c.script.steps(), -1, ""
+	missing := map[string]bool{}
+	for _, l := range c.Timeline {
+		at := func(format string, args ...any) error {
+			return bad("%w: entry %d: %s", ErrEntry, l.Seq, fmt.Sprintf(format, args...))
+		}
+		switch d := l.Data.(type) {
+		case *State:
+			state = d.State
+		case *Begin:
+			if n++; n >= len(steps) || l.Step != steps[n].ID || d.Do != steps[n].Do || d.Title != steps[n].Title || state != steps[n].state {
+				return at("step %.20q is not the next step of the script", l.Step)
+			}
+			missing = c.confirmers(steps[n])
+		case *Confirm:
+			if d.Answer != "yes" {
+				return at("%s answered %.20q and the ceremony went on", d.Who, d.Answer)
+			}
+			delete(missing, d.Who)
+		case *Done:
+			if n < 0 || d.Do != steps[n].Do {
+				return at("%.40q ends a step that did something else", d.Do)
+			}
+			if len(missing) > 0 {
+				return at("step %s went on without %s", l.Step, slices.Sorted(mapKeys(missing))[0])
+			}
+		}
+	}
+	if c.State == "CLOSED" && n != len(steps)-1 {
+		return bad("%w: %d of the script's %d steps were done", ErrRecord, n+1, len(steps))
+	}
+	return nil
+}
+
+// confirmers are those without whom a step must not end.
+func (c *checker) confirmers(st scriptStep) map[string]bool {
+	out := map[string]bool{}
+	for name, role := range c.Roles {
+		if role == charter.RoleConductor || slices.Contains(st.Confirm, role) {
+			out[name] = true
+		}
+	}
+	return out
+}
+
+// checkSigned checks what people signed beside the charter: which documents were
+// seen, and incidents.
+func (c *checker) checkSigned() error {
+	for _, l := range c.Timeline {
+		var err error
+		switch d := l.Data.(type) {
+		case *Documents:
+			err = c.checkDocuments(d)
+		case *Incident:
+			err = c.checkIncident(l.Seq, d)
+		case *Identified:
+			err = c.checkIdentified(d)
+		}
+		if err != nil {
+			return fault.Errorf(fault.Verify, "%w: entry %d: %w", ErrEntry, l.Seq, err)
+		}
+	}
+	return nil
+}
+
+func (c *checker) checkDocuments(d *Documents) error {
+	var keys []envelope.Key
+	for name, p := range c.People {
+		if c.Roles[name] == charter.RoleWitness {
+			keys = append(keys, envelope.Key{Name: name, Public: p.Key})
+		}
+	}
+	payload, _, err := envelope.Verify(&d.Envelope, DocumentsType, keys, 2)
+	if err != nil {
+		return err
+	}
+	var seen DocumentsSeen
+	if err := jcs.Unmarshal(payload, &seen); err != nil {
+		return err
+	}
+	if seen.Format != "keyrite/documents-seen/v1" || seen.Record != c.Open.Record || seen.World != c.Open.World {
+		return bad("the documents were seen in another ceremony")
+	}
+	for name := range c.People {
+		if seen.Seen[name] == "" {
+			return bad("nobody saw a document of %s", name)
+		}
+	}
+	return nil
+}
+
+func (c *checker) checkIncident(seq int64, d *Incident) error {
+	if d.Envelope == nil {
+		return nil // the engine's own, or one that nobody could sign
+	}
+	p := c.People[d.By]
+	if p == nil {
+		return bad("incident signed by %.40q, who is not here", d.By)
+	}
+	payload, _, err := envelope.Verify(d.Envelope, IncidentType, []envelope.Key{{Name: d.By, Public: p.Key}}, 1)
+	if err != nil {
+		return err
+	}
+	var call IncidentCall
+	if err := jcs.Unmarshal(payload, &call); err != nil {
+		return err
+	}
+	root, err := c.tr.RootAt(seq)
+	if err != nil {
+		return err
+	}
+	if call.Format != "keyrite/incident/v1" || call.Record != c.Open.Record || call.Reason != d.Reason || call.Root != tlog.Hex(root) {
+		return bad("the signed incident is another one")
+	}
+	return world.Match(c.Open.World, call.World)
+}
+
+func (c *checker) checkIdentified(d *Identified) error {
+	p := c.People[d.Name]
+	if p == nil {
+		return bad("no person file of %.40q", d.Name)
+	}
+	f, err := p.Fingerprint()
+	if err != nil {
+		return err
+	}
+	if hex.EncodeToString(f[:]) != d.Fingerprint {
+		return bad("the person file of %s is another one", d.Name)
+	}
+	return nil
+}
+
+// checkTold compares what was read aloud and written out with what was made: the
+// words with the anchors, each public key and certificate with its entry.
+func (c *checker) checkTold() error {
+	words, err := c.Anchors.Words()
+	if err != nil {
+		return err
+	}
+	read := false
+	for _, l := range c.Timeline {
+		if w, ok := l.Data.(*Words); ok && w.What == "anchors.json" {
+			if w.Words != words {
+				return bad("%w: entry %d: the words read aloud are not those of the anchors", ErrEntry, l.Seq)
+			}
+			read = true
+		}
+	}
+	if !read {
+		return bad("%w: the anchors were never read aloud", ErrRecord)
+	}
+	for path := range c.outputs {
+		name, isKey := strings.CutSuffix(strings.TrimPrefix(path, OutputsDir+"/"), ".pub.pem")
+		if isKey {
+			err = c.samePEM(path, "PUBLIC KEY", func(der []byte) bool {
+				return bytes.Equal(der, c.stored[name].Key.Public)
+			})
+		} else if id, isCert := strings.CutSuffix(name, ".cert.pem"); isCert {
+			err = c.samePEM(path, "CERTIFICATE", func(der []byte) bool {
+				sum := sha256.Sum256(der)
+				return hex.EncodeToString(sum[:]) == c.certs[id].SHA256
+			})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checker) samePEM(path, typ string, same func(der []byte) bool) error {
+	data, err := readFile(c.fsys, path, 64<<10)
+	if err != nil {
+		return err
+	}
+	b, rest := pem.Decode(data)
+	if b == nil || b.Type != typ || len(rest) > 0 || !same(b.Bytes) {
+		return bad("%w: %s is not the one made here", ErrRecord, path)
+	}
+	return nil
+}
+
+// checkSpecified compares every key with the script: safe and its token,
+// algorithm and signing domain.
+func (c *checker) checkSpecified() error {
+	if len(c.script.Keys) != len(c.stored) {
+		return bad("%w: the script has %d keys, %d were made", ErrRecord, len(c.script.Keys), len(c.stored))
+	}
+	labels := map[string]string{}
+	for _, s := range c.script.Safes {
+		labels[s.Name] = s.Token
+	}
+	for _, k := range c.script.Keys {
+		got := c.stored[k.ID].Key
+		spec, err := k.specHash()
+		if err != nil {
+			return err
+		}
+		if got.SpecHash != spec || got.Algorithm != k.Algorithm || got.Domain != k.Domain || got.Token != c.tokens[k.Safe] || got.Token.Label != labels[k.Safe] {
+			return bad("%w: key %s is not the one that the script specifies", ErrRecord, k.ID)
+		}
+	}
+	return nil
+}
+
+// intent announces an effect; the key that follows must be the one announced.
+type intent struct {
+	key   string
+	token anchor.Token
+}
