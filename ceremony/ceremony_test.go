@@ -399,11 +399,6 @@ func TestFullDisk(t *testing.T) {
 	dir := tinyDisk(t)
 	s := newStage(t)
 	s.cfg.Dir = filepath.Join(dir, "record")
-	s.acts.do = doing("token.init", func(context.Context, *Run) error {
-		fill(t, filepath.Join(dir, "ballast"))
-		return nil
-	})
-	s.cfg.Script.Seal[0].Do = "outputs.write"
 	s.acts.do = func(_ context.Context, r *Run, st *script.Step) error {
 		if st.Do != "token.init" {
 			return nil

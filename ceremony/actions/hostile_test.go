@@ -1,0 +1,471 @@
+package actions
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/artifact/world"
+)
+
+func verifyOwn(dir string) (*record.Verified, error) { return record.VerifyOwn(os.DirFS(dir)) }
+
+// A genesis in real tokens closes, verifies, and lists what it made; the void
+// one is void and left nothing (R-CER-1, R-CER-12, R-CER-14, R-CER-15).
+func TestGenesisVerifies(t *testing.T) {
+	m := genesis(t)
+	v, err := verifyOwn(m.closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.State != "CLOSED" || len(v.Keys) != 10 || len(v.Certificates) != 5 || len(v.Incidents) != 0 || len(v.People) != 10 || len(v.Missing) != 0 {
+		t.Errorf("%+v", v)
+	}
+	v, err = record.Verify(os.DirFS(m.void), v.Anchors)
+	if fault.ClassOf(err) != fault.Void || !strings.Contains(err.Error(), "the seal of bag 7 was broken") {
+		t.Fatal(err)
+	}
+	cleaned := 0
+	for _, l := range v.Timeline {
+		if c, ok := l.Data.(*record.Cleanup); ok {
+			cleaned++
+			if c.Left != 0 || len(c.Burned) != 1 {
+				t.Errorf("clean-up of %s: %+v", c.Safe, c)
+			}
+		}
+	}
+	if cleaned != 2 || len(v.Incidents) != 1 || v.Incidents[0].Envelope == nil {
+		t.Errorf("%d tokens cleaned, incidents %+v", cleaned, v.Incidents)
+	}
+}
+
+// Whatever is done to the files of a closed record from outside, it is refused,
+// and the entry concerned is named (R-CER-12).
+func TestAlteredRecordIsRefused(t *testing.T) {
+	m := genesis(t)
+	line := func(n int, text []byte) [][]byte { return bytes.SplitAfter(text, []byte("\n"))[n:] }
+	transcript := func(edit func(lines [][]byte) [][]byte) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			p := filepath.Join(dir, record.TranscriptFile)
+			data, err := os.ReadFile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, p, bytes.Join(edit(line(0, data)), nil))
+		}
+	}
+	edit := func(name string, f func(data []byte) []byte) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			p := filepath.Join(dir, name)
+			data, err := os.ReadFile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, p, f(data))
+		}
+	}
+	cosignature := func(data []byte) []byte { // the last line
+		lines := bytes.SplitAfter(data, []byte("\n"))
+		return lines[len(lines)-2]
+	}
+	tests := []struct {
+		name string
+		do   func(t *testing.T, dir string)
+		text string
+	}{
+		{"entry dropped", transcript(func(l [][]byte) [][]byte { return slices.Delete(l, 41, 42) }), "entry 41"},
+		{"first entry dropped", transcript(func(l [][]byte) [][]byte { return l[1:] }), "entry 0"},
+		{"last entry dropped", transcript(func(l [][]byte) [][]byte { return l[:len(l)-2] }), "no end"},
+		{"entry twice", transcript(func(l [][]byte) [][]byte { return slices.Insert(l, 41, l[40]) }), "entry 41"},
+		{"cut in an entry", transcript(func(l [][]byte) [][]byte { l[41] = l[41][:50]; return l[:42] }), "entry 41 is cut off"},
+		{"emptied", transcript(func([][]byte) [][]byte { return nil }), "empty"},
+		{"blank line", transcript(func(l [][]byte) [][]byte { return slices.Insert(l, 41, []byte("\n")) }), "entry 41"},
+		{"Windows line ends", transcript(func(l [][]byte) [][]byte { l[41] = append(l[41][:len(l[41])-1], "\r\n"...); return l }), "entry 41"},
+		{"script altered", edit("script.yaml", func(b []byte) []byte { return append(b, "# x\n"...) }), "script.yaml is not the script that ran"},
+		{"output altered", edit("outputs/factory-ca.cert.pem", func(b []byte) []byte { b[60] ^= 1; return b }), "factory-ca.cert.pem"},
+		{"charter altered", edit("outputs/charter.jsonl", func(b []byte) []byte { return b[:len(b)-1] }), "charter.jsonl"},
+		{"person altered", edit("people/master1.person", func(b []byte) []byte { b[30] ^= 1; return b }), "master1.person was altered"},
+		{"anchors of another vault inside", edit("outputs/anchors.json", func(b []byte) []byte { return other(t, b) }), "anchors.json was altered"},
+		{"output missing", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "outputs/log.pub.pem")) }, "log.pub.pem is missing"},
+		{"file that is not listed", func(t *testing.T, dir string) { write(t, filepath.Join(dir, "outputs/extra"), []byte("x")) }, `"outputs/extra" is not listed`},
+		{"hidden file", func(t *testing.T, dir string) { write(t, filepath.Join(dir, ".x"), []byte("x")) }, `".x" is not listed`},
+		{"link out of the record", func(t *testing.T, dir string) {
+			p := filepath.Join(dir, "outputs/log.pub.pem")
+			data, err := os.ReadFile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, "..", "elsewhere"), data)
+			remove(t, p)
+			if err := os.Symlink("../../elsewhere", p); err != nil {
+				t.Fatal(err)
+			}
+		}, "no regular file"},
+		{"checkpoint missing", func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "checkpoint")) }, "no usable checkpoint"},
+		{"signature line twice", edit("checkpoint", func(b []byte) []byte { return append(b, cosignature(b)...) }), "repeated signature line"},
+		{"signature by nobody here", edit("checkpoint", func(b []byte) []byte {
+			return append(b, bytes.Replace(cosignature(b), []byte("witness2"), []byte("stranger"), 1)...)
+		}), ""},
+		{"line behind the signatures", edit("checkpoint", func(b []byte) []byte { return append(b, "— x\n"...) }), ""},
+		{"checkpoint of the void attempt", func(t *testing.T, dir string) {
+			data, err := os.ReadFile(filepath.Join(m.void, "checkpoint"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(dir, "checkpoint"), data)
+		}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(dir, os.DirFS(m.closed)); err != nil {
+				t.Fatal(err)
+			}
+			v, err := verifyOwn(m.closed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.do(t, dir)
+			_, err = record.Verify(os.DirFS(dir), v.Anchors)
+			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v (class %s), want %q", err, fault.ClassOf(err), tt.text)
+			}
+		})
+	}
+	t.Run("anchors of another vault", func(t *testing.T) {
+		data, err := os.ReadFile(filepath.Join(m.closed, "outputs/anchors.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := anchor.Parse(other(t, data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := record.Verify(os.DirFS(m.closed), a); fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), "not the ones you trust") {
+			t.Error(err)
+		}
+		a.World = world.Live
+		if _, err := record.Verify(os.DirFS(m.closed), a); fault.ClassOf(err) != fault.Policy {
+			t.Error(err)
+		}
+	})
+}
+
+// other changes the vault id of an anchors file.
+func other(t *testing.T, data []byte) []byte {
+	t.Helper()
+	m := regexp.MustCompile(`"vault":"[0-9a-f]{64}"`).Find(data)
+	if m == nil {
+		t.Fatal("no vault id")
+	}
+	return bytes.Replace(data, m, []byte(`"vault":"`+strings.Repeat("ab", 32)+`"`), 1)
+}
+
+func write(t testing.TB, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t testing.TB, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A conductor, with every witness and key master on his side, writes a record
+// anew with a correct chain and signs it again: what the script did not say, or
+// what a key or another person did not sign, is refused all the same (R-CER-2,
+// R-CER-10, R-CER-11).
+func TestForgedRecordIsRefused(t *testing.T) {
+	m := genesis(t)
+	find := func(t *testing.T, list []entry, typ string, is func(e entry) bool) int {
+		t.Helper()
+		for i, e := range list {
+			if e.Type == typ && (is == nil || is(e)) {
+				return i
+			}
+		}
+		t.Fatalf("no entry %s", typ)
+		return 0
+	}
+	set := func(typ string, is func(e entry) bool, edit func(e *entry)) func(*testing.T, []entry) ([]entry, int) {
+		return func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, typ, is)
+			edit(&l[n])
+			return l, n
+		}
+	}
+	drop := func(typ string, is func(e entry) bool) func(*testing.T, []entry) ([]entry, int) {
+		return func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, typ, is)
+			return slices.Delete(l, n, n+1), -1
+		}
+	}
+	step := func(id string) func(e entry) bool { return func(e entry) bool { return e.Step == id } }
+	key := func(id string) func(e entry) bool {
+		return func(e entry) bool {
+			k, _ := e.Data["key"].(map[string]any)
+			return e.Data["key"] == id || k["id"] == id
+		}
+	}
+	attribute := func(e *entry, name, member, value string) {
+		for _, a := range e.Data["attributes"].([]any) {
+			if a := a.(map[string]any); a["name"] == name && a["half"] == "private" {
+				a[member] = value
+			}
+		}
+	}
+	wholeStep := func(id string) func(*testing.T, []entry) ([]entry, int) {
+		return func(_ *testing.T, l []entry) ([]entry, int) {
+			return slices.DeleteFunc(l, func(e entry) bool { return e.Step == id }), -1
+		}
+	}
+	tests := []struct {
+		name string
+		void bool
+		edit func(*testing.T, []entry) ([]entry, int) // returns the entry to be named, -1 for none
+		text string
+	}{
+		{"nothing changed", false, func(_ *testing.T, l []entry) ([]entry, int) { return l, -1 }, ""},
+		{"nothing changed in the void one", true, func(_ *testing.T, l []entry) ([]entry, int) { return l, -1 }, ""},
+		{"loosened attribute, found", false, set("key", key("firmware"), func(e *entry) { attribute(e, "CKA_EXTRACTABLE", "got", "true") }), "CKA_EXTRACTABLE"},
+		{"loosened attribute, wanted too", false, set("key", key("firmware"), func(e *entry) {
+			attribute(e, "CKA_EXTRACTABLE", "got", "true")
+			attribute(e, "CKA_EXTRACTABLE", "wanted", "true")
+		}), "CKA_EXTRACTABLE true"},
+		{"attribute left out", false, set("key", key("firmware"), func(e *entry) { attribute(e, "CKA_SENSITIVE", "name", "CKA_LABEL") }), "not read back whole"},
+		{"key without an intent", false, drop("intent", key("firmware")), "without an intent"},
+		{"key under another intent", false, set("intent", key("firmware"), func(e *entry) { e.Data["key"] = "log" }), "key firmware was made without an intent"},
+		{"other public key when stored", false, set("key", func(e entry) bool { return key("firmware")(e) && e.Data["stage"] == "stored" }, func(e *entry) {
+			e.Data["key"].(map[string]any)["public"] = pemBase64(t, m, "acceptance")
+		}), "is not the one born"},
+		{"proof of another key", false, func(t *testing.T, l []entry) ([]entry, int) {
+			a, b := find(t, l, "possession", key("firmware")), find(t, l, "possession", key("acceptance"))
+			l[a].Data["signature"] = l[b].Data["signature"]
+			return l, a
+		}, "proof of possession of key firmware"},
+		{"proof over another transcript", false, set("possession", key("firmware"), func(e *entry) { e.Data["root"] = strings.Repeat("0", 64) }), "another transcript"},
+		{"proof missing", false, drop("possession", key("log")), ""},
+		{"receipt missing", false, drop("receipt", nil), "gave a receipt"},
+		{"receipt of another", false, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "receipt", nil)
+			l[n].Data["envelope"] = l[n+1].Data["envelope"]
+			return l, -1
+		}, ""},
+		{"admission case failed", false, set("admission", nil, func(e *entry) { e.Data["cases"].([]any)[0].(map[string]any)["pass"] = false }), "failed and the ceremony went on"},
+		{"no admission", false, drop("admission", nil), "before its token was admitted"},
+		{"pins never changed", false, drop("pins-changed", nil), ""},
+		{"two tokens for a safe", false, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "token", nil)
+			return slices.Insert(l, n, l[n]), n + 1
+		}, "second token"},
+		{"never armed", true, drop("state", func(e entry) bool { return e.Data["state"] == "ARMED" }), "RUNNING\" after SUMMONED"},
+		{"entry after the end", false, func(_ *testing.T, l []entry) ([]entry, int) {
+			late := l[len(l)-3]
+			late.Mono = l[len(l)-1].Mono
+			return append(l, late), len(l)
+		}, "follows the end"},
+		{"entry between CLOSED and the end", false, func(_ *testing.T, l []entry) ([]entry, int) {
+			n := len(l) - 1
+			late := l[n-2]
+			late.Mono = l[n].Mono
+			return slices.Insert(l, n, late), n
+		}, "follows the state CLOSED"},
+		{"incident in a closed record", false, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "state", func(e entry) bool { return e.Data["state"] == "CLOSED" })
+			return slices.Insert(l, n, entry{Type: "incident", Time: l[n].Time, Mono: l[n].Mono, Data: map[string]any{"by": "engine", "class": "void", "envelope": nil, "reason": "x"}}), -1
+		}, "in spite of an incident"},
+		{"no incident in a void record", true, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "incident", nil)
+			l[n].Data["reason"] = "somebody sneezed"
+			return l, n
+		}, "the signed incident is another one"},
+		{"other words read aloud", false, set("words", nil, func(e *entry) { e.Data["words"] = "aardvark" + e.Data["words"].(string)[8:] }), "not those of the anchors"},
+		{"step left out", true, wholeStep("4.2"), ""},
+		{"documents never seen", true, wholeStep("1.3"), ""},
+		{"steps exchanged", true, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "begin", step("3.2"))
+			l[n].Data["title"] = "Something else"
+			return l, n
+		}, "not the next step"},
+		{"witness left out", true, drop("confirm", func(e entry) bool { return e.Step == "2.1" && e.Data["who"] == "witness2" }), "went on without witness2"},
+		{"witness said no", true, set("confirm", func(e entry) bool { return e.Step == "2.1" && e.Data["who"] == "witness2" }, func(e *entry) { e.Data["answer"] = "no" }), `witness2 answered "no"`},
+		{"documents signed for another ceremony", true, set("documents", nil, func(e *entry) {
+			env := e.Data["envelope"].(map[string]any)
+			env["payload"] = "e30="
+		}), ""},
+		{"another person file", true, set("identified", nil, func(e *entry) { e.Data["fingerprint"] = strings.Repeat("0", 64) }), "person file of conductor is another one"},
+		{"wrong world", true, set("open", nil, func(e *entry) { e.Data["world"] = "live" }), ""},
+		{"end that lies", true, set("end", nil, func(e *entry) { e.Data["state"] = "CLOSED" }), "ends CLOSED in state VOID"},
+		{"time that runs backwards", true, func(_ *testing.T, l []entry) ([]entry, int) { l[50].Mono = 0; return l, 50 }, "timed before"},
+		{"member that is not in the format", true, set("done", nil, func(e *entry) { e.Data["x"] = 1 }), ""},
+		{"type that is not in the format", true, set("done", nil, func(e *entry) { e.Type = "shell" }), "unknown type"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			from := m.closed
+			if tt.void {
+				from = m.void
+			}
+			if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
+				t.Fatal(err)
+			}
+			list, n := tt.edit(t, entries(t, dir))
+			m.forge(t, dir, list)
+			v, err := verifyOwn(m.closed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = record.Verify(os.DirFS(dir), v.Anchors)
+			switch {
+			case strings.HasPrefix(tt.name, "nothing changed"):
+				if want := map[bool]fault.Class{false: "", true: fault.Void}[tt.void]; fault.ClassOf(err) != want {
+					t.Errorf("the forger's own tools break it: %v", err)
+				}
+				return
+			case tt.name == "wrong world":
+				if fault.ClassOf(err) != fault.Policy && fault.ClassOf(err) != fault.Verify {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), tt.text) {
+				t.Fatalf("got %v (class %s), want %q", err, fault.ClassOf(err), tt.text)
+			}
+			if tt.name == "key under another intent" {
+				n++ // the key is wrong, not the intent
+			}
+			if n >= 0 && !strings.Contains(err.Error(), "entry "+itoa(n)) {
+				t.Errorf("%v does not name entry %d", err, n)
+			}
+		})
+	}
+}
+
+func pemBase64(t *testing.T, m *twoRecords, id string) any {
+	t.Helper()
+	return pemOf(t, m.closed, "outputs/"+id+".pub.pem")
+}
+
+// A public key or certificate written out must be the one made, whoever signs.
+func TestForgedOutputIsRefused(t *testing.T) {
+	m := genesis(t)
+	swap := func(a, b string) func(t *testing.T, dir string, l []entry) {
+		return func(t *testing.T, dir string, l []entry) {
+			data, err := os.ReadFile(filepath.Join(m.closed, b))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.put(t, dir, l, a, data)
+		}
+	}
+	for name, do := range map[string]func(t *testing.T, dir string, l []entry){
+		"public key of another":    swap("outputs/firmware.pub.pem", "outputs/log.pub.pem"),
+		"certificate of another":   swap("outputs/factory-ca.cert.pem", "outputs/relay-ca.cert.pem"),
+		"certificate in a request": swap("outputs/factory-ca.cert.pem", "outputs/log.pub.pem"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(dir, os.DirFS(m.closed)); err != nil {
+				t.Fatal(err)
+			}
+			l := entries(t, dir)
+			do(t, dir, l)
+			m.forge(t, dir, l)
+			if _, err := verifyOwn(dir); fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), "is not the one made here") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// flips tries bytes of the record's files, each in a copy in memory.
+func flips(t *testing.T, step int) {
+	m := genesis(t)
+	v, err := verifyOwn(m.closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for name, data := range slurp(t, m.closed) {
+		for i := len(data) / 2 % step; i < len(data); i += step {
+			fs := &flipped{dir: m.closed, name: name, at: i}
+			got, err := record.Verify(fs, v.Anchors)
+			switch {
+			case name == record.ReportFile:
+				if err != nil {
+					t.Fatalf("the report is not evidence, yet: %v", err)
+				}
+			case err == nil || fault.ClassOf(err) == fault.Unexpected || got != nil && fault.ClassOf(err) != fault.Quorum:
+				t.Errorf("%s, byte %d: %v", name, i, err)
+			case name == record.TranscriptFile && !strings.Contains(err.Error(), fmt.Sprintf("entry %d", bytes.Count(data[:i], []byte("\n")))):
+				t.Errorf("%s, byte %d, in entry %d: %v", name, i, bytes.Count(data[:i], []byte("\n")), err)
+			}
+			n++
+			if t.Failed() {
+				return
+			}
+		}
+	}
+	t.Logf("%d bytes flipped", n)
+}
+
+func TestFlippedBytes(t *testing.T) { flips(t, 4999) }
+
+// Every byte of every file of a record (R-CER-12).
+func TestLongEveryFlippedByte(t *testing.T) {
+	if os.Getenv("KEYRITE_TEST_LONG") == "" {
+		t.Skip("long: set KEYRITE_TEST_LONG=1")
+	}
+	flips(t, 1)
+}
+
+// Any two entries exchanged are refused, and the first wrong one is named.
+func swaps(t *testing.T, step int) {
+	m := genesis(t)
+	v, err := verifyOwn(m.closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(m.closed, record.TranscriptFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	lines = lines[:len(lines)-1]
+	pair := 0
+	for a := range lines {
+		for b := a + 1; b < len(lines); b++ {
+			if pair++; pair%step != 0 {
+				continue
+			}
+			l := slices.Clone(lines)
+			l[a], l[b] = l[b], l[a]
+			_, err := record.Verify(&flipped{dir: m.closed, name: record.TranscriptFile, data: bytes.Join(l, nil)}, v.Anchors)
+			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), fmt.Sprintf("entry %d", a)) {
+				t.Fatalf("entries %d and %d exchanged: %v", a, b, err)
+			}
+		}
+	}
+}
+
+func TestSwappedEntries(t *testing.T) { swaps(t, 701) }
+
+func TestLongEverySwap(t *testing.T) {
+	if os.Getenv("KEYRITE_TEST_LONG") == "" {
+		t.Skip("long: set KEYRITE_TEST_LONG=1")
+	}
+	swaps(t, 1)
+}
