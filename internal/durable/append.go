@@ -80,8 +80,9 @@ func CheckFree(path string) error {
 	if err != nil {
 		return wrap("open", path, err)
 	}
-	defer f.Close()
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	_ = f.Close() // nothing was written; it also gives the lock back
+	if err != nil {
 		return wrapInUse(path)
 	}
 	return nil
