@@ -134,6 +134,7 @@ func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, 
 	// SIGPIPE here a broken pipe on stderr would kill it on the spot.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	defer signal.Ignore(syscall.SIGPIPE) // the exit code counts more than the last line
 	defer signal.Stop(signals)
 	cfg.Interrupt = signals
 	r, err := ceremony.Execute(withoutCancel(c), *cfg)
