@@ -66,6 +66,21 @@ func TestRequirementsAreWellFormed(t *testing.T) {
 	}
 }
 
+// A status is raised by a proof, not by hand.
+func TestRaisedRequirementsAreClaimed(t *testing.T) {
+	claimed := map[string]bool{}
+	for _, r := range Tables(read(t, "docs/assurance.md")) {
+		for _, id := range requirement.FindAllString(r.Cells["requirement"], -1) {
+			claimed[id] = true
+		}
+	}
+	for _, r := range Tables(read(t, "docs/requirements.md")) {
+		if r.Cells["status"] != "open" && !claimed[r.Cells["id"]] {
+			t.Errorf("%s is %s, and no claim of docs/assurance.md names it", r.Cells["id"], r.Cells["status"])
+		}
+	}
+}
+
 // A tested requirement must exist; a typing error would count for nothing.
 func TestTestsNameRequirementsThatExist(t *testing.T) {
 	known := Requirements(read(t, "docs/requirements.md"))
