@@ -134,8 +134,7 @@ type Account struct {
 
 // Account returns the policy key in force, nil before enrolment.
 func (e *Element) Account() (*Account, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	a, _, err := e.account()
 	return a, err
 }
@@ -186,8 +185,7 @@ func (e *Element) CheckAccount(pub crypto.PublicKey) error {
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	_, have, err := e.account()
 	if err != nil {
 		return err
@@ -205,8 +203,7 @@ func (e *Element) SetAccount(pub crypto.PublicKey) error {
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	_, have, err := e.account()
 	if err != nil {
 		return err
@@ -300,8 +297,7 @@ func (e *Element) ReplaceAccount(old, next crypto.PublicKey, signature []byte) e
 	if err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	a, have, err := e.account()
 	if err != nil {
 		return err

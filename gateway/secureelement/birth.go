@@ -70,8 +70,7 @@ func (e *Element) Provision(b Birth) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	if locked, err := e.locked(); err != nil || locked {
 		return errors.Join(err, ErrLocked)
 	}
@@ -119,8 +118,7 @@ func (e *Element) StoreCertificate(chain ...[]byte) error {
 	if len(all) > MaxChainBytes {
 		return fault.Errorf(fault.Usage, "birth certificate and chain are %d bytes; the element holds %d", len(all), MaxChainBytes)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	k, err := e.key()
 	if err != nil {
 		return err
@@ -135,8 +133,7 @@ func (e *Element) StoreCertificate(chain ...[]byte) error {
 // it is for the device key. It does not check the chain: whoever is shown the
 // certificate does that, against the anchors.
 func (e *Element) Certificate() ([]*x509.Certificate, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	return e.certificate()
 }
 
@@ -160,8 +157,7 @@ func (e *Element) certificate() ([]*x509.Certificate, error) {
 // gives lockout, platform and owner random authorisations that nobody keeps. On
 // a locked element it does nothing.
 func (e *Element) Lock() error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	p, err := e.permanent()
 	if err != nil || p&ownerAuthSet != 0 {
 		return err
@@ -193,8 +189,7 @@ func (e *Element) Lock() error {
 // Birth returns what was written at birth. On an element that is not locked it
 // is ErrUnborn, for whoever holds the box could still write it anew.
 func (e *Element) Birth() (*Birth, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	b, _, err := e.lockedBirth()
 	return b, err
 }

@@ -89,8 +89,7 @@ func (e *Element) PolicyVersion() (int64, error) { return e.version(nvPolicy) }
 func (e *Element) RaisePolicyVersion(v int64) error { return e.raise(nvPolicy, v) }
 
 func (e *Element) version(index tpm2.TPMHandle) (int64, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	return e.versionLocked(index)
 }
 
@@ -111,8 +110,7 @@ func (e *Element) versionLocked(index tpm2.TPMHandle) (int64, error) {
 }
 
 func (e *Element) raise(index tpm2.TPMHandle, v int64) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	have, err := e.versionLocked(index)
 	if err != nil {
 		return err
@@ -138,8 +136,7 @@ func (e *Element) raise(index tpm2.TPMHandle, v int64) error {
 // TimeFloor is the highest signed time that the gateway has seen, the zero time
 // if none. The clock never counts below it.
 func (e *Element) TimeFloor() (time.Time, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	return e.timeFloor()
 }
 
@@ -157,8 +154,7 @@ func (e *Element) timeFloor() (time.Time, error) {
 // RaiseTimeFloor remembers a signed time. Earlier times, and those less than an
 // hour later, which are not worth a write, change nothing.
 func (e *Element) RaiseTimeFloor(t time.Time) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	have, err := e.timeFloor()
 	if err != nil || t.Unix() < 0 || t.Before(have.Add(timeFloorStep)) {
 		return err

@@ -170,6 +170,29 @@ func TestOneCommandAtATime(t *testing.T) {
 	wg.Wait()
 }
 
+// TestTwoPrograms: a running gateway and a command beside it share one TPM.
+func TestTwoPrograms(t *testing.T) {
+	b := setest.Birth(t, artifacttest.New(t), 1)
+	other := b.TPM.Open()
+	var wg sync.WaitGroup
+	for _, e := range []*secureelement.Element{b.Element, other} {
+		wg.Go(func() {
+			for range 50 {
+				k, err := e.Key()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				sum := sha256.Sum256(nil)
+				if _, err := k.Sign(rand.Reader, sum[:], crypto.SHA256); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // TestPowerOff: a TPM that is gone is an error of class token, never a hang.
 func TestPowerOff(t *testing.T) {
 	w := artifacttest.New(t)

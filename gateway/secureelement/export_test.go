@@ -4,8 +4,7 @@ import "github.com/google/go-tpm/tpm2/transport"
 
 // Raw lends the connection to a test that plays the attacker on the box.
 func (e *Element) Raw(use func(transport.TPM)) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	use(e.t)
 }
 

@@ -23,8 +23,7 @@ type Info struct {
 // comes from a seed that the maker put in, so the id is the same for the life of
 // the chip, also after a reset; it is not secret and proves nothing by itself.
 func (e *Element) Info() (info *Info, err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	maker, err := e.property(tpm2.TPMPTManufacturer)
 	if err != nil {
 		return nil, err

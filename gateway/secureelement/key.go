@@ -37,8 +37,7 @@ func deviceTemplate() tpm2.TPMTPublic {
 // CreateKey makes the device key inside the element and returns its signer. It
 // happens once in a device's life: with a key present it is ErrKeyExists.
 func (e *Element) CreateKey() (crypto.Signer, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	if _, err := e.key(); !errors.Is(err, ErrUnborn) {
 		if err == nil {
 			err = ErrKeyExists
@@ -85,8 +84,7 @@ func (e *Element) flush(h tpm2.TPMHandle) error {
 
 // Key returns the signer of the device key. It signs SHA-256 digests only.
 func (e *Element) Key() (crypto.Signer, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	return e.key()
 }
 
@@ -130,8 +128,7 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 	if opts == nil || opts.HashFunc() != crypto.SHA256 || len(digest) != crypto.SHA256.Size() {
 		return nil, fault.New(fault.Unexpected, "the device key signs SHA-256 digests only")
 	}
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
+	defer s.e.enter()()
 	r, err := tpm2.Sign{
 		KeyHandle: tpm2.NamedHandle{Handle: deviceKey, Name: s.name},
 		Digest:    tpm2.TPM2BDigest{Buffer: digest},

@@ -47,6 +47,7 @@ func Open(addr string) (*Element, error) {
 		return nil, err
 	}
 	e := &Element{t: w}
+	defer w.yield()
 	locked, err := e.locked()
 	if err == nil && locked {
 		err = e.closePlatform()
@@ -65,6 +66,18 @@ func (e *Element) Close() error {
 	return e.t.Close()
 }
 
+// enter begins a sequence of commands and returns what ends it. A TPM behind a
+// socket serves one connection at a time, so that connection is given back after
+// each sequence and other programs get their turn; /dev/tpmrm0 has its own
+// arbiter and stays open.
+func (e *Element) enter() func() {
+	e.mu.Lock()
+	return func() {
+		e.t.yield()
+		e.mu.Unlock()
+	}
+}
+
 // Random returns n random bytes from the element mixed with the system's, so
 // that neither source alone decides.
 func (e *Element) Random(n int) ([]byte, error) {
@@ -72,8 +85,7 @@ func (e *Element) Random(n int) ([]byte, error) {
 	if _, err := rand.Read(out); err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "read system random: %w", err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	for have := 0; have < n; {
 		r, err := tpm2.GetRandom{BytesRequested: uint16(min(n-have, 32))}.Execute(e.t) // 32: every TPM gives a SHA-256 digest's worth
 		if err != nil {
@@ -100,8 +112,7 @@ const (
 
 // Locked says whether provisioning is over.
 func (e *Element) Locked() (bool, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	defer e.enter()()
 	return e.locked()
 }
 

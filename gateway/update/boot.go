@@ -83,10 +83,11 @@ func order(st *State) []string {
 	return out
 }
 
-// fail marks a slot that does not verify. What only could not be read (a medium
-// that is not there yet) is left as it is.
+// fail marks a trial that does not verify. What only could not be read (a medium
+// that is not there yet) is left as it is, and so is a confirmed release, which
+// may be all that the gateway has.
 func (s *Slots) fail(st *State, name string, why error) error {
-	if c := fault.ClassOf(why); c != fault.Verify && c != fault.Policy {
+	if c := fault.ClassOf(why); c != fault.Verify && c != fault.Policy || st.slot(name).State != Trial {
 		return nil
 	}
 	st.slot(name).State = Failed

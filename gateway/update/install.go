@@ -28,14 +28,14 @@ func (s *Slots) Install(ctx context.Context, o *Offer) (*Installed, error) {
 	if err != nil {
 		return nil, err
 	}
-	if name, ok := s.holds(st, o.Statement); ok {
-		return &Installed{Slot: name, Statement: o.Statement, UpToDate: true}, nil
-	}
-	name, err := s.free(st)
+	floor, err := s.element.SecurityVersion()
 	if err != nil {
 		return nil, err
 	}
-	floor, err := s.element.SecurityVersion()
+	if name, ok := s.holds(st, o.Statement, floor); ok {
+		return &Installed{Slot: name, Statement: o.Statement, UpToDate: true}, nil
+	}
+	name, err := s.free(st)
 	if err != nil {
 		return nil, err
 	}
@@ -74,14 +74,18 @@ func (s *Slots) sawTime(st *firmware.Statement) error {
 	return s.element.RaiseTimeFloor(at)
 }
 
-// holds says which slot has this very release ready to start.
-func (s *Slots) holds(st *State, want *firmware.Statement) (string, bool) {
-	for _, name := range []string{"a", "b"} {
+// holds says which slot has this very release ready to start, every byte of it.
+func (s *Slots) holds(st *State, want *firmware.Statement, floor int64) (string, bool) {
+	for _, name := range order(st) {
 		x := st.slot(name)
-		if x.State != Good && x.State != Trial || x.State == Good && name != st.Active {
+		if x.State == Good && name != st.Active {
+			continue // the old release: offered again, it is installed again
+		}
+		have, err := s.Statement(x)
+		if err != nil || have.Image() != want.Image() || have.Predicate.Version != want.Predicate.Version {
 			continue
 		}
-		if have, err := s.Statement(x); err == nil && have.Image() == want.Image() && have.Predicate.Version == want.Predicate.Version {
+		if _, err := s.verify(name, x, floor); err == nil {
 			return name, true
 		}
 	}

@@ -346,11 +346,18 @@ func TestBootRefusesTamperedSlot(t *testing.T) {
 			t.Fatalf("second start: %+v, %v", b, err)
 		}
 	}
+	// The active slot spoilt as well: nothing starts, and an update repairs it.
 	r.check(os.WriteFile(filepath.Join(dir, "a.img"), []byte("other"), 0o600))
-	_, err := s.Boot()
-	wantClass(t, err, fault.Verify)
-	if !errors.Is(err, update.ErrNothing) {
-		t.Errorf("with both slots spoilt: %v", err)
+	for range 2 {
+		_, err := s.Boot()
+		wantClass(t, err, fault.Verify)
+		if !errors.Is(err, update.ErrNothing) {
+			t.Errorf("with both slots spoilt: %v", err)
+		}
+	}
+	install("2.0.0")
+	if b, err := s.Boot(); err != nil || b.Slot != "b" {
+		t.Errorf("after the repair: %+v, %v", b, err)
 	}
 }
 
