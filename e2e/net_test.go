@@ -3,7 +3,6 @@ package e2e
 // The test in flow_test.go needs root, iproute2 and swtpm, and fails without
 // them. Everything that it makes carries its process number and goes with it.
 
-
 import (
 	"bytes"
 	"context"

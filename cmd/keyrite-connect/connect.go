@@ -186,7 +186,7 @@ func newStatus() *cobra.Command {
 			switch {
 			case err == nil:
 				in := s.Login()
-			out["login"] = map[string]any{"access": in.Access, "account": in.Account, "user": in.User, "expires": in.Expires, "world": in.World}
+				out["login"] = map[string]any{"access": in.Access, "account": in.Account, "user": in.User, "expires": in.Expires, "world": in.World}
 			case cli.ClassOf(err) != "token":
 				return err
 			}
