@@ -7,12 +7,15 @@ package paper
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"html/template"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 	"keyrite/internal/durable"
@@ -27,8 +30,39 @@ type page struct {
 	Words  string
 	Failed string // why the record does not verify, "" if it does
 	Good   bool
-	Names  []string // of keys
+	Roll   []person
+	Clean  []record.Cleanup
 	Lines  []line
+}
+
+// person is one row of the people's table.
+type person struct {
+	Name, Role, Signed string
+	Missing            bool
+}
+
+// roll lists who was there and what each signed of the end.
+func roll(v *record.Verified) []person {
+	var out []person
+	for name, role := range v.Roles {
+		p := person{Name: name, Role: role, Missing: slices.Contains(v.Missing, name)}
+		switch {
+		case role == charter.RoleConductor:
+			p.Signed = "signed as conductor"
+		case slices.Contains(v.Cosigners, name):
+			p.Signed = "cosigned"
+		case p.Missing:
+			p.Signed = "not yet"
+		default:
+			p.Signed = "not needed"
+		}
+		out = append(out, p)
+	}
+	order := []string{charter.RoleConductor, charter.RoleKeyMaster, charter.RoleWitness, charter.RoleApprover}
+	slices.SortFunc(out, func(a, b person) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Role), slices.Index(order, b.Role)), cmp.Compare(a.Name, b.Name))
+	})
+	return out
 }
 
 type line struct {
@@ -47,14 +81,17 @@ func WriteReport(dir string) error {
 	if v == nil {
 		return err
 	}
-	p := page{Verified: v, Good: err == nil || fault.ClassOf(err) == fault.Quorum}
+	p := page{Verified: v, Good: err == nil || fault.ClassOf(err) == fault.Quorum, Roll: roll(v)}
 	if err != nil {
 		p.Failed = err.Error()
 	}
 	for _, l := range v.Timeline {
 		p.Lines = append(p.Lines, line{l.Seq, l.Time, l.Step, l.Type, summary(l.Data)})
-		if w, ok := l.Data.(*record.Words); ok {
-			p.Words = w.Words
+		switch d := l.Data.(type) {
+		case *record.Words:
+			p.Words = d.Words
+		case *record.Cleanup:
+			p.Clean = append(p.Clean, *d)
 		}
 	}
 	html, err := render(p)
