@@ -32,6 +32,8 @@ import (
 	"keyrite/artifact/share"
 	"keyrite/ceremony"
 	"keyrite/hsm/hsmtest"
+	"keyrite/internal/clitest"
+	"keyrite/scripts/ceremonies"
 	"keyrite/vault/quorum"
 )
 
@@ -699,4 +701,16 @@ func TestCtrlCAtTheTerminal(t *testing.T) {
 		t.Errorf("before ARMED: exit %d, %s", code, x.all())
 	}
 	h.noOrphans(t)
+}
+
+// What needs no token: the commands' results, errors and exit codes.
+func TestCeremonyScripts(t *testing.T) {
+	h := strings.Repeat("ab", 32)
+	text := strings.NewReplacer("@TITLE@", "Test", "@KEYRITE@", h, "@HSMD@", h, "@MODULE@", h, "@NETWORK@", "any", "@SWAP@", "any", "@ROOT@", "t-root", "@WORK@", "t-work").Replace(ceremonies.Genesis)
+	clitest.Run(t, "testdata/ceremony", func(dir string) error {
+		if err := os.WriteFile(filepath.Join(dir, "genesis.yaml"), []byte(text), 0o600); err != nil {
+			return err
+		}
+		return syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600)
+	})
 }
