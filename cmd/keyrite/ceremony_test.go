@@ -67,7 +67,7 @@ func newHouse(t *testing.T) *house {
 		t.Fatal(err)
 	}
 	// A copy, so that its processes can be told from those of other tests.
-	if err := os.WriteFile(h.path("bin/keyrite-hsmd"), data, 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(h.path("bin/keyrite-hsmd"), data, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	bind := "format: keyrite/bind/v1\nworld: " + houseWorld + "\nmodule: " + h.env.Config.Module + "\ntokens: {root: fresh, work: fresh}\npeople:\n"
@@ -202,10 +202,8 @@ func (h *house) processes() []string {
 
 func (h *house) noOrphans(t *testing.T) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); len(h.processes()) > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("left running: %v", h.processes())
-		}
+	if !clitest.Await(10*time.Second, func() bool { return len(h.processes()) == 0 }) {
+		t.Fatalf("left running: %v", h.processes())
 	}
 }
 
@@ -265,14 +263,12 @@ func killed(t *testing.T, times int) {
 
 func (h *house) waitForEntries(t *testing.T, label string, n int) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
+	came := clitest.Await(time.Minute, func() bool {
 		data, _ := os.ReadFile(h.path("record-" + label + "/transcript.jsonl"))
-		if bytes.Count(data, []byte("\n")) >= n {
-			return
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the ceremony did not come to entry %d", n)
-		}
+		return bytes.Count(data, []byte("\n")) >= n
+	})
+	if !came {
+		t.Fatalf("the ceremony did not come to entry %d", n)
 	}
 }
 
@@ -450,11 +446,13 @@ func TestNoSecretShows(t *testing.T) {
 // watch collects arguments and environment of every process below dir.
 func watch(dir string, stop <-chan struct{}) map[string]bool {
 	seen := map[string]bool{}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
 	for {
 		select {
 		case <-stop:
 			return seen
-		default:
+		case <-tick.C:
 		}
 		links, _ := filepath.Glob("/proc/[0-9]*/exe")
 		for _, l := range links {
@@ -467,7 +465,6 @@ func watch(dir string, stop <-chan struct{}) map[string]bool {
 				}
 			}
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -609,15 +606,15 @@ func (x *terminal) all() string {
 // expect waits until text appears after what was expected before.
 func (x *terminal) expect(text string) {
 	x.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		all := x.all()
-		if i := strings.Index(all[x.from:], text); i >= 0 {
+	came := clitest.Await(30*time.Second, func() bool {
+		i := strings.Index(x.all()[x.from:], text)
+		if i >= 0 {
 			x.from += i + len(text)
-			return
 		}
-		if time.Now().After(end) {
-			x.t.Fatalf("%q never appeared in:\n%s", text, all)
-		}
+		return i >= 0
+	})
+	if !came {
+		x.t.Fatalf("%q never appeared in:\n%s", text, x.all())
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -41,6 +42,22 @@ func Run(t *testing.T, dir string, setup func(workDir string) error) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 	})
+}
+
+// Await asks f every few milliseconds until it says true, and reports whether it
+// did within limit. It is for what other processes do, which have no channel to
+// wait on.
+func Await(limit time.Duration, f func() bool) bool {
+	tick, end := time.NewTicker(2*time.Millisecond), time.After(limit)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-tick.C:
+		case <-end:
+			return false
+		}
+	}
+	return true
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
