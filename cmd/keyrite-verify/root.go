@@ -32,6 +32,7 @@ does not parse, and 13 when the file belongs to another world.`,
 		newReport(),
 		newAcceptance(),
 		newBirthcert(),
+		newPolicy(),
 	} {
 		root.AddCommand(sub)
 	}

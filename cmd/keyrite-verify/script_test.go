@@ -7,10 +7,13 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/policy"
 	"keyrite/artifact/report"
 	"keyrite/internal/clitest"
 )
@@ -51,6 +54,7 @@ func TestScripts(t *testing.T) {
 		"device.pem": pemOf(one.Cert, ca), "leaf.pem": pemOf(one.Cert), "extra.pem": pemOf(extra.Cert, ca), "foreign.pem": pemOf(other.Birth(1, b.BundleID).Cert, ca),
 		"factory/anchors.json": files["anchors.json"], "factory/charter.jsonl": w.Charter,
 	})
+	maps.Copy(files, policyFiles(t, w))
 	clitest.Run(t, "testdata", func(dir string) error {
 		if err := os.Mkdir(filepath.Join(dir, "factory"), 0o700); err != nil {
 			return err
@@ -70,4 +74,27 @@ func pemOf(certs ...*x509.Certificate) []byte {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
 	return out
+}
+
+// policyFiles is a policy of account acme, its key and somebody else's.
+func policyFiles(t *testing.T, w *artifacttest.World) map[string][]byte {
+	t.Helper()
+	files := map[string][]byte{}
+	for _, id := range []string{"firmware", "log"} { // any keys will do
+		files[id+".pub"] = pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: w.SPKI(id)})
+	}
+	now := time.Now().UTC()
+	for name, after := range map[string]time.Duration{"policy.dsse": time.Hour, "old-policy.dsse": -time.Minute} {
+		data, err := policy.Sign(&policy.Policy{
+			Account: "acme", Format: policy.Format, Version: 1, World: w.World, NotBefore: now.Add(-time.Hour).Format(time.RFC3339), NotAfter: now.Add(after).Format(time.RFC3339),
+			Users: []policy.User{{Keys: []string{strings.Repeat("a", 64)}, Name: "ann"}}, Gateways: []policy.Gateway{{ID: "press-7", SPKI: strings.Repeat("1", 64)}},
+			Devices: []policy.Device{{Addr: "192.168.10.2", Gateway: "press-7", Name: "hmi", Ports: []policy.Ports{{First: 80, Last: 80}}}},
+			Rules:   []policy.Rule{{Device: "hmi", User: "ann"}},
+		}, w.Keys["firmware"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = data
+	}
+	return files
 }
