@@ -79,7 +79,7 @@ func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Genesis, err
 func (g *Genesis) Do(ctx context.Context, r *ceremony.Run, st *script.Step) error {
 	switch st.Do {
 	case "environment.check":
-		return g.checkEnvironment(r)
+		return g.checkEnvironment(ctx, r)
 	case "people.identify":
 		return g.identify(ctx, r)
 	case "documents.see":

@@ -469,3 +469,25 @@ func TestLongEverySwap(t *testing.T) {
 	}
 	swaps(t, 1)
 }
+
+// A second genesis over the same tokens or media is refused before ARMED, when
+// it costs nothing.
+func TestUsedNamesAreRefusedBeforeArmed(t *testing.T) {
+	h := newHouse(t)
+	if _, err := h.rehearse(t, "one", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(h.path("record-one"), h.path("away")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.rehearse(t, "one", "", nil); fault.ClassOf(err) != fault.Exists || !strings.Contains(err.Error(), "token one-root already") {
+		t.Errorf("same tokens: %v", err)
+	}
+	if err := os.MkdirAll(h.path("shares-two/work"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "shares-two/work/master1.share", []byte("old"))
+	if _, err := h.rehearse(t, "two", "", nil); fault.ClassOf(err) != fault.Exists || !strings.Contains(err.Error(), "shares-two/work") {
+		t.Errorf("same media: %v", err)
+	}
+}

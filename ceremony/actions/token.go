@@ -24,17 +24,47 @@ import (
 
 func token(t hsm.TokenID) anchor.Token { return anchor.Token{Label: t.Label, Serial: t.Serial} }
 
+func (g *Genesis) startHSM(ctx context.Context, r *ceremony.Run) (err error) {
+	if g.sup != nil {
+		return nil
+	}
+	if g.tag, err = parseTag(r.Attempt); err != nil {
+		return err
+	}
+	g.sup, err = hsm.Start(ctx, hsm.Config{Module: g.bind.Module, HSMD: g.hsmd})
+	return err
+}
+
+// checkFree finds, while it costs nothing yet, what would void the ceremony
+// later: a token under a label to come, or a share on a medium.
+func (g *Genesis) checkFree(ctx context.Context, r *ceremony.Run) error {
+	if err := g.startHSM(ctx, r); err != nil {
+		return err
+	}
+	tokens, _, err := g.sup.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range g.script.Safes {
+		for _, t := range tokens {
+			if t.Label == s.Token {
+				return fault.Hint(fault.Errorf(fault.Exists, "there is a token %s already", s.Token),
+					"a genesis makes its own tokens: make a script with other labels ('keyrite ceremony new --root-token, --work-token')")
+			}
+		}
+		old, err := filepath.Glob(filepath.Join(g.sharesDir(s.Name), "*.share"))
+		if err != nil || len(old) > 0 {
+			return fault.Hint(fault.Errorf(fault.Exists, "there are shares in %q already", g.sharesDir(s.Name)), "shares are never overwritten: name another folder in the binding")
+		}
+	}
+	return nil
+}
+
 // initToken initialises a fresh token under one-time PINs that only the
 // supervisor holds.
 func (g *Genesis) initToken(ctx context.Context, r *ceremony.Run, name string) error {
-	if g.sup == nil {
-		var err error
-		if g.sup, err = hsm.Start(ctx, hsm.Config{Module: g.bind.Module, HSMD: g.hsmd}); err != nil {
-			return err
-		}
-		if g.tag, err = parseTag(r.Attempt); err != nil {
-			return err
-		}
+	if err := g.startHSM(ctx, r); err != nil {
+		return err
 	}
 	sf, _ := g.script.SafeByName(name)
 	if err := r.Record(&record.Intent{Effect: "init-token", Key: "", Object: "", Safe: name, Token: anchor.Token{Label: sf.Token, Serial: ""}}); err != nil {
