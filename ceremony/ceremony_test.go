@@ -31,6 +31,7 @@ purpose: test the engine
 summon:
   - {id: "1.1", do: people.identify, title: Who is here, limit: 1m}
 run:
+  - {id: "1.9", do: genesis.sign, title: Founding, limit: 1m}
   - {id: "2.1", do: token.init, title: First act, limit: 1m, confirm: [witness]}
   - {id: "2.2", do: pause, title: Second act, limit: 1m, confirm: [witness]}
 seal:
@@ -463,7 +464,7 @@ func TestOneProcessPerRecord(t *testing.T) {
 		if err := other.run(t); fault.ClassOf(err) != fault.Sealed {
 			t.Errorf("second run: %v", err)
 		}
-		if err := Recover(context.Background(), s.cfg.Dir, s.clock, nil); fault.ClassOf(err) != fault.Sealed {
+		if err := Recover(context.Background(), s.cfg.Dir, s.clock, nil, true); fault.ClassOf(err) != fault.Sealed {
 			t.Errorf("recover: %v", err)
 		}
 		return nil
@@ -483,7 +484,12 @@ func TestRecoverAfterAnyEntry(t *testing.T) {
 	s.room.elsewhere = []string{"witness1", "witness2", "master1"}
 	s.acts.do = func(_ context.Context, r *Run, st *script.Step) error {
 		switch st.Do {
+		case "genesis.sign":
+			return r.Record(&record.Statement{Type: "genesis", Signers: []string{}})
 		case "token.init":
+			if err := r.Record(&record.Intent{Effect: "init-token", Safe: "root"}); err != nil {
+				return err
+			}
 			return r.Record(&record.TokenReady{Safe: "root"})
 		case "outputs.write":
 			return r.Output("outputs/words", []byte("words"))
@@ -530,7 +536,7 @@ func killedAfter(t *testing.T, from string, lines []string, n, torn int) {
 		t.Fatal(err)
 	}
 	clk := &clock{now: time.Date(2026, 11, 23, 2, 0, 0, 0, time.UTC)}
-	err = Recover(context.Background(), dir, clk, nil)
+	err = Recover(context.Background(), dir, clk, nil, true)
 	if !before.armed() {
 		if fault.ClassOf(err) != fault.Usage {
 			t.Errorf("in %s: %v", before.State, err)
@@ -548,7 +554,7 @@ func killedAfter(t *testing.T, from string, lines []string, n, torn int) {
 		t.Errorf("the record reads as %v", err)
 	}
 	// Twice changes nothing.
-	if err := Recover(context.Background(), dir, clk, nil); fault.ClassOf(err) != fault.Void {
+	if err := Recover(context.Background(), dir, clk, nil, true); fault.ClassOf(err) != fault.Void {
 		t.Errorf("recovered again: %v", err)
 	}
 	if again, err := ReadState(dir); err != nil || again.Root != st.Root {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"strconv"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
@@ -17,7 +18,7 @@ import (
 // Cleaner looks into a token of a killed attempt. It returns what it destroyed,
 // how much is left, and why the token must not be used again.
 type Cleaner interface {
-	Clean(ctx context.Context, st *Status, t record.TokenReady) *record.Cleanup
+	Clean(ctx context.Context, st *Status, t record.TokenReady) (*record.Cleanup, error)
 }
 
 // errKilled is the cause of a ceremony that ended without its engine.
@@ -26,7 +27,11 @@ var errKilled = fault.New(fault.Void, "the process ended in the middle")
 // Recover takes a killed attempt to VOID. A closed or void one is left alone. A
 // nil Cleaner means that nobody can open the tokens, which are then named as
 // never to be used again. The error of a recovered ceremony is of class void.
-func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner) error {
+//
+// A token whose PINs come from shares may hold keys. If it cannot be cleaned
+// nothing is decided and Recover may be called again, unless abandon says that
+// its key masters cannot come: then it is named as never to be used again.
+func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner, abandon bool) error {
 	st, err := ReadState(dir)
 	if err != nil {
 		return err
@@ -57,7 +62,7 @@ func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner) error 
 	if !st.armed() {
 		return fault.Hint(fault.Errorf(fault.Usage, "the ceremony stopped before ARMED (in %s): nothing was done", st.State), "start it again in another record folder")
 	}
-	if err := r.finishVoid(ctx, st, clean); err != nil {
+	if err := r.finishVoid(ctx, st, clean, abandon); err != nil {
 		return err
 	}
 	return &voidError{errKilled, dir}
@@ -106,7 +111,7 @@ func (r *Run) list(name string) error {
 }
 
 // finishVoid writes what is missing up to the end.
-func (r *Run) finishVoid(ctx context.Context, st *Status, clean Cleaner) error {
+func (r *Run) finishVoid(ctx context.Context, st *Status, clean Cleaner, abandon bool) error {
 	cause := st.Cause
 	if cause == "" {
 		cause = errKilled.Error()
@@ -128,18 +133,64 @@ func (r *Run) finishVoid(ctx context.Context, st *Status, clean Cleaner) error {
 		if err := r.listLeftovers(); err != nil {
 			return err
 		}
-		for _, t := range st.Tokens {
-			e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: t.Safe, Tainted: "nobody opened it: never use this token again"}
-			if clean != nil {
-				e = clean.Clean(ctx, st, t)
-			}
-			if err := r.Record(e); err != nil {
-				return err
-			}
+		if err := r.cleanTokens(ctx, st, clean, abandon); err != nil {
+			return err
 		}
 		if err := r.enter("VOID", cause); err != nil {
 			return err
 		}
 	}
 	return r.Record(&record.End{Cause: cause, State: "VOID"})
+}
+
+// cleanTokens cleans every token that the attempt touched. All of them are tried
+// before anything is written, so that a mistyped passphrase costs nothing.
+func (r *Run) cleanTokens(ctx context.Context, st *Status, clean Cleaner, abandon bool) error {
+	var out []*record.Cleanup
+	ready := map[string]bool{}
+	for _, t := range st.Tokens {
+		ready[t.Safe] = true
+		e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: t.Safe}
+		if d, ok := st.Dealt[t.Safe]; ok {
+			e.Burned = append(e.Burned, t.Safe+"/"+strconv.Itoa(d.Epoch.Epoch))
+		}
+		switch {
+		case !st.PINsChanged[t.Safe]:
+			e.Tainted = "its one-time PINs died with the process, before any key was born: reset it as its maker says, or never use it again"
+		case clean != nil:
+			done, err := clean.Clean(ctx, st, t)
+			if err == nil {
+				e = done
+			} else if !abandon {
+				return fault.Hint(fault.Errorf(fault.ClassOf(err), "clean token %s: %w", t.Token.Label, err), "nothing was decided: run recover again, or with --abandon if its key masters cannot open it")
+			} else {
+				e.Tainted = "could not be cleaned (" + plain(err.Error()) + "): never use this token again"
+			}
+		case !abandon:
+			return fault.Hint(fault.Errorf(fault.Quorum, "token %s may hold keys of this attempt, and nobody opened it", t.Token.Label),
+				"give --bind and --opener SAFE=KEYFILE:SHAREFILE for its key masters, or --abandon if they cannot come")
+		default:
+			e.Tainted = "nobody opened it: never use this token again"
+		}
+		out = append(out, e)
+	}
+	for _, b := range st.Begun {
+		if !ready[b.Safe] {
+			out = append(out, Unready(b.Safe, b.Token.Label))
+		}
+	}
+	for _, e := range out {
+		if err := r.Record(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unready names a token whose initialisation was begun and not seen to end.
+func Unready(safe, label string) *record.Cleanup {
+	return &record.Cleanup{
+		Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: safe,
+		Tainted: "the initialisation of " + label + " was begun and may have happened; no key was born in it: reset it as its maker says, or never use it again",
+	}
 }

@@ -95,6 +95,9 @@ func (r *Run) one(ctx context.Context, phase string, st *script.Step) error {
 	if err := r.interrupted(ctx); err != nil {
 		return err
 	}
+	if err := limited.Err(); err != nil { // a verb that cannot be stopped ran over
+		return r.overtime(ctx, limited, st, err)
+	}
 	return r.Record(&record.Done{Do: st.Do})
 }
 
@@ -184,7 +187,10 @@ func await[T any](ctx context.Context, r *Run, question func(context.Context) (T
 			return none, ctx.Err()
 		case s := <-r.Interrupt:
 			cancel()
-			<-done
+			x := <-done
+			if a, ok := any(x.v).(reply); ok && x.err == nil && a.call != nil {
+				return x.v, nil // an incident was called at the same moment, and goes first
+			}
 			if err := r.interrupt(ctx, s); err != nil {
 				return none, err
 			}
@@ -209,7 +215,10 @@ func (r *Run) interrupt(ctx context.Context, s os.Signal) error {
 		return fault.Errorf(fault.Interrupted, "interrupted in state %s", r.state)
 	}
 	if s == syscall.SIGINT {
-		a, _, err := r.Console.Ask(ctx, Prompt{Step: r.step, Who: "operator", Text: "Interrupting makes the whole ceremony void. Type VOID to do it, anything else to go on.", Want: []string{"go on", "VOID"}})
+		a, call, err := r.Console.Ask(ctx, Prompt{Step: r.step, Who: "operator", Text: "Interrupting makes the whole ceremony void. Type VOID to do it, anything else to go on.", Want: []string{"go on", "VOID"}})
+		if err == nil && call != nil {
+			return r.called(ctx, call)
+		}
 		if err == nil && a != "VOID" {
 			r.Console.Say("", "going on")
 			return nil
@@ -289,7 +298,7 @@ func (r *Run) WithKey(ctx context.Context, name string, f func(k *person.Key) er
 		return err
 	}
 	defer key.Zero()
-	if key.Public().Name != name || !key.Public().Key.Equal(p.Person.Key) || key.Public().Recipient != p.Person.Recipient {
+	if key.Public().Name != name || !key.Public().Key.Equal(p.Person.Key) || key.Public().Recipient != p.Person.Recipient || key.Public().World != r.World {
 		return fault.Errorf(fault.Verify, "the key file of %s is of another person or world", name)
 	}
 	return f(key)
@@ -318,8 +327,10 @@ func (r *Run) close(ctx context.Context) error {
 		return err
 	}
 	for _, role := range []string{charter.RoleWitness, charter.RoleKeyMaster} {
-		for _, name := range r.Names(role) {
-			if r.Console.Elsewhere(name) {
+		for i, name := range r.Names(role) {
+			// Live, the first witness never signs here: at least one must have
+			// verified the record on a machine that the ceremony PC cannot reach.
+			if r.Console.Elsewhere(name) || r.World.IsLive() && role == charter.RoleWitness && i == 0 {
 				r.Console.Say("", name+" cosigns on another machine: keyrite-verify cosign")
 				continue
 			}

@@ -21,6 +21,7 @@ type Status struct {
 	ScriptHash                          string
 	Ended                               bool
 	Tokens                              []record.TokenReady // initialised in this attempt
+	Begun                               []record.Intent     // initialisations that were announced
 	PINsChanged                         map[string]bool     // safes whose PINs come from shares
 	Dealt                               map[string]record.Dealt
 }
@@ -65,6 +66,10 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 		s.Step = e.Step
 	case *record.Done:
 		s.Step = ""
+	case *record.Intent:
+		if d.Effect == "init-token" {
+			s.Begun = append(s.Begun, *d)
+		}
 	case *record.TokenReady:
 		s.Tokens = append(s.Tokens, *d)
 	case *record.Dealt:

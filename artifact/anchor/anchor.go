@@ -11,6 +11,7 @@ package anchor
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -71,8 +72,15 @@ func (k *KeyRecord) Check() error {
 	if !known || k.Algorithm != "p256" && k.Algorithm != "ed25519" {
 		return fault.Errorf(fault.Verify, "key record %s: unknown domain or algorithm", k.ID)
 	}
-	_, err := k.Key()
-	return err
+	pub, err := k.Key()
+	if err != nil {
+		return err
+	}
+	_, isEC := pub.(*ecdsa.PublicKey)
+	if err := envelope.CheckKey(pub); err != nil || isEC != (k.Algorithm == "p256") {
+		return fault.Errorf(fault.Verify, "key record %s: the key is not of algorithm %s", k.ID, k.Algorithm)
+	}
+	return nil
 }
 
 // Key returns the public key.

@@ -2,7 +2,6 @@ package charter
 
 import (
 	"bytes"
-	"crypto/ed25519"
 	"crypto/x509"
 	"strings"
 	"time"
@@ -262,7 +261,7 @@ func (s *State) addEpoch(e *Epoch) error {
 	}
 	seen := map[string]bool{}
 	for i, sh := range e.Shares {
-		if sh.Index != i+1 || sh.Holder != safe.Openers.Members[i] || len(sh.Public) != ed25519.PublicKeySize || seen[string(sh.Public)] {
+		if sh.Index != i+1 || sh.Holder != safe.Openers.Members[i] || envelope.CheckKey(sh.Public) != nil || seen[string(sh.Public)] {
 			return fault.Errorf(fault.Verify, "%w: share %d of safe %s", ErrStatement, i+1, e.Safe)
 		}
 		seen[string(sh.Public)] = true

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/person"
@@ -279,7 +280,10 @@ func (g *Genesis) checkSet(s Set, role string) error {
 }
 
 func checkSPKI(der []byte) error {
-	_, err := x509.ParsePKIXPublicKey(der)
+	pub, err := x509.ParsePKIXPublicKey(der)
+	if err == nil {
+		err = envelope.CheckKey(pub)
+	}
 	if err != nil {
 		return fault.Errorf(fault.Verify, "%w: key: %w", ErrStatement, err)
 	}

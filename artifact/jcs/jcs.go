@@ -36,11 +36,41 @@ func Marshal(v any) ([]byte, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "encode JSON: %w", err)
 	}
+	if err := checkNumbers(buf.Bytes()); err != nil {
+		return nil, err
+	}
 	out, err := gojcs.Transform(buf.Bytes())
 	if err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "canonicalise JSON: %w", err)
 	}
 	return out, nil
+}
+
+// maxNumber is the largest whole number that JSON numbers carry exactly (RFC
+// 8785, Section 3.2.2.3; IEEE 754 binary64).
+const maxNumber = 1 << 53
+
+// checkNumbers refuses whole numbers that the canonical form would round: what is
+// signed must be what was meant.
+func checkNumbers(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	for {
+		tok, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fault.Errorf(fault.Unexpected, "read back JSON: %w", err)
+		}
+		n, ok := tok.(json.Number)
+		if !ok {
+			continue
+		}
+		if i, err := n.Int64(); err != nil || i > maxNumber || i < -maxNumber {
+			return fault.Errorf(fault.Verify, "number %.40s is no whole number within ±2^53", n)
+		}
+	}
 }
 
 // Unmarshal parses data into v and refuses everything but the canonical

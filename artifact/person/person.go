@@ -21,6 +21,7 @@ import (
 
 	"filippo.io/age"
 
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/words"
@@ -74,10 +75,10 @@ func (p *Person) Check() error {
 		return fault.Errorf(fault.Verify, "person file has format %q, not %q", p.Format, Format)
 	}
 	if !nameRE.MatchString(p.Name) {
-		return ErrName
+		return fault.Errorf(fault.Verify, "%w: %.40q", ErrName, p.Name)
 	}
-	if len(p.Key) != ed25519.PublicKeySize {
-		return fault.Errorf(fault.Verify, "person %s: key of %d bytes", p.Name, len(p.Key))
+	if err := envelope.CheckKey(p.Key); err != nil {
+		return fault.Errorf(fault.Verify, "person %s: %w", p.Name, err)
 	}
 	r, err := age.ParseX25519Recipient(p.Recipient)
 	if err != nil || r.String() != p.Recipient {

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"io/fs"
 	"slices"
 	"sort"
 	"time"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/person"
@@ -113,6 +113,41 @@ func (c *checker) checkStatements() error {
 		if sum := sha256.Sum256(all[i]); s.Seq != i || hex.EncodeToString(sum[:]) != s.LineHash {
 			return bad("%w: charter statement %d is not the one in the transcript", ErrRecord, i)
 		}
+		if err := c.checkTellsStatement(s, all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkTellsStatement compares what the transcript says of a statement with the
+// statement: its type, and who signed it.
+func (c *checker) checkTellsStatement(s Statement, line []byte) error {
+	env, err := envelope.Parse(line)
+	if err != nil {
+		return err
+	}
+	var st charter.Statement
+	if err := jcs.Unmarshal(env.Payload, &st); err != nil {
+		return err
+	}
+	ids := map[string]bool{}
+	for _, sig := range env.Signatures {
+		ids[sig.KeyID] = true
+	}
+	for _, name := range s.Signers {
+		p := c.People[name]
+		if p == nil {
+			return bad("%w: charter statement %d has a signer who was not there", ErrRecord, s.Seq)
+		}
+		id, err := envelope.KeyID(p.Key)
+		if err != nil {
+			return err
+		}
+		delete(ids, id)
+	}
+	if st.Type != s.Type || len(ids) > 0 || len(s.Signers) != len(env.Signatures) {
+		return bad("%w: the transcript tells charter statement %d otherwise than it is", ErrRecord, s.Seq)
 	}
 	return nil
 }
@@ -137,7 +172,7 @@ func (c *checker) checkShares() error {
 			return err
 		}
 		got, err := jcs.Marshal(c.dealt[s.Name])
-		if err != nil || !bytes.Equal(got, want) || !c.pins[s.Name] {
+		if err != nil || !bytes.Equal(got, want) || c.progress[s.Name] != safePINs {
 			return bad("%w: shares of safe %s in the charter are not those dealt", ErrRecord, s.Name)
 		}
 	}
@@ -147,6 +182,9 @@ func (c *checker) checkShares() error {
 // checkKeys wants every key of anchors and charter born, stored and proven here,
 // and none besides.
 func (c *checker) checkKeys() error {
+	if len(c.Anchors.Successors) > 0 {
+		return bad("%w: its anchors name successors, which this kind of ceremony does not make", ErrRecord)
+	}
 	if len(c.born) != len(c.stored) || len(c.stored) != len(c.proven) || len(c.stored) != len(c.Charter.Keys) || len(c.stored) != len(c.Anchors.Keys) {
 		return bad("%w: %d keys born, %d stored, %d proven, %d in the charter, %d in the anchors", ErrRecord,
 			len(c.born), len(c.stored), len(c.proven), len(c.Charter.Keys), len(c.Anchors.Keys))
@@ -210,9 +248,10 @@ func (c *checker) missing() {
 	sort.Strings(c.Missing)
 }
 
-// Cosign adds a person's cosignature to the checkpoint of a closed record that
-// was verified, and returns the new checkpoint file.
-func Cosign(fsys fs.FS, v *Verified, k *person.Key, at time.Time) ([]byte, error) {
+// Cosign adds a person's cosignature to the checkpoint of a closed record as it
+// was verified, and returns the new checkpoint file. Nothing is read again, so
+// nothing else can be slipped under the signature.
+func Cosign(v *Verified, k *person.Key, at time.Time) ([]byte, error) {
 	if v == nil || v.State != "CLOSED" {
 		return nil, ErrVoid
 	}
@@ -223,9 +262,5 @@ func Cosign(fsys fs.FS, v *Verified, k *person.Key, at time.Time) ([]byte, error
 	if slices.Contains(v.Cosigners, p.Name) || v.Roles[p.Name] == charter.RoleConductor {
 		return nil, fault.Errorf(fault.Exists, "%s has signed this record already", p.Name)
 	}
-	note, err := readFile(fsys, CheckpointFile, tlog.MaxCheckpointBytes)
-	if err != nil {
-		return nil, err
-	}
-	return tlog.Cosign(note, p.Name, k.Signer(), at)
+	return tlog.Cosign(v.note, p.Name, k.Signer(), at)
 }

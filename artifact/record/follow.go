@@ -12,7 +12,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
@@ -299,10 +298,4 @@ func (c *checker) checkSpecified() error {
 		}
 	}
 	return nil
-}
-
-// intent announces an effect; the key that follows must be the one announced.
-type intent struct {
-	key   string
-	token anchor.Token
 }

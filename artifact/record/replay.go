@@ -28,6 +28,9 @@ func (c *checker) entry(e *Entry, d Data) error {
 	if (e.Seq == 0) != (e.Type == "open") {
 		return bad("%w: the opening entry stands first, once", ErrEntry)
 	}
+	if err := c.place(e, d); err != nil {
+		return err
+	}
 	c.Timeline = append(c.Timeline, Line{*e, d})
 	switch d := d.(type) {
 	case *Open:
@@ -73,36 +76,18 @@ func (c *checker) entry(e *Entry, d Data) error {
 func (c *checker) secretEntry(d Data) error {
 	switch d := d.(type) {
 	case *Admission:
-		for _, x := range d.Cases {
-			if !x.Pass {
-				return bad("%w: admission case %s failed and the ceremony went on", ErrEntry, x.ID)
-			}
-		}
-		if len(d.Cases) == 0 {
-			return bad("%w: admission without a case", ErrEntry)
-		}
-		c.admitted[d.Safe] = true
+		return c.admission(d)
 	case *Dealt:
-		if !c.admitted[d.Epoch.Safe] {
-			return bad("%w: shares of safe %.40q dealt before its token was admitted", ErrEntry, d.Epoch.Safe)
-		}
-		c.dealt[d.Epoch.Safe] = d.Epoch
+		return c.deal(d)
 	case *Receipt:
-		c.receipts[d.Safe+"/"+d.Holder] = true
+		return c.receipt(d)
 	case *PINsChanged:
-		for _, s := range c.dealt[d.Safe].Shares {
-			if !c.receipts[d.Safe+"/"+s.Holder] {
-				return bad("%w: PINs of safe %.40q changed before %s gave a receipt", ErrEntry, d.Safe, s.Holder)
-			}
-		}
-		c.pins[d.Safe] = len(c.dealt[d.Safe].Shares) > 0
+		return c.pinsChanged(d)
 	case *Intent:
-		c.intents[d.Object] = intent{d.Key, d.Token}
+		return c.announced(d)
 	case *TokenReady:
-		if _, twice := c.tokens[d.Safe]; twice {
-			return bad("%w: safe %.40q has a second token", ErrEntry, d.Safe)
-		}
 		c.tokens[d.Safe] = d.Token
+		return c.advance(d.Safe, safeAnnounced, safeReady, "token")
 	case *KeyMade:
 		return c.key(d)
 	case *Certificate:
@@ -121,7 +106,7 @@ func (c *checker) open(o *Open) error {
 	if o.Format != Format || !idRE.MatchString(o.Record) || o.Mode != "rehearsal" && o.Mode != "live" || (o.Mode == "live") != o.World.IsLive() {
 		return bad("%w: opening entry is not valid", ErrEntry)
 	}
-	if o.World.IsLive() && o.Rehearsal == nil {
+	if o.World.IsLive() && (o.Rehearsal == nil || !idRE.MatchString(o.Rehearsal.Record) || len(o.Rehearsal.Root) != 64) {
 		return bad("%w: live ceremony without a rehearsal", ErrEntry)
 	}
 	c.Open, c.State = *o, "DRAFT"
@@ -139,6 +124,9 @@ func (c *checker) state(s *State) error {
 	if s.State == "INVALID" {
 		ok = slices.Contains([]string{"ARMED", "RUNNING", "SEALING", "CLOSED", "INVALID", "CLEANUP"}, c.State) && !c.ended
 		c.step = ""
+	}
+	if s.State == "SUMMONED" && c.Open.World.IsLive() && c.State != "REHEARSED" {
+		ok = false
 	}
 	if !ok {
 		return bad("%w: state %.20q after %s", ErrEntry, s.State, c.State)
@@ -161,7 +149,7 @@ func (c *checker) key(k *KeyMade) error {
 	if err := k.Key.Check(); err != nil {
 		return err
 	}
-	if k.Key.Record != Origin(c.Open.Record) || c.intents[k.Object] != (intent{k.Key.ID, k.Key.Token}) {
+	if k.Key.Record != Origin(c.Open.Record) || c.intents[k.Object].key != k.Key.ID || c.intents[k.Object].token != k.Key.Token || k.Object == "" {
 		return bad("%w: key %s was made without an intent", ErrEntry, k.Key.ID)
 	}
 	seen := map[string]bool{}
@@ -179,15 +167,22 @@ func (c *checker) key(k *KeyMade) error {
 	if len(seen) != len(mustHave) {
 		return bad("%w: key %s was not read back whole", ErrEntry, k.Key.ID)
 	}
+	token, modifiable := "false", "true"
+	if k.Stage == "stored" {
+		token, modifiable = "true", "false"
+	}
+	if k.private("CKA_TOKEN") != token || k.private("CKA_MODIFIABLE") != modifiable {
+		return bad("%w: key %s is not in the place of its stage", ErrEntry, k.Key.ID)
+	}
 	switch k.Stage {
 	case "born":
-		if _, twice := c.born[k.Key.ID]; twice || !anyTrue(c.pins) {
-			return bad("%w: key %s made twice, or before any PIN came from shares", ErrEntry, k.Key.ID)
+		if _, twice := c.born[k.Key.ID]; twice || c.do != "key.generate" {
+			return bad("%w: key %s made twice, or outside its step", ErrEntry, k.Key.ID)
 		}
 		c.born[k.Key.ID] = *k
 	case "stored":
 		b, ok := c.born[k.Key.ID]
-		if _, twice := c.stored[k.Key.ID]; !ok || twice || !bytes.Equal(b.Key.Public, k.Key.Public) || b.Object != k.Object {
+		if _, twice := c.stored[k.Key.ID]; !ok || twice || c.do != "keys.store" || !bytes.Equal(b.Key.Public, k.Key.Public) || b.Object != k.Object {
 			return bad("%w: stored key %s is not the one born", ErrEntry, k.Key.ID)
 		}
 		c.stored[k.Key.ID] = *k
@@ -198,13 +193,14 @@ func (c *checker) key(k *KeyMade) error {
 	return nil
 }
 
-func anyTrue(m map[string]bool) bool {
-	for _, v := range m {
-		if v {
-			return true
+// private returns an attribute of the private half as read back.
+func (k *KeyMade) private(name string) string {
+	for _, a := range k.Attributes {
+		if a.Half == "private" && a.Name == name {
+			return a.Got
 		}
 	}
-	return false
+	return ""
 }
 
 func (c *checker) possession(p *Possession) error {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -35,6 +36,8 @@ type Verified struct {
 	Cosigners    []string
 	Missing      []string // who has yet to cosign
 	Timeline     []Line
+
+	note []byte // the checkpoint that was verified, for Cosign
 }
 
 // Line is one entry for a report.
@@ -42,6 +45,16 @@ type Line struct {
 	Entry
 	Data Data
 }
+
+// maxOutputBytes bounds one file under outputs/ or people/.
+const maxOutputBytes = 64 << 20
+
+// leftoverRE matches the temporary names of package durable.
+var leftoverRE = regexp.MustCompile(`^\.(checkpoint|report\.html)\.[0-9a-f]{16}$`)
+
+// Leftover says whether name, in a record folder, is what an interrupted write
+// of the checkpoint or the report left behind.
+func Leftover(name string) bool { return leftoverRE.MatchString(name) }
 
 // checker holds what has been seen while reading.
 type checker struct {
@@ -58,12 +71,11 @@ type checker struct {
 	proven   map[string]bool
 	dealt    map[string]charter.Epoch
 	receipts map[string]bool // safe/holder
-	pins     map[string]bool
-	admitted map[string]bool
+	progress map[string]int  // of safes, see safeNew
 	stmts    []Statement
 	certs    map[string]Certificate
 	ended    bool
-	step     string
+	step, do string // step under way and its verb
 }
 
 // Verify checks the record in fsys. trusted are the anchors that the reader
@@ -130,7 +142,7 @@ func Read(fsys fs.FS) (*Verified, error) {
 func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
-		proven: map[string]bool{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, pins: map[string]bool{}, admitted: map[string]bool{}, certs: map[string]Certificate{},
+		proven: map[string]bool{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
 	data, err := readFile(fsys, TranscriptFile, MaxTranscriptBytes)
@@ -195,7 +207,7 @@ func (c *checker) checkFiles() error {
 			return bad("%w: %s is missing", ErrRecord, p)
 		}
 		delete(found, p)
-		data, err := readFile(c.fsys, p, o.Size)
+		data, err := readFile(c.fsys, p, min(o.Size, maxOutputBytes))
 		if err != nil {
 			return err
 		}
@@ -207,7 +219,12 @@ func (c *checker) checkFiles() error {
 		}
 	}
 	if len(found) > 0 {
-		return bad("%w: %.80q is not listed in the transcript", ErrRecord, slices.Sorted(mapKeys(found))[0])
+		name := slices.Sorted(mapKeys(found))[0]
+		err := bad("%w: %.80q is not listed in the transcript", ErrRecord, name)
+		if leftoverRE.MatchString(name) {
+			err = fault.Hint(err, "an interrupted write left this file behind; remove it")
+		}
+		return err
 	}
 	if err := c.checkSteps(script); err != nil {
 		return err
@@ -271,7 +288,7 @@ func (c *checker) checkSignatures() error {
 		return bad("%w: entry %d was altered, or entries after it are missing or added: the checkpoint signs %d entries, the transcript has %d",
 			ErrEntry, min(o.Size, c.tr.Size())-1, o.Size, c.tr.Size())
 	}
-	c.Cosigners = o.Cosigners
+	c.Cosigners, c.note = o.Cosigners, note
 	return nil
 }
 
@@ -281,7 +298,7 @@ func (c *checker) checkVoid() error {
 		if slices.Contains([]string{"LINTED", "REHEARSED", "SUMMONED"}, c.State) {
 			return fault.Errorf(fault.Void, "%w: it ended in state %s, before anything was done", ErrVoid, c.State)
 		}
-		return fault.Hint(fault.Errorf(fault.Void, "%w: it stopped in state %s and was not cleaned up", ErrVoid, c.State), "run: keyrite ceremony recover --record DIR")
+		return fault.Hint(fault.Errorf(fault.Void, "%w: it stopped in state %s and was not cleaned up", ErrVoid, c.State), "its owner runs: keyrite ceremony recover --record DIR --bind FILE --opener SAFE=KEYFILE:SHAREFILE …")
 	}
 	if err := c.checkSignatures(); err != nil && !isMissing(c.fsys, CheckpointFile) {
 		return err

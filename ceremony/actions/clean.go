@@ -34,24 +34,15 @@ type Cleaner struct {
 }
 
 // Clean destroys the attempt's objects in one token.
-func (c *Cleaner) Clean(ctx context.Context, st *ceremony.Status, t record.TokenReady) *record.Cleanup {
-	e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: t.Safe}
-	d, dealt := st.Dealt[t.Safe]
-	if dealt {
-		e.Burned = append(e.Burned, t.Safe+"/"+itoa(d.Epoch.Epoch))
-	}
-	switch {
-	case !st.PINsChanged[t.Safe]:
-		e.Tainted = "its one-time PINs died with the process, before any key was born: reset it as its maker says, or never use it again"
-	default:
-		if err := c.destroy(ctx, st, t, e); err != nil {
-			e.Tainted = "could not be cleaned (" + err.Error() + "): never use this token again"
-		}
+func (c *Cleaner) Clean(ctx context.Context, st *ceremony.Status, t record.TokenReady) (*record.Cleanup, error) {
+	e := &record.Cleanup{Burned: []string{t.Safe + "/" + itoa(st.Dealt[t.Safe].Epoch.Epoch)}, Destroyed: []string{}, Left: -1, Safe: t.Safe}
+	if err := c.destroy(ctx, st, t, e); err != nil {
+		return nil, err
 	}
 	if e.Tainted == "" {
 		e.Tainted = "empty, but initialised by a void attempt: the next one takes another fresh token"
 	}
-	return e
+	return e, nil
 }
 
 func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.TokenReady, e *record.Cleanup) (err error) {

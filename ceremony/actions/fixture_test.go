@@ -282,7 +282,7 @@ func (h *house) cosign(t testing.TB, dir string, names ...string) {
 		if v == nil {
 			t.Fatal(err)
 		}
-		note, err := record.Cosign(os.DirFS(dir), v, h.people[n], time.Now())
+		note, err := record.Cosign(v, h.people[n], time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}

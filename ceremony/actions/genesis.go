@@ -40,6 +40,7 @@ type Genesis struct {
 	lines []byte // charter file so far
 
 	safes map[string]*safe
+	begun map[string]bool // safes whose token is being, or was, initialised
 	keys  map[string]*key
 	order []string // key ids as born
 	certs map[string][]byte
@@ -72,7 +73,7 @@ func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Genesis, err
 	if b.Shares == "" {
 		return nil, fault.New(fault.Usage, "the binding names no folder for the shares")
 	}
-	return &Genesis{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, keys: map[string]*key{}, certs: map[string][]byte{}}, nil
+	return &Genesis{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, keys: map[string]*key{}, certs: map[string][]byte{}}, nil
 }
 
 // Do carries out one step.

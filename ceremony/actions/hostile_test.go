@@ -263,13 +263,46 @@ func TestForgedRecordIsRefused(t *testing.T) {
 			l[n].Data["envelope"] = l[n+1].Data["envelope"]
 			return l, -1
 		}, ""},
-		{"admission case failed", false, set("admission", nil, func(e *entry) { e.Data["cases"].([]any)[0].(map[string]any)["pass"] = false }), "failed and the ceremony went on"},
-		{"no admission", false, drop("admission", nil), "before its token was admitted"},
+		{"admission case failed", false, set("admission", nil, func(e *entry) { e.Data["cases"].([]any)[0].(map[string]any)["pass"] = false }), "stands twice, and the ceremony went on"},
+		{"admission of one case", false, set("admission", nil, func(e *entry) { e.Data["cases"] = e.Data["cases"].([]any)[:1] }), "at least 25"},
+		{"another module admitted", false, set("admission", nil, func(e *entry) {
+			e.Data["module"].(map[string]any)["sha256"] = strings.Repeat("0", 64)
+		}), "another module was admitted"},
+		{"key announced in another token", false, set("intent", key("firmware"), func(e *entry) {
+			e.Data["token"].(map[string]any)["serial"] = "666"
+		}), "outside the token"},
+		{"intent without an object", false, set("intent", key("firmware"), func(e *entry) { e.Data["object"] = "" }), "repeats an object"},
+		{"stored key that can be modified", false, set("key", func(e entry) bool { return key("firmware")(e) && e.Data["stage"] == "stored" }, func(e *entry) {
+			attribute(e, "CKA_MODIFIABLE", "got", "true")
+			attribute(e, "CKA_MODIFIABLE", "wanted", "true")
+		}), "not in the place of its stage"},
+		{"PINs of another epoch", false, set("pins-changed", nil, func(e *entry) { e.Data["epoch"] = 99 }), "are of epoch 99"},
+		{"dealt twice", false, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "dealt", nil)
+			return slices.Insert(l, n, l[n]), n + 1
+		}, "is out of order"},
+		{"receipt outside its step", false, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "receipt", nil)
+			late := l[n]
+			return slices.Insert(l, n-4, late), -1
+		}, ""},
+		{"statement told otherwise", false, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "statement", func(e entry) bool { return e.Data["type"] == "pipeline" })
+			l[n].Data["signers"] = []any{"conductor", "master1"}
+			return l, -1 // the first proof of possession after it no longer holds
+		}, "another transcript"},
+		{"clean-up in a closed record", false, func(t *testing.T, l []entry) ([]entry, int) {
+			n := find(t, l, "possession", nil)
+			return slices.Insert(l, n, entry{Type: "cleanup", Step: l[n].Step, Time: l[n].Time, Mono: l[n].Mono, Data: map[string]any{
+				"burned": []any{}, "destroyed": []any{}, "left": 7, "safe": "work", "tainted": "x",
+			}}), n
+		}, "clean-up in state SEALING"},
+		{"no admission", false, drop("admission", nil), "is out of order"},
 		{"pins never changed", false, drop("pins-changed", nil), ""},
 		{"two tokens for a safe", false, func(t *testing.T, l []entry) ([]entry, int) {
 			n := find(t, l, "token", nil)
 			return slices.Insert(l, n, l[n]), n + 1
-		}, "second token"},
+		}, "is out of order"},
 		{"never armed", true, drop("state", func(e entry) bool { return e.Data["state"] == "ARMED" }), "RUNNING\" after SUMMONED"},
 		{"entry after the end", false, func(_ *testing.T, l []entry) ([]entry, int) {
 			late := l[len(l)-3]

@@ -70,6 +70,7 @@ func (g *Genesis) initToken(ctx context.Context, r *ceremony.Run, name string) e
 	if err := r.Record(&record.Intent{Effect: "init-token", Key: "", Object: "", Safe: name, Token: anchor.Token{Label: sf.Token, Serial: ""}}); err != nil {
 		return err
 	}
+	g.begun[name] = true
 	id, err := g.sup.InitToken(ctx, sf.Token)
 	if err != nil {
 		return err
@@ -259,6 +260,11 @@ func (g *Genesis) Cleanup(ctx context.Context, r *ceremony.Run) error {
 	for _, def := range g.script.Safes {
 		sf := g.safes[def.Name]
 		if sf == nil {
+			if g.begun[def.Name] {
+				if err := r.Record(ceremony.Unready(def.Name, def.Token)); err != nil && first == nil {
+					first = err
+				}
+			}
 			continue
 		}
 		e := g.cleanupSafe(ctx, sf)

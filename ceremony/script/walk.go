@@ -82,6 +82,11 @@ func (w *walker) step(st *Step) error {
 		if w.did[st.Do] {
 			return bad(where, "outputs are written twice")
 		}
+		for _, x := range w.s.Safes {
+			if !w.did["keys.prove"+x.Name] {
+				return bad(where, "outputs are written before the keys of safe %s are proven", x.Name)
+			}
+		}
 	}
 	w.did[st.Do], w.did[st.Do+st.Safe] = true, true
 	return nil
@@ -144,12 +149,11 @@ func (w *walker) finish() error {
 	if k, ok := w.s.KeyByID("tuf-root"); ok && !w.did["update.root"] {
 		return bad("key "+k.ID, "no step signs the update root with it")
 	}
+	if !w.did["documents.see"] {
+		return bad("end", "nobody looks at identity documents: documents.see is required")
+	}
 	if !w.chartered || !w.did["outputs.write"] || !w.did["read.aloud"] {
 		return bad("end", "charter.append, outputs.write and read.aloud are required")
-	}
-	last := w.s.Seal[len(w.s.Seal)-1].Do
-	if last != "read.aloud" && last != "outputs.write" {
-		return bad("end", "keys are touched after the outputs were written")
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"fmt"
 	"io"
@@ -124,6 +125,9 @@ func verifyBirth(chain []*x509.Certificate, anchors *anchor.Anchors, state *char
 	if err != nil {
 		return nil, err
 	}
+	if err := birthcert.CheckRoot(root, anchors.World); err != nil {
+		return nil, err
+	}
 	if len(chain) == 1 && state != nil {
 		for _, f := range state.Factories {
 			ca, err := birthcert.Parse(f.CA)
@@ -147,8 +151,12 @@ func verifyBirth(chain []*x509.Certificate, anchors *anchor.Anchors, state *char
 	}
 	grant := t.Grant
 	if state != nil {
-		if grant, _, err = bundle.GrantOf(state, t.Grant.Factory); err != nil {
+		var ca []byte
+		if grant, ca, err = bundle.GrantOf(state, t.Grant.Factory); err != nil {
 			return nil, err
+		}
+		if !bytes.Equal(ca, chain[1].Raw) {
+			return nil, fault.Errorf(fault.Verify, "the factory CA is not the one that the charter names for factory %s", t.Grant.Factory)
 		}
 	}
 	return birthcert.VerifyDevice(chain[0], chain[1], root, grant)

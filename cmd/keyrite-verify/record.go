@@ -116,29 +116,30 @@ func runCosign(c *cobra.Command, o *cosignOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	// Missing cosignatures are what this command is for.
-	v, err := record.Verify(os.DirFS(dir), a)
-	if err != nil && (v == nil || fault.ClassOf(err) != fault.Quorum) {
-		return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
-	}
 	if o.key == "" {
 		return cli.Usagef("--key is missing: your own key file")
 	}
-	data, err := intake.Read(o.key, person.MaxKeyBytes)
+	unlock, err := durable.Lock(filepath.Join(dir, record.TranscriptFile))
 	if err != nil {
 		return err
 	}
-	pass, err := cli.NewSecrets(cli.Std(), o.passphraseFD).Next("passphrase of " + o.key)
+	defer unlock()
+	v, err := verifyToCosign(dir, a)
 	if err != nil {
 		return err
 	}
-	defer pass.Zero()
-	k, err := person.Open(data, pass.Bytes())
+	words, err := a.Words()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.ErrOrStderr(), "You are about to sign record %s, %d entries, root %s.\nSign only if these words are those that were read aloud:\n  %s\n",
+		record.Origin(v.Open.Record), v.Entries, v.Root, words)
+	k, err := openPerson(o)
 	if err != nil {
 		return err
 	}
 	defer k.Zero()
-	note, err := record.Cosign(os.DirFS(dir), v, k, time.Now())
+	note, err := record.Cosign(v, k, time.Now())
 	if err != nil {
 		return err
 	}
@@ -154,6 +155,40 @@ func runCosign(c *cobra.Command, o *cosignOptions, dir string) error {
 	return cli.Print(c, res, func(w io.Writer) {
 		fmt.Fprintf(w, "%s cosigned %s, root %s\n", res.By, res.Record, res.Root)
 	})
+}
+
+// verifyToCosign verifies a record; that cosignatures are missing is what the
+// command is for. What a killed cosign left behind is removed first.
+func verifyToCosign(dir string, a *anchor.Anchors) (*record.Verified, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, cli.Usagef("read record: %w", err)
+	}
+	for _, e := range entries {
+		if record.Leftover(e.Name()) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return nil, fault.Errorf(fault.Storage, "remove a leftover: %w", err)
+			}
+		}
+	}
+	v, err := record.Verify(os.DirFS(dir), a)
+	if err != nil && (v == nil || fault.ClassOf(err) != fault.Quorum) {
+		return nil, fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
+	}
+	return v, nil
+}
+
+func openPerson(o *cosignOptions) (*person.Key, error) {
+	data, err := intake.Read(o.key, person.MaxKeyBytes)
+	if err != nil {
+		return nil, err
+	}
+	pass, err := cli.NewSecrets(cli.Std(), o.passphraseFD).Next("passphrase of " + o.key)
+	if err != nil {
+		return nil, err
+	}
+	defer pass.Zero()
+	return person.Open(data, pass.Bytes())
 }
 
 func newCharter() *cobra.Command {

@@ -66,6 +66,7 @@ type recoverOptions struct {
 	record, bind string
 	openers      []string // SAFE=KEYFILE:SHAREFILE
 	passphraseFD int
+	abandon      bool
 }
 
 // cleaner reads the openers' files and passphrases.
@@ -97,21 +98,24 @@ func (o *recoverOptions) cleaner(std cli.IO) (*actions.Cleaner, error) {
 func newCeremonyRecover(std cli.IO) *cobra.Command {
 	var o recoverOptions
 	c := &cobra.Command{
-		Use:   "recover --record DIR [--bind FILE] [--opener SAFE=KEYFILE:SHAREFILE …]",
+		Use:   "recover --record DIR [--bind FILE] [--opener SAFE=KEYFILE:SHAREFILE …] [--abandon]",
 		Short: "Clean up after a ceremony that was killed",
 		Long: `Take a ceremony that stopped after ARMED (power cut, kill, closed terminal) to
 VOID: look into every token that it initialised and destroy what it made there.
 
 A ceremony is never resumed. Where a token's PIN already comes from shares, the
-key masters open it with --opener; without them, and where the one-time PINs died
-with the process, the token is written down as never to be used again.
+key masters open it with --opener. If that fails nothing is decided and the
+command may be run again; --abandon decides that they cannot come. A token whose
+one-time PINs died with the process is written down as never to be used again.
 
-Exit codes: 11 the ceremony is void now, 0 it was closed and nothing was done.`,
+Exit codes: 11 the ceremony is void now, 0 it was closed and nothing was done, 10
+a token may hold keys and nobody opened it, 12 and 14 as for any opening.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runRecover(c, std, &o) },
 	}
 	c.Flags().StringVar(&o.record, "record", "", "record folder (required)")
 	c.Flags().StringVar(&o.bind, "bind", "", "binding file that names the PKCS#11 module")
+	c.Flags().BoolVar(&o.abandon, "abandon", false, "its key masters cannot come: write tokens down as never to be used again")
 	c.Flags().StringArrayVar(&o.openers, "opener", nil, "SAFE=KEYFILE:SHAREFILE of one key master and one safe; may repeat")
 	c.Flags().IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with the passphrases, one line each in the order of --opener (default: the terminal)")
 	return c
@@ -129,7 +133,7 @@ func runRecover(c *cobra.Command, std cli.IO, o *recoverOptions) error {
 		}
 		clean = c
 	}
-	err := ceremony.Recover(c.Context(), o.record, systemClock{time.Now()}, clean)
+	err := ceremony.Recover(c.Context(), o.record, systemClock{time.Now()}, clean, o.abandon)
 	if class := fault.ClassOf(err); class != "" && class != fault.Void {
 		return err // nothing was recovered
 	}

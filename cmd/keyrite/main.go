@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -12,11 +13,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyrite/internal/cli"
+	"keyrite/internal/secmem"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	std := cli.Std()
+	// People's keys are opened in this process, so nobody else may read it.
+	if err := secmem.Harden(); err != nil {
+		fmt.Fprintln(os.Stderr, "keyrite:", err)
+		os.Exit(1)
+	}
 	code := cli.Run(ctx, newRoot(std), os.Args[1:], std)
 	stop()
 	os.Exit(code)

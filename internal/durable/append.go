@@ -133,3 +133,17 @@ func (a *Append) Close() error {
 	a.f = nil
 	return wrap("close", a.path, f.Close())
 }
+
+// Lock takes the exclusive lock of the file at path, which must exist, until the
+// returned function is called. Who finds it taken gets ErrInUse.
+func Lock(path string) (func(), error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, wrap("open", path, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return nil, wrapInUse(path)
+	}
+	return func() { _ = f.Close() }, nil
+}

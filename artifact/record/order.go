@@ -1,0 +1,162 @@
+package record
+
+import (
+	"slices"
+
+	"keyrite/artifact/anchor"
+)
+
+// minAdmissionCases is the least number of attacks that admit a token; a record
+// with fewer was made by something else.
+const minAdmissionCases = 25
+
+// verbs of steps, each with the state it runs in. The script says which steps
+// there are; this says what a step of that kind may do, whatever the script says.
+func verbStates() map[string]string {
+	return map[string]string{
+		"environment.check": "SUMMONED", "people.identify": "SUMMONED", "documents.see": "SUMMONED",
+		"genesis.sign": "RUNNING", "token.init": "RUNNING", "token.admit": "RUNNING", "shares.deal": "RUNNING", "shares.receipts": "RUNNING",
+		"token.pins": "RUNNING", "key.generate": "RUNNING", "cert.issue": "RUNNING", "charter.append": "RUNNING", "update.root": "RUNNING", "pause": "RUNNING",
+		"keys.store": "SEALING", "keys.prove": "SEALING", "outputs.write": "SEALING", "read.aloud": "SEALING",
+	}
+}
+
+// doneBy lists the verbs in which an entry of a type may stand.
+func doneBy() map[string][]string {
+	return map[string][]string{
+		"identified": {"people.identify"}, "documents": {"documents.see"}, "statement": {"genesis.sign", "charter.append"},
+		"intent": {"token.init", "key.generate", "keys.store"}, "token": {"token.init"}, "admission": {"token.admit"}, "dealt": {"shares.deal"},
+		"receipt": {"shares.receipts"}, "pins-changed": {"token.pins"}, "key": {"key.generate", "keys.store"}, "certificate": {"cert.issue"},
+		"possession": {"keys.prove"}, "words": {"read.aloud"},
+	}
+}
+
+// place checks that an entry stands in a step that may make it.
+func (c *checker) place(e *Entry, d Data) error {
+	if b, ok := d.(*Begin); ok {
+		if want := verbStates()[b.Do]; want == "" || want != c.State {
+			return bad("%w: step %s (%.40q) in state %s", ErrEntry, e.Step, b.Do, c.State)
+		}
+		c.do = b.Do
+		return nil
+	}
+	if verbs, ok := doneBy()[e.Type]; ok && (c.step == "" || e.Step != c.step || !slices.Contains(verbs, c.do)) {
+		return bad("%w: %s outside the step that makes it", ErrEntry, e.Type)
+	}
+	if _, ok := d.(*Cleanup); ok && c.State != "CLEANUP" {
+		return bad("%w: clean-up in state %s", ErrEntry, c.State)
+	}
+	return nil
+}
+
+// progress of a safe; each step of it follows the one before, once.
+const (
+	safeNew = iota
+	safeAnnounced
+	safeReady
+	safeAdmitted
+	safeDealt
+	safePINs
+)
+
+// advance takes a safe from one state to the next.
+func (c *checker) advance(safe string, from, to int, what string) error {
+	if safe == "" || c.progress[safe] != from {
+		return bad("%w: %s of safe %.40q is out of order", ErrEntry, what, safe)
+	}
+	c.progress[safe] = to
+	return nil
+}
+
+// announced checks an intent: for a token before it is initialised and after
+// everybody signed the founding statement, for a key in the safe's own token.
+func (c *checker) announced(d *Intent) error {
+	switch d.Effect {
+	case "init-token":
+		if len(c.stmts) == 0 || c.stmts[0].Type != "genesis" {
+			return bad("%w: a token was touched before the founding statement was signed", ErrEntry)
+		}
+		return c.advance(d.Safe, safeNew, safeAnnounced, "initialisation")
+	case "generate":
+		if _, twice := c.intents[d.Object]; twice || d.Object == "" || d.Key == "" {
+			return bad("%w: intent for key %.40q repeats an object", ErrEntry, d.Key)
+		}
+		for _, p := range c.progress {
+			if p != safePINs {
+				return bad("%w: key %.40q before every safe opens for shares only", ErrEntry, d.Key)
+			}
+		}
+		if c.progress[d.Safe] != safePINs || c.tokens[d.Safe] != d.Token {
+			return bad("%w: key %.40q is announced outside the token of safe %.40q", ErrEntry, d.Key, d.Safe)
+		}
+		c.intents[d.Object] = intent{d.Key, d.Safe, d.Token}
+		return nil
+	case "store":
+		if c.intents[d.Object] != (intent{d.Key, d.Safe, d.Token}) {
+			return bad("%w: key %.40q is stored as what was not announced", ErrEntry, d.Key)
+		}
+		return nil
+	}
+	return bad("%w: intent %.40q", ErrEntry, d.Effect)
+}
+
+// intent announces an effect; the key that follows must be the one announced.
+type intent struct {
+	key, safe string
+	token     anchor.Token
+}
+
+func (c *checker) admission(d *Admission) error {
+	if len(d.Cases) < minAdmissionCases {
+		return bad("%w: admission with %d cases, at least %d are needed", ErrEntry, len(d.Cases), minAdmissionCases)
+	}
+	seen := map[string]bool{}
+	for _, x := range d.Cases {
+		if !x.Pass || seen[x.ID] {
+			return bad("%w: admission case %.40q failed or stands twice, and the ceremony went on", ErrEntry, x.ID)
+		}
+		seen[x.ID] = true
+	}
+	if module := c.program("module"); module == "" || d.Module.SHA256 != module {
+		return bad("%w: another module was admitted than the one that ran", ErrEntry)
+	}
+	return c.advance(d.Safe, safeReady, safeAdmitted, "admission")
+}
+
+func (c *checker) program(name string) string {
+	for _, p := range c.Open.Programs {
+		if p.Name == name {
+			return p.SHA256
+		}
+	}
+	return ""
+}
+
+func (c *checker) deal(d *Dealt) error {
+	e := d.Epoch
+	if e.Epoch != 1 || e.Token != c.tokens[e.Safe] || e.Need < 2 || len(e.Shares) < e.Need {
+		return bad("%w: shares dealt for safe %.40q are not those of its first epoch", ErrEntry, e.Safe)
+	}
+	c.dealt[e.Safe] = e
+	return c.advance(e.Safe, safeAdmitted, safeDealt, "dealing")
+}
+
+func (c *checker) receipt(d *Receipt) error {
+	if c.progress[d.Safe] != safeDealt || c.receipts[d.Safe+"/"+d.Holder] {
+		return bad("%w: receipt of %.40q for safe %.40q is out of order", ErrEntry, d.Holder, d.Safe)
+	}
+	c.receipts[d.Safe+"/"+d.Holder] = true
+	return nil
+}
+
+func (c *checker) pinsChanged(d *PINsChanged) error {
+	for _, s := range c.dealt[d.Safe].Shares {
+		if !c.receipts[d.Safe+"/"+s.Holder] {
+			return bad("%w: PINs of safe %.40q changed before %s gave a receipt", ErrEntry, d.Safe, s.Holder)
+		}
+	}
+	if d.Epoch != c.dealt[d.Safe].Epoch {
+		return bad("%w: PINs of safe %.40q are of epoch %d", ErrEntry, d.Safe, d.Epoch)
+	}
+	return c.advance(d.Safe, safeDealt, safePINs, "PIN change")
+}
