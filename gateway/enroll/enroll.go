@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"keyrite/artifact/activation"
@@ -116,6 +117,10 @@ type Home struct {
 	Product   string
 	SPKI      string     // hex SHA-256 of the birth key
 	Enrolment *Enrolment // nil before enrolment
+
+	mu    sync.Mutex // guards the fields below
+	floor time.Time  // the element's, as of read
+	read  time.Time
 }
 
 // Load opens the state folder of a gateway that was enrolled.
@@ -261,11 +266,23 @@ func (h *Home) keep(r Request) error {
 	return durable.WriteNew(filepath.Join(h.Dir, enrolmentFile), data, 0o600)
 }
 
+// floorAge is how long a time floor once read is good: it moves by months, and
+// reading it takes a TPM its time.
+const floorAge = time.Minute
+
 // Now is the clock, but never before the element's time floor.
 func (h *Home) Now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	now := time.Now()
-	if floor, err := h.Element.TimeFloor(); err == nil && floor.After(now) {
-		return floor
+	if now.Sub(h.read).Abs() >= floorAge {
+		// An element that does not answer now has told its floor before.
+		if f, err := h.Element.TimeFloor(); err == nil {
+			h.floor, h.read = f, now
+		}
+	}
+	if h.floor.After(now) {
+		return h.floor
 	}
 	return now
 }
