@@ -94,19 +94,52 @@ openers() {
 }
 phrases() { local n; for n in "$@"; do cat "people/$n.passphrase"; done; }
 
+# highlights: the promises of the closing screen, in its order. Every other row
+# stands in table.tsv.
+highlights() {
+  cat <<'LIST'
+two of five open nothing|two shares
+three of five open the token|three shares
+a bad share is named|one byte
+one incident voids the whole ceremony|a witness
+a void attempt leaves nothing behind|count
+an altered record is noticed and the entry named|change entry 41
+an unknown process gets nothing signed|a pipeline
+nobody releases alone|sign with one
+stock tools check the signature|openssl
+the quota holds|a fourth device
+a foreign certificate gets nothing|a device of another CA
+a device that nobody accepted is refused|device 4
+a tampered image is refused|one bit changed
+an engineer reaches his machine|a page
+only what the policy names|the PLC
+the way back ends at the people|trace
+LIST
+}
+
 closing() {
   echo
-  echo "${B}=== what was promised, what was tried, what happened${N}"
-  if [ -e table.tsv ]; then awk -F'\t' '{printf "  %-44s | %-46s | %s\n", $1, $2, $3}' table.tsv; fi
+  echo "${B}=== promise | what we tried | what happened${N}"
+  local promise what row shown=0 total=0
+  if [ -e table.tsv ]; then
+    total=$(wc -l <table.tsv)
+    while IFS='|' read -r promise what; do
+      row=$(awk -F'\t' -v p="$promise" -v w="$what" '$1 == p && index($2, w) == 1 {print; exit}' table.tsv)
+      if [ -z "$row" ]; then continue; fi
+      shown=$((shown + 1))
+      awk -F'\t' '{sub(/^exit ([0-9]+): keyrite[a-z-]*: /, "refused: ", $3); sub(/^exit 0: /, "", $3); printf "  %-47s | %-34.34s | %.60s\n", $1, $2, $3}' <<<"$row"
+    done < <(highlights)
+    echo "  and $((total - shown)) more, all as promised: $DEMO/table.tsv"
+  fi
   echo
-  echo "Look at: $DEMO/record/report.html and $DEMO/record-void/report.html"
+  echo "The report of the ceremony: $DEMO/record/report.html   (of the void one: record-void/report.html)"
   echo "Paste:"
   echo "  cd $DEMO && export PATH=\$PWD/bin:\$PATH SOFTHSM2_CONF=\$PWD/hsm/softhsm2.conf"
   echo "  keyrite-verify record record --anchor anchors.json"
-  echo "  keyrite-verify charter charter.jsonl --anchor anchors.json"
   if [ -e release/firmware.img ]; then echo "  keyrite-verify firmware release/firmware.img --anchor anchors.json"; fi
+  if [ -e devices/1/birthcert.pem ]; then echo "  keyrite trace devices/1/birthcert.pem --anchor anchors.json --charter charter.jsonl --record record"; fi
   echo "  keyrite ceremony status --record record-void"
-  echo "  keyrite ceremony explain genesis.yaml"
+  echo "  keyrite charter show --charter charter.jsonl --anchor anchors.json"
   echo
   if [ ${#missing[@]} -gt 0 ] && [ -z "$only" ]; then
     echo "${R}Not built yet:${N}"
