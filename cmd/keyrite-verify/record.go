@@ -63,6 +63,9 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 	if err != nil {
 		return err
 	}
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return cli.Usagef("there is no record folder %q", dir)
+	}
 	v, err := record.Verify(os.DirFS(dir), a)
 	if err != nil {
 		return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
 	"keyrite/internal/cli"
 	"keyrite/internal/intake"
 )
@@ -54,5 +55,9 @@ func loadAnchors(path string) (*anchor.Anchors, error) {
 	if err != nil {
 		return nil, err
 	}
-	return anchor.Parse(data)
+	a, err := anchor.Parse(data)
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "anchors %q: %w", path, err)
+	}
+	return a, nil
 }

@@ -31,9 +31,9 @@ func Std() IO { return IO{os.Stdin, os.Stdout, os.Stderr} }
 
 // Exit is one row of the exit table.
 type Exit struct {
-	Code  int
-	Class string
-	Text  string
+	Code  int    `json:"code"`
+	Class string `json:"class"`
+	Text  string `json:"text"`
 }
 
 // Exits is the exit table of every keyrite program (docs/design: outside
@@ -135,21 +135,32 @@ func Run(ctx context.Context, root *cobra.Command, args []string, std IO) int {
 
 func addCommon(root *cobra.Command) {
 	root.PersistentFlags().Bool("json", false, "print the result as one JSON object")
-	root.AddCommand(&cobra.Command{
-		Use:   "exit-codes",
-		Short: "List the exit codes of all keyrite programs",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			for _, e := range Exits() {
-				fmt.Fprintf(c.OutOrStdout(), "%4d  %-12s %s\n", e.Code, e.Class, e.Text)
-			}
-			return nil
-		},
-	})
+	root.AddCommand(newExitCodes())
 	for _, c := range append([]*cobra.Command{root}, allCommands(root)...) {
 		if c.HasSubCommands() && c.RunE == nil {
 			c.RunE = needSub
 		}
+	}
+}
+
+// newExitCodes is a command and, by its long text, a help topic.
+func newExitCodes() *cobra.Command {
+	var table strings.Builder
+	for _, e := range Exits() {
+		fmt.Fprintf(&table, "%4d  %-12s %s\n", e.Code, e.Class, e.Text)
+	}
+	return &cobra.Command{
+		Use:   "exit-codes",
+		Short: "List the exit codes of all keyrite programs",
+		Long:  "The exit codes of all keyrite programs:\n\n" + table.String(),
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			res := struct {
+				Schema string `json:"schema"`
+				Exits  []Exit `json:"exits"`
+			}{"keyrite/exit-codes/v1", Exits()}
+			return Print(c, res, func(w io.Writer) { fmt.Fprint(w, table.String()) })
+		},
 	}
 }
 
