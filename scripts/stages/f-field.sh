@@ -4,6 +4,7 @@ mkdir -p account
 
 # relay_start: the relay's two roles; their addresses go to $ACCESS and $VPN.
 relay_start() {
+  : >log/relay.out
   keyrite-relay serve --state-dir relay --listen access=127.0.0.1:0 --listen vpn=127.0.0.1:0 "${TRUST[@]}" --tuf repo >log/relay.out 2>>log/relay.err 3>&- &
   relay_pid=$!
   later "$relay_pid"
