@@ -35,6 +35,7 @@ tpm_start() {
 
 # station_start: serves the birth dialogue; its address goes to $STATION.
 station_start() {
+  : >log/station.out
   keyrite-station serve --state-dir station --listen factory=127.0.0.1:0 >log/station.out 2>>log/station.err 3>&- &
   station_pid=$!
   later "$station_pid"
