@@ -59,6 +59,7 @@ try "a password goes to our relay only" "log in with another relay's anchors" 20
 rm account/wrong.password
 run login --anchor anchors.json 3<account/ann.password
 run keyrite-connect list --state-dir engineer
+: >log/connect.out
 keyrite-connect connect press-7 --device hmi --local 127.0.0.1:0 --state-dir engineer >log/connect.out 2>>log/connect.err 3>&- &
 connect_pid=$!
 later $connect_pid
