@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
 	"keyrite/ceremony"
 	"keyrite/ceremony/actions"
 	"keyrite/ceremony/paper"
@@ -31,6 +33,38 @@ func newCeremonyStatus() *cobra.Command {
 				return err
 			}
 			return printStatus(c, st)
+		},
+	}
+	c.Flags().StringVar(&dir, "record", "", "record folder (required)")
+	return c
+}
+
+func newCeremonyReport() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "report --record DIR",
+		Short: "Render report.html from the record again",
+		Long: `Render report.html in the record folder from the record as it stands now, for
+example after the last witness cosigned. The report is for reading and is never
+evidence, so it alone may be written again.
+
+Exit codes: 0 written, 2 no record, 14 the record cannot be read.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if dir == "" {
+				return cli.Usagef("--record is required")
+			}
+			if _, err := ceremony.ReadState(dir); err != nil {
+				return err
+			}
+			if err := paper.WriteReport(dir); err != nil {
+				return err
+			}
+			res := struct {
+				Schema string `json:"schema"`
+				Report string `json:"report"`
+			}{"keyrite/ceremony-report/v1", filepath.Join(dir, record.ReportFile)}
+			return cli.Print(c, res, func(w io.Writer) { fmt.Fprintln(w, res.Report) })
 		},
 	}
 	c.Flags().StringVar(&dir, "record", "", "record folder (required)")

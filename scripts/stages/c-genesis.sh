@@ -50,6 +50,7 @@ cp record/outputs/charter.jsonl charter.jsonl
 try "a record needs all its witnesses" "verify before witness2 cosigned" 10 keyrite-verify record record --anchor anchors.json
 run keyrite-verify cosign record --key people/witness2.key --passphrase-fd 3 --anchor anchors.json 3<people/witness2.passphrase
 try "a stranger can verify the ceremony" "verify the record" 0 keyrite-verify record record --anchor anchors.json
+run keyrite ceremony report --record record
 run keyrite-verify charter charter.jsonl --anchor anchors.json
 for f in record/outputs/*.pub.pem; do n=$(basename "$f" .pub.pem); cp "$f" "keys/$n.pub.pem"; done
 for f in record/outputs/*.cert.pem; do n=$(basename "$f" .cert.pem); cp "$f" "keys/$n.pem"; done
