@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -120,11 +121,28 @@ func TestFormatIndexIsComplete(t *testing.T) {
 	for _, page := range pages {
 		name := filepath.Base(page)
 		if name != "README.md" && !strings.Contains(index, "("+name+")") {
-			t.Errorf("docs/formats/README.md does not list %s", name)
+			t.Errorf("docs/formats/README.md does not list %s: add the row | [name](%s) | what it is | `package` |", name, name)
 		}
 	}
 	checkLinks(t, "docs/formats/README.md", index)
 }
+
+// The page that a package comment promises is there.
+func TestPagesNamedInCodeExist(t *testing.T) {
+	for _, file := range tracked(t, "*.go", "scripts") {
+		for _, name := range page.FindAllString(read(t, file), -1) {
+			if _, err := os.Stat(filepath.Join(root, name)); err != nil && !slices.Contains(written, name) {
+				t.Errorf("%s names %s, which is not there", file, name)
+			}
+		}
+	}
+}
+
+var (
+	page = regexp.MustCompile(`\bdocs/[a-z/-]+\.md\b`)
+	// written are pages that scripts write.
+	written = []string{"docs/long-run.md"}
+)
 
 func TestLinksLeadSomewhere(t *testing.T) {
 	for _, file := range tracked(t, "*.md") {
