@@ -64,6 +64,34 @@ type End struct {
 type flow struct {
 	ask  policy.Flow
 	conn net.Conn
+
+	mu        sync.Mutex // guards the fields below
+	equipment net.Conn
+	ended     bool
+}
+
+// join adds the connection to the equipment, unless the flow was cut meanwhile.
+func (f *flow) join(c net.Conn) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.equipment = c
+	return !f.ended
+}
+
+// cut ends a flow. The equipment comes first: closing our end of a stream does
+// not stop what the relay still delivers on it, and the relay is not trusted to
+// pass the end on.
+func (f *flow) cut() {
+	f.mu.Lock()
+	f.ended = true
+	c := f.equipment
+	f.mu.Unlock()
+	if c != nil {
+		_ = c.Close()
+	}
+	_ = f.conn.SetReadDeadline(time.Unix(1, 0))
+	// In a goroutine: it writes to a relay that may not read.
+	go func() { _ = f.conn.Close() }()
 }
 
 // New returns an end without flows.
@@ -150,11 +178,12 @@ func (e *End) connect(ctx context.Context, o *wire.Open, f *flow, inner *tls.Con
 		_ = wire.WriteAnswer(inner, wire.Refuse(string(fault.ClassOf(err)), sentence(err)))
 		return
 	}
-	if wire.WriteAnswer(inner, wire.Accepted()) != nil {
+	_ = f.conn.SetReadDeadline(time.Time{}) // before the flow can be cut, which sets one
+	if !f.join(equipment) || wire.WriteAnswer(inner, wire.Accepted()) != nil {
 		_ = equipment.Close()
 		return
 	}
-	_ = f.conn.SetDeadline(time.Time{})
+	_ = f.conn.SetWriteDeadline(time.Time{})
 	e.note(ctx, o, "flow opened", nil)
 	wire.Splice(inner, equipment)
 	e.note(ctx, o, "flow closed", nil)
@@ -242,14 +271,22 @@ func (e *End) remove(f *flow) {
 
 // Rejudge asks again for every open flow and cuts what is no longer permitted.
 func (e *End) Rejudge(ctx context.Context) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for f := range e.flows {
+	for _, f := range e.list() {
 		if err := e.judge(f.ask); err != nil {
 			e.conf.Log.InfoContext(ctx, "flow cut", slog.String("user", f.ask.User), slog.String("addr", f.ask.Addr.String()), slog.Any("error", err))
-			_ = f.conn.Close()
+			f.cut()
 		}
 	}
+}
+
+func (e *End) list() []*flow {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make([]*flow, 0, len(e.flows))
+	for f := range e.flows {
+		out = append(out, f)
+	}
+	return out
 }
 
 func (e *End) watch(ctx context.Context) {

@@ -174,7 +174,24 @@ type line struct {
 	dialed chan netip.AddrPort
 }
 
-func newLine(t *testing.T) *line {
+func newLine(t *testing.T) *line { return newLineTo(t, answering) }
+
+// answering is equipment that answers each line.
+func answering(b net.Conn) {
+	r := bufio.NewReader(b)
+	for {
+		s, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		if _, err := io.WriteString(b, "got "+s); err != nil {
+			return
+		}
+	}
+}
+
+// newLineTo is newLine with other equipment; its connection ends when it returns.
+func newLineTo(t *testing.T, equipment func(net.Conn)) *line {
 	l := &line{site: newSite(t), dialed: make(chan netip.AddrPort, 100)}
 	l.keeper = l.site.keeper()
 	if _, err := l.keeper.Update(l.policy(3, nil)); err != nil {
@@ -186,18 +203,9 @@ func newLine(t *testing.T) *line {
 		Dial: func(_ context.Context, to netip.AddrPort) (net.Conn, error) {
 			l.dialed <- to
 			a, b := net.Pipe()
-			go func() { // the equipment: answers each line
+			go func() {
 				defer b.Close()
-				r := bufio.NewReader(b)
-				for {
-					s, err := r.ReadString('\n')
-					if err != nil {
-						return
-					}
-					if _, err := io.WriteString(b, "got "+s); err != nil {
-						return
-					}
-				}
+				equipment(b)
 			}()
 			return a, nil
 		},
@@ -393,5 +401,48 @@ func TestExpiryCuts(t *testing.T) {
 	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the flow goes on")
+	}
+}
+
+// TestCutReachesNothing: the relay does not pass the end of a cut flow on and
+// the equipment is silent, so that only the gateway's own end of it is left to
+// stop the user's bytes.
+func TestCutReachesNothing(t *testing.T) {
+	got := make(chan string, 100)
+	l := newLineTo(t, func(b net.Conn) {
+		r := bufio.NewReader(b)
+		for {
+			s, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			got <- s
+		}
+	})
+	raw := l.message(nil)
+	st, err := l.open(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := wire.UserEnd(t.Context(), st, raw, l.user, l.conf.SPKI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "before\n"); err != nil || <-got != "before\n" {
+		t.Fatal(err)
+	}
+	if _, err := l.keeper.Update(l.policy(4, func(p *policy.Policy) { p.Rules = []policy.Rule{} })); err != nil {
+		t.Fatal(err)
+	}
+	l.end.Rejudge(t.Context())
+	for range 10 {
+		time.Sleep(100 * time.Millisecond) // the user's pace
+		_, _ = io.WriteString(c, "after\n")
+	}
+	if len(got) != 0 {
+		t.Errorf("the equipment got %q after the cut", <-got)
+	}
+	if n := l.end.Open(); n != 0 {
+		t.Errorf("%d flows open", n)
 	}
 }
