@@ -64,7 +64,7 @@ func (e *Element) increment(index tpm2.TPMHandle) error {
 
 // count returns a counter's raw value, 0 before the first increment.
 func (e *Element) count(index tpm2.TPMHandle) (int64, error) {
-	b, err := e.read(index)
+	b, err := e.readExact(counterIndex(index))
 	if err != nil || b == nil {
 		return 0, err
 	}
@@ -141,7 +141,7 @@ func (e *Element) TimeFloor() (time.Time, error) {
 }
 
 func (e *Element) timeFloor() (time.Time, error) {
-	b, err := e.read(nvTimeFloor)
+	b, err := e.readExact(timeFloorIndex())
 	if err != nil || b == nil {
 		return time.Time{}, err
 	}

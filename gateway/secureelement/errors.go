@@ -23,6 +23,10 @@ var (
 	ErrRollback = fault.New(fault.Policy, "rolled back: the secure element has seen a higher version")
 	// ErrContent says that an index does not hold what it should.
 	ErrContent = fault.New(fault.Verify, "the secure element holds something else")
+	// ErrTampered says that an index is not the one that birth defined: whoever
+	// speaks to the TPM before its platform hierarchy is closed can remove an index
+	// and put his own there, but not with our attributes.
+	ErrTampered = fault.New(fault.Verify, "the secure element was tampered with")
 	// ErrAccount says that the policy key is not the one in the element.
 	ErrAccount = fault.New(fault.Policy, "the account's policy key is not the one in the secure element")
 )

@@ -8,5 +8,15 @@ func (e *Element) Raw(use func(transport.TPM)) {
 	use(e.t)
 }
 
+// RawAt speaks to a TPM that no Element was opened on.
+func RawAt(addr string, use func(transport.TPM)) error {
+	w, err := dial(addr)
+	if err != nil {
+		return err
+	}
+	use(w)
+	return w.Close()
+}
+
 // RoundTrip is the framing, for the fuzzer.
 var RoundTrip = roundTrip

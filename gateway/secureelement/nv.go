@@ -119,10 +119,52 @@ func (e *Element) readLocked(index tpm2.TPMHandle) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !ok || !pub.Attributes.WriteLocked || !pub.Attributes.WriteDefine {
+	if !ok {
 		return nil, fault.Errorf(fault.Token, "index %#x: %w", uint32(index), ErrUnborn)
 	}
-	return e.read(index)
+	want := lockedIndex(index, int(pub.DataSize))
+	if err := e.expect(want); err != nil {
+		return nil, err
+	}
+	if !pub.Attributes.WriteLocked {
+		return nil, fault.Errorf(fault.Token, "index %#x: %w", uint32(index), ErrUnborn)
+	}
+	return e.readExact(want)
+}
+
+// expect says whether an index has exactly the public area that birth gave it,
+// but for the two bits that writing and locking set. Above all PLATFORMCREATE
+// must be clear: that cannot be defined without the owner's authorisation, which
+// nobody has after the lock.
+func (e *Element) expect(want tpm2.TPMSNVPublic) error {
+	have, _, ok, err := e.nvPublic(want.NVIndex)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return fault.Errorf(fault.Token, "index %#x: %w", uint32(want.NVIndex), ErrUnborn)
+	}
+	if want.Attributes.WriteDefine {
+		want.Attributes.WriteLocked = have.Attributes.WriteLocked
+	}
+	want.Attributes.Written = have.Attributes.Written
+	if have.Attributes != want.Attributes || have.NameAlg != want.NameAlg || have.DataSize != want.DataSize || !bytes.Equal(have.AuthPolicy.Buffer, want.AuthPolicy.Buffer) {
+		return fault.Errorf(fault.Verify, "index %#x: %w", uint32(want.NVIndex), ErrTampered)
+	}
+	return nil
+}
+
+// readExact reads an index and demands its public area before and after: an
+// index that was exchanged in between cannot be changed back.
+func (e *Element) readExact(want tpm2.TPMSNVPublic) ([]byte, error) {
+	if err := e.expect(want); err != nil {
+		return nil, err
+	}
+	data, err := e.read(want.NVIndex)
+	if err != nil {
+		return nil, err
+	}
+	return data, e.expect(want)
 }
 
 func (e *Element) write(index tpm2.TPMHandle, auth tpm2.AuthHandle, data []byte) error {
