@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto"
@@ -10,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -21,9 +23,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/yamux"
 
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/birthcert"
@@ -33,6 +39,7 @@ import (
 	"keyrite/artifact/policy"
 	"keyrite/relay/access"
 	"keyrite/relay/audit"
+	"keyrite/relay/vpn"
 	"keyrite/wire/control"
 	"keyrite/wire/tunnel"
 )
@@ -954,5 +961,110 @@ func TestRefusesDoubtfulState(t *testing.T) {
 	want(t, err, fault.Usage, "empty folder")
 	if _, err := InitKeys(r.dir); fault.ClassOf(err) != fault.Exists {
 		t.Errorf("keys were overwritten: %v", err)
+	}
+}
+
+// hostile is a session whose far end keeps to no limit.
+func (r *testRelay) hostile(cert tls.Certificate, ticket []byte) *yamux.Session {
+	r.t.Helper()
+	c, err := tls.Dial("tcp", r.node.Addr(RoleVPN), r.tls(cert, RoleVPN))
+	r.ok(err)
+	_, err = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %s\r\nAuthorization: %s %s\r\n\r\n",
+		tunnel.Path, tunnel.Token, tunnel.Scheme, base64.StdEncoding.EncodeToString(ticket))
+	r.ok(err)
+	resp, err := http.ReadResponse(bufio.NewReaderSize(&oneByte{c}, 16), nil)
+	r.ok(err)
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		r.t.Fatal(resp.Status)
+	}
+	conf := yamux.DefaultConfig()
+	conf.LogOutput = io.Discard
+	s, err := yamux.Client(c, conf)
+	r.ok(err)
+	r.t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// oneByte reads no further than it is asked to, so that nothing is lost between
+// an answer's head and the session behind it.
+type oneByte struct{ io.Reader }
+
+func (o *oneByte) Read(b []byte) (int, error) { return o.Reader.Read(b[:1]) }
+
+// Streams that are refused and that the other side does not close end the
+// session, and what they still bring is not kept.
+func TestRefusedStreamsEndTheSession(t *testing.T) {
+	r := newRelay(t)
+	cert, _ := r.acme()
+	s, err := r.user(cert, "acme").Connect(t.Context(), "press-7")
+	r.ok(err)
+	m := r.hostile(cert, s.Ticket)
+	junk := make([]byte, 1<<20)
+	var wg sync.WaitGroup
+	for range 200 {
+		st, err := m.OpenStream()
+		if err != nil {
+			break
+		}
+		wg.Go(func() {
+			_ = tunnel.WriteMessage(st, []byte(`{"addr":"127.0.0.1"}`))
+			_ = st.SetWriteDeadline(time.Now().Add(5 * time.Second))
+			_, _ = st.Write(junk)
+		})
+	}
+	var top uint64
+	r.await(func() bool {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		top = max(top, stats.HeapAlloc)
+		return m.IsClosed()
+	})
+	wg.Wait()
+	if top >= 64<<20 {
+		t.Errorf("heap of %d MiB", top>>20)
+	}
+}
+
+func TestStreamOfAGatewayEndsItsSession(t *testing.T) {
+	r := newRelay(t)
+	_, _ = r.acme()
+	m := r.online(r.born[0])
+	s, err := m.Open(t.Context())
+	r.ok(err)
+	_, _ = s.Write([]byte("x"))
+	select {
+	case <-m.Done():
+	case <-time.After(5 * time.Second):
+		t.Error("the session goes on")
+	}
+}
+
+func TestSessionsOfAUserAreLimited(t *testing.T) {
+	r := newRelay(t)
+	cert, _ := r.acme()
+	u := r.user(cert, "acme")
+	var first tunnel.Mux
+	for i := range vpn.MaxUserSessions + 1 {
+		s, err := u.Connect(t.Context(), "press-7")
+		r.ok(err)
+		m, err := r.dial(cert, s.Ticket)
+		r.ok(err)
+		defer m.Close()
+		if i == 0 {
+			first = m
+		}
+		if i == vpn.MaxUserSessions {
+			select {
+			case <-m.Done():
+			case <-time.After(5 * time.Second):
+				t.Error("one session too many")
+			}
+		}
+	}
+	select {
+	case <-first.Done():
+		t.Error("an older session ended instead")
+	default:
 	}
 }

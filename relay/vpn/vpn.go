@@ -28,6 +28,9 @@ import (
 // MaxSessions of one server. An idle one costs some 60 KiB.
 const MaxSessions = 20_000
 
+// MaxUserSessions of one user, who has one for each gateway that he works on.
+const MaxUserSessions = 16
+
 // Event is something to be written down.
 type Event struct {
 	Account, Actor, Action, Object, Class, Source string
@@ -141,6 +144,9 @@ func (v *Server) enter(s *session) bool {
 	if v.closing || len(v.sessions) >= MaxSessions {
 		return false
 	}
+	if s.ticket.Kind == ticket.KindUser && v.sessionsOf(s.ticket) >= MaxUserSessions {
+		return false
+	}
 	v.sessions[s] = struct{}{}
 	v.running.Add(1)
 	if s.ticket.Kind == ticket.KindGateway {
@@ -156,6 +162,17 @@ func (v *Server) enter(s *session) bool {
 		of[s.ticket.Gateway] = s
 	}
 	return true
+}
+
+// sessionsOf counts the sessions of a ticket's user. The caller holds v.mu.
+func (v *Server) sessionsOf(t *ticket.Ticket) int {
+	n := 0
+	for s := range v.sessions {
+		if s.ticket.Kind == ticket.KindUser && s.ticket.Account == t.Account && s.ticket.User == t.User {
+			n++
+		}
+	}
+	return n
 }
 
 func (v *Server) leave(s *session) {
@@ -208,8 +225,8 @@ func (v *Server) run(ctx context.Context, s *session) {
 			break
 		}
 		if s.ticket.Kind != ticket.KindUser {
-			_ = st.Close() // gateways open no streams
-			continue
+			_ = st.Close()
+			break // gateways open no streams; one that does has lost its session
 		}
 		if !v.begin() {
 			_ = st.Close()

@@ -39,8 +39,10 @@ const (
 // Limits; docs/formats/tunnel.md says why.
 const (
 	MaxMessageBytes  = 4096
-	MaxFlows         = 64      // open flows of one session
-	WindowBytes      = 4 << 20 // receive window of one stream
+	MaxFlows         = 64               // open flows of one session
+	WindowBytes      = 1 << 20          // receive window of one stream
+	MaxStreams       = MaxFlows + 32    // streams of one session that its acceptor bears, ending ones included
+	EndTimeout       = 10 * time.Second // a closed stream whose other side does not close it
 	MaxHeaderBytes   = 16 << 10
 	UpgradeTimeout   = 10 * time.Second
 	AnswerTimeout    = 10 * time.Second // open message and each answer

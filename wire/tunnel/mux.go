@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -30,15 +33,27 @@ type Mux interface {
 
 type yamuxSession struct{ s *yamux.Session }
 
+// openSpare is how far the opener stays below MaxStreams. It sees a stream end
+// after the acceptor does, so that one who keeps to this never ends a session.
+const openSpare = 16
+
+var (
+	errStreams = errors.New("too many streams that have not ended")
+	errFlood   = errors.New("the other side opened more streams than it may")
+)
+
 func (y yamuxSession) Open(ctx context.Context) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, errorf(ClassUnreachable, "open stream: %w", err)
+	}
+	if y.s.NumStreams() >= MaxStreams-openSpare {
+		return nil, errorf(ClassQuota, "open stream: %w", errStreams)
 	}
 	st, err := y.s.OpenStream()
 	if err != nil {
 		return nil, errorf(ClassUnreachable, "open stream: %w", err)
 	}
-	return st, nil
+	return &stream{Stream: st}, nil
 }
 
 func (y yamuxSession) Accept() (net.Conn, error) {
@@ -46,7 +61,50 @@ func (y yamuxSession) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, errorf(ClassUnreachable, "accept stream: %w", err)
 	}
-	return st, nil
+	if y.s.NumStreams() > MaxStreams {
+		_ = y.s.Close()
+		return nil, errorf(ClassQuota, "accept stream: %w", errFlood)
+	}
+	return &stream{Stream: st}, nil
+}
+
+// stream closes both directions at once. The library's Close ends only ours: it
+// goes on to deliver, and to hold up to a window, what the other side sends.
+type stream struct {
+	*yamux.Stream
+
+	closed  atomic.Bool
+	reading sync.Mutex // held by whoever reads
+}
+
+func (s *stream) Read(b []byte) (int, error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if s.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	n, err := s.Stream.Read(b)
+	if s.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (s *stream) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	_ = s.SetReadDeadline(time.Unix(1, 0)) // the reader leaves
+	err := s.Stream.Close()
+	// What still comes is thrown away until the other side closes too, at most
+	// for EndTimeout.
+	go func() {
+		s.reading.Lock()
+		defer s.reading.Unlock()
+		_ = s.SetReadDeadline(time.Time{})
+		_, _ = io.Copy(io.Discard, s.Stream)
+	}()
+	return err //nolint:wrapcheck // it is the net.Conn's own error
 }
 
 func (y yamuxSession) Done() <-chan struct{} { return y.s.CloseChan() }
@@ -58,7 +116,10 @@ func muxConfig() *yamux.Config {
 	c.KeepAliveInterval = KeepAlive
 	c.ConnectionWriteTimeout = AnswerTimeout
 	c.StreamOpenTimeout = AnswerTimeout
-	c.AcceptBacklog = MaxFlows
+	c.StreamCloseTimeout = EndTimeout
+	// Above MaxStreams: streams beyond the backlog are reset without a trace, those
+	// beyond MaxStreams end the session.
+	c.AcceptBacklog = MaxStreams + 1
 	// What yamux says concerns single streams; both callers see the errors.
 	c.LogOutput = io.Discard
 	return c
