@@ -16,6 +16,7 @@ import (
 
 	"keyrite/artifact/birthcert"
 	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
 )
@@ -113,8 +114,11 @@ func ClientKey(cs *tls.ConnectionState) (string, error) {
 		return "", ErrClientKey
 	}
 	c := cs.PeerCertificates[0]
-	if !selfSigned(c) || c.PublicKeyAlgorithm != x509.ECDSA && c.PublicKeyAlgorithm != x509.Ed25519 {
+	if !selfSigned(c) {
 		return "", ErrClientKey
+	}
+	if err := envelope.CheckKey(c.PublicKey); err != nil {
+		return "", fault.Errorf(fault.Peer, "%w: %w", ErrClientKey, err)
 	}
 	return Thumbprint(c), nil
 }
