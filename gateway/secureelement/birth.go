@@ -74,6 +74,9 @@ func (e *Element) Provision(b Birth) error {
 	if locked, err := e.locked(); err != nil || locked {
 		return errors.Join(err, ErrLocked)
 	}
+	if err := e.untouched(); err != nil {
+		return err
+	}
 	if _, err := e.key(); err != nil {
 		return err
 	}
@@ -105,6 +108,21 @@ func (e *Element) Provision(b Birth) error {
 		return err
 	}
 	return e.writeLocked(nvBirth, data)
+}
+
+// untouched refuses an element whose lockout authorisation somebody else holds:
+// he could clear it at any time. Lock sets that authorisation too, and a birth
+// may be cut short after it, but never before the birth record is there.
+func (e *Element) untouched() error {
+	p, err := e.permanent()
+	if err != nil || p&lockoutAuthSet == 0 {
+		return err
+	}
+	_, err = e.readLocked(nvBirth)
+	if errors.Is(err, ErrUnborn) {
+		return ErrForeign
+	}
+	return err
 }
 
 // StoreCertificate keeps the birth certificate, first, and the certificates
@@ -154,8 +172,9 @@ func (e *Element) certificate() ([]*x509.Certificate, error) {
 }
 
 // Lock ends the birth: it checks that everything is in place and locked, then
-// gives lockout, platform and owner random authorisations that nobody keeps. On
-// a locked element it does nothing.
+// gives lockout, platform and owner random authorisations that nobody keeps, and
+// takes away policies by which somebody who had the element earlier could use
+// them without. On a locked element it does nothing.
 func (e *Element) Lock() error {
 	defer e.enter()()
 	p, err := e.permanent()
@@ -168,8 +187,11 @@ func (e *Element) Lock() error {
 	if _, _, err := e.birth(); err != nil {
 		return err
 	}
+	if err := e.noPolicy(tpm2.TPMRHOwner); err != nil {
+		return err
+	}
 	if p&lockoutAuthSet == 0 {
-		if err := e.setAuth(tpm2.TPMRHLockout); err != nil {
+		if err := e.closeHierarchy(tpm2.TPMRHLockout); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,8 @@ var (
 	// speaks to the TPM before its platform hierarchy is closed can remove an index
 	// and put his own there, but not with our attributes.
 	ErrTampered = fault.New(fault.Verify, "the secure element was tampered with")
+	// ErrForeign says that somebody had the element before its birth.
+	ErrForeign = fault.New(fault.Policy, "the secure element has a lockout authorisation that no birth set: use another, or clear it in the machine's firmware setup")
 	// ErrAccount says that the policy key is not the one in the element.
 	ErrAccount = fault.New(fault.Policy, "the account's policy key is not the one in the secure element")
 )

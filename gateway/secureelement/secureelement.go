@@ -22,6 +22,7 @@ package secureelement
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"sync"
 
@@ -136,11 +137,43 @@ func (e *Element) permanent() (uint32, error) {
 // closePlatform gives the platform hierarchy a random authorisation that nobody
 // keeps. One that is set already was set by an earlier Open or the firmware.
 func (e *Element) closePlatform() error {
-	err := e.setAuth(tpm2.TPMRHPlatform)
+	err := e.closeHierarchy(tpm2.TPMRHPlatform)
 	if errors.Is(err, tpm2.TPMRCBadAuth) || errors.Is(err, tpm2.TPMRCAuthFail) || errors.Is(err, tpm2.TPMRCHierarchy) {
 		return nil
 	}
 	return err
+}
+
+// closeHierarchy leaves nobody a way to use a hierarchy. The policy goes first:
+// without the authorisation it could not be taken away any more.
+func (e *Element) closeHierarchy(hierarchy tpm2.TPMHandle) error {
+	if err := e.noPolicy(hierarchy); err != nil {
+		return err
+	}
+	return e.setAuth(hierarchy)
+}
+
+// noPolicy takes away the policy of a hierarchy with an empty authorisation
+// (TPM2_SetPrimaryPolicy, TPM 2.0 Part 3, 24.3, which go-tpm lacks).
+func (e *Element) noPolicy(hierarchy tpm2.TPMHandle) error {
+	const size = headerSize + 4 + 4 + 9 + 2 + 2
+	cmd := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTSessions))
+	cmd = binary.BigEndian.AppendUint32(cmd, size)
+	cmd = binary.BigEndian.AppendUint32(cmd, uint32(tpm2.TPMCCSetPrimaryPolicy))
+	cmd = binary.BigEndian.AppendUint32(cmd, uint32(hierarchy))
+	cmd = binary.BigEndian.AppendUint32(cmd, 9) // of the password session: handle, no nonce, no attributes, no password
+	cmd = binary.BigEndian.AppendUint32(cmd, uint32(tpm2.TPMRSPW))
+	cmd = append(cmd, 0, 0, 0, 0, 0)
+	cmd = binary.BigEndian.AppendUint16(cmd, 0) // no policy
+	cmd = binary.BigEndian.AppendUint16(cmd, uint16(tpm2.TPMAlgNull))
+	answer, err := e.t.Send(cmd)
+	if err != nil {
+		return err
+	}
+	if rc := tpm2.TPMRC(binary.BigEndian.Uint32(answer[6:])); rc != tpm2.TPMRCSuccess {
+		return wrap("take the policy of a hierarchy away", rc)
+	}
+	return nil
 }
 
 // setAuth replaces the empty authorisation of a hierarchy by a random one.

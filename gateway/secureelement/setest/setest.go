@@ -178,10 +178,15 @@ type Born struct {
 // not in the charter yet.
 func Birth(t testing.TB, w *artifacttest.World, n int64) *Born {
 	t.Helper()
+	return BirthIn(t, Start(t), w, n)
+}
+
+// BirthIn is Birth in a TPM that runs already.
+func BirthIn(t testing.TB, m *TPM, w *artifacttest.World, n int64) *Born {
+	t.Helper()
 	if _, ok := w.State.Factories["factory1"]; !ok {
 		w.FoundFactory()
 	}
-	m := Start(t)
 	e := m.Open()
 	k, err := e.CreateKey()
 	if err != nil {
