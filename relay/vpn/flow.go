@@ -33,6 +33,15 @@ func (f *flow) join(c net.Conn) bool {
 	return !f.cut
 }
 
+// cutNow marks a flow as cut and says whether it was not yet.
+func (f *flow) cutNow() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	was := f.cut
+	f.cut = true
+	return !was
+}
+
 // end closes both streams.
 func (f *flow) end() {
 	f.mu.Lock()
@@ -206,8 +215,13 @@ func (v *Server) Rejudge(ctx context.Context) {
 	policies := map[string]*policy.Policy{}
 	for _, s := range v.all() {
 		if err := v.conf.Live(ctx, s.ticket); err != nil {
+			// In a goroutine, as below: ending waits for a peer that may not read,
+			// and must not delay what others have lost.
+			if !s.cutNow() {
+				continue
+			}
+			go func() { _ = s.mux.Close() }()
 			v.cut(ctx, s.event("cut-session", "gateway "+s.ticket.Gateway), err)
-			_ = s.mux.Close()
 			continue
 		}
 		v.rejudgeFlows(ctx, s, policies)
@@ -228,9 +242,9 @@ func (v *Server) rejudgeFlows(ctx context.Context, s *session, policies map[stri
 			}
 			policies[s.ticket.Account] = p
 		}
-		if err := firewall.Still(s.ticket, f.open, p, v.conf.Now()); err != nil {
+		if err := firewall.Still(s.ticket, f.open, p, v.conf.Now()); err != nil && f.cutNow() {
+			go f.end()
 			v.cut(ctx, s.event("cut-flow", object(f)), err)
-			f.end()
 		}
 	}
 }

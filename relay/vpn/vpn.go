@@ -76,8 +76,18 @@ type session struct {
 	mux    tunnel.Mux
 	source string
 
-	mu    sync.Mutex // guards flows
+	mu    sync.Mutex // guards the fields below
 	flows map[*flow]struct{}
+	cut   bool
+}
+
+// cutNow marks a session as cut and says whether it was not yet.
+func (s *session) cutNow() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.cut
+	s.cut = true
+	return !was
 }
 
 func (s *session) actor() string {
