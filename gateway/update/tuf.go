@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -310,7 +311,9 @@ func (f fetchFunc) DownloadFile(name string, limit int64, _ time.Duration) ([]by
 
 const remoteBase = "metadata/" // go-tuf puts it before each name
 
-func (c *Client) fetcher(ctx context.Context) fetchFunc {
+// fetcher reads from the source, and leaves the roots it read in work: the chain
+// of them is what later trust is built on.
+func (c *Client) fetcher(ctx context.Context, work string) fetchFunc {
 	return func(name string, limit int64) ([]byte, error) {
 		name = strings.TrimPrefix(name, remoteBase)
 		body, err := c.Source.Metadata(ctx, name)
@@ -327,6 +330,11 @@ func (c *Client) fetcher(ctx context.Context) fetchFunc {
 		}
 		if int64(len(data)) > limit {
 			return nil, &metadata.ErrDownloadLengthMismatch{Msg: fmt.Sprintf("%s has more than %d bytes", name, limit)}
+		}
+		if strings.HasSuffix(name, rootSuffix) {
+			if err := os.WriteFile(filepath.Join(work, filepath.Base(name)), data, 0o600); err != nil {
+				return nil, fault.Errorf(fault.Storage, "keep TUF metadata: %w", err)
+			}
 		}
 		return data, nil
 	}
@@ -371,12 +379,54 @@ func (c *Client) refresh(ctx context.Context) ([]*metadata.TargetFiles, bool, er
 }
 
 func roleFiles() []string {
-	return []string{"root.json", "timestamp.json", "snapshot.json", "targets.json"}
+	return []string{"timestamp.json", "snapshot.json", "targets.json"}
+}
+
+const rootSuffix = ".root.json"
+
+func rootFile(version int64) string { return strconv.FormatInt(version, 10) + rootSuffix }
+
+// walk follows the kept roots from the one of the enrolment, each signed by the
+// one before and by itself, and returns the newest. What lies in the state folder
+// is trusted for nothing else.
+func (c *Client) walk() ([]byte, *metadata.Metadata[metadata.RootType], error) {
+	data := c.Root
+	root, err := metadata.Root().FromBytes(data)
+	if err != nil {
+		return nil, nil, fault.Errorf(fault.Verify, "TUF root: %w: %w", ErrTUF, err)
+	}
+	for {
+		name := rootFile(root.Signed.Version + 1)
+		b, err := os.ReadFile(filepath.Join(c.Dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return data, root, nil
+		}
+		if err != nil {
+			return nil, nil, fault.Errorf(fault.Storage, "read TUF metadata: %w", err)
+		}
+		next, err := metadata.Root().FromBytes(b)
+		if err == nil {
+			err = root.VerifyDelegate(metadata.ROOT, next)
+		}
+		if err == nil {
+			err = next.VerifyDelegate(metadata.ROOT, next)
+		}
+		if err == nil && next.Signed.Version != root.Signed.Version+1 {
+			err = &metadata.ErrBadVersionNumber{Msg: "not the next version"}
+		}
+		if err != nil {
+			return nil, nil, fault.Errorf(fault.Verify, "kept TUF root %s: %w: %w", name, ErrTUF, err)
+		}
+		data, root = b, next
+	}
 }
 
 // load copies the kept metadata to work and returns the newest trusted root.
 func (c *Client) load(work string) ([]byte, error) {
-	root := c.Root
+	root, _, err := c.walk()
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range roleFiles() {
 		b, err := os.ReadFile(filepath.Join(c.Dir, name))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -388,9 +438,6 @@ func (c *Client) load(work string) ([]byte, error) {
 		if err != nil {
 			return nil, fault.Errorf(fault.Storage, "read TUF metadata: %w", err)
 		}
-		if name == "root.json" {
-			root = b
-		}
 	}
 	return root, nil
 }
@@ -400,7 +447,7 @@ func (c *Client) run(ctx context.Context, work string, root []byte) (u *updater.
 	if err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "set up TUF: %w", err)
 	}
-	cfg.Fetcher, cfg.LocalMetadataDir, cfg.LocalTargetsDir = c.fetcher(ctx), work, work
+	cfg.Fetcher, cfg.LocalMetadataDir, cfg.LocalTargetsDir = c.fetcher(ctx, work), work, work
 	cfg.RootMaxLength, cfg.TimestampMaxLength, cfg.SnapshotMaxLength, cfg.TargetsMaxLength = maxRootBytes, maxTimestampBytes, maxSnapshotBytes, maxTargetsBytes
 	cfg.MaxRootRotations = maxRootRotations
 	now, err := c.now()
@@ -442,10 +489,21 @@ func tufError(err error) error {
 	return fault.Errorf(fault.Verify, "%w: %w", ErrTUF, err)
 }
 
-// keep makes the verified metadata durable, the newest root first, so that what
-// is kept can always be read with the root beside it.
+// keep makes the verified metadata durable, the roots first and in order, so that
+// what is kept can always be read with the roots beside it.
 func (c *Client) keep(work string) error {
-	for _, name := range roleFiles() {
+	_, root, err := c.walk()
+	if err != nil {
+		return err
+	}
+	var names []string
+	for v := root.Signed.Version + 1; ; v++ {
+		if _, err := os.Stat(filepath.Join(work, rootFile(v))); err != nil {
+			break
+		}
+		names = append(names, rootFile(v))
+	}
+	for _, name := range append(names, roleFiles()...) {
 		b, err := os.ReadFile(filepath.Join(work, name))
 		if err != nil {
 			return fault.Errorf(fault.Storage, "keep TUF metadata: %w", err)

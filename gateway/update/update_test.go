@@ -266,6 +266,38 @@ func TestRootRotation(t *testing.T) {
 	}
 }
 
+// TestPlantedRoot: a root laid into the state folder is not one that the
+// enrolled root leads to, so the repository of whoever made it is refused.
+func TestPlantedRoot(t *testing.T) {
+	for _, name := range []string{"root.json", "2.root.json"} {
+		t.Run(name, func(t *testing.T) {
+			w := artifacttest.New(t)
+			r := newRepo(t, w)
+			c := r.client(newFake(w))
+			evil := setest.Key(t)
+			k, err := metadata.KeyFromPublicKey(evil.Public())
+			r.check(err)
+			w.Keys["evil"] = evil
+			root := r.makeRoot(func(m *metadata.Metadata[metadata.RootType]) {
+				m.Signed.Version = 2
+				for _, role := range []string{"root", "targets", "snapshot", "timestamp"} {
+					m.Signed.Roles[role].KeyIDs = nil
+					r.check(m.Signed.AddKey(k, role))
+				}
+			}, "evil")
+			r.check(os.MkdirAll(c.Dir, 0o700))
+			r.check(os.WriteFile(filepath.Join(c.Dir, name), root, 0o600))
+			w.Keys["tuf-online"], w.Keys["tuf-targets"] = evil, evil
+			r.publish(map[string][]byte{"x.krf": w.Release(image(t, 100), "1", 1).KRF})
+			_, err = c.Find(t.Context())
+			wantClass(t, err, fault.Verify)
+			if !errors.Is(err, update.ErrTUF) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 // TestInstallRefusesTamperedImage changes single bytes of the image, in the
 // repository (listed so by TUF) and in transit (TUF lists the true one).
 func TestInstallRefusesTamperedImage(t *testing.T) {
