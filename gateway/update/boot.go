@@ -119,7 +119,12 @@ func (s *Slots) Confirm() (*firmware.Statement, error) {
 	if x.State != Trial && x.State != Good {
 		return nil, fault.Errorf(fault.Policy, "slot %s is %s and cannot be confirmed", st.Running, x.State)
 	}
-	statement, err := s.Statement(x)
+	floor, err := s.element.SecurityVersion()
+	if err != nil {
+		return nil, err
+	}
+	// The way back closes here, so what it closes for must still start.
+	statement, err := s.verify(st.Running, x, floor)
 	if err != nil {
 		return nil, err
 	}
@@ -132,9 +137,8 @@ func (s *Slots) Confirm() (*firmware.Statement, error) {
 	if err := s.step("raise the security version"); err != nil {
 		return nil, err
 	}
-	floor, err := s.element.SecurityVersion()
-	if err != nil || floor >= statement.Predicate.SecurityVersion {
-		return statement, err
+	if floor >= statement.Predicate.SecurityVersion {
+		return statement, nil
 	}
 	return statement, s.element.RaiseSecurityVersion(statement.Predicate.SecurityVersion)
 }

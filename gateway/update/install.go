@@ -81,6 +81,9 @@ func (s *Slots) holds(st *State, want *firmware.Statement, floor int64) (string,
 		if x.State == Good && name != st.Active {
 			continue // the old release: offered again, it is installed again
 		}
+		if x.State == Trial && x.Tries == 0 {
+			continue // given up at the next start
+		}
 		have, err := s.Statement(x)
 		if err != nil || have.Image() != want.Image() || have.Predicate.Version != want.Predicate.Version {
 			continue

@@ -432,6 +432,64 @@ func TestTrialFallsBack(t *testing.T) {
 	}
 }
 
+// TestSpentTrialIsNotHeld: a trial without starts left gives way at the next
+// start, so "up to date" would be untrue of it.
+func TestSpentTrialIsNotHeld(t *testing.T) {
+	w := artifacttest.New(t)
+	e := newFake(w)
+	r := newRepo(t, w)
+	s := openSlots(t, t.TempDir(), e)
+	offer := func(v string) *update.Offer {
+		r.publish(map[string][]byte{"x.krf": w.Release(image(t, 100), v, 1).KRF})
+		o, err := r.client(e).Find(t.Context())
+		r.check(err)
+		return o
+	}
+	_, err := s.Install(t.Context(), offer("1.0.0"))
+	r.check(err)
+	_, err = s.Boot()
+	r.check(err)
+	_, err = s.Confirm()
+	r.check(err)
+	next := offer("1.1.0")
+	_, err = s.Install(t.Context(), next)
+	r.check(err)
+	for range update.MaxTries {
+		_, err = s.Boot()
+		r.check(err)
+	}
+	if in, err := s.Install(t.Context(), next); err == nil && in.UpToDate {
+		t.Error("a trial that was started as often as it may is called up to date")
+	}
+}
+
+// TestConfirmVerifies: an image that changed since its start is not confirmed,
+// and the way back stays open.
+func TestConfirmVerifies(t *testing.T) {
+	w := artifacttest.New(t)
+	e := newFake(w)
+	r := newRepo(t, w)
+	dir := t.TempDir()
+	s := openSlots(t, dir, e)
+	r.publish(map[string][]byte{"x.krf": w.Release(image(t, 10_000), "1.0.0", 3).KRF})
+	o, err := r.client(e).Find(t.Context())
+	r.check(err)
+	_, err = s.Install(t.Context(), o)
+	r.check(err)
+	_, err = s.Boot()
+	r.check(err)
+	path := filepath.Join(dir, "a.img")
+	data, err := os.ReadFile(path)
+	r.check(err)
+	data[5000] ^= 1
+	r.check(os.WriteFile(path, data, 0o600))
+	_, err = s.Confirm()
+	wantClass(t, err, fault.Verify)
+	if st, err := s.State(); err != nil || st.Active != "" || e.security != 0 {
+		t.Errorf("active %q, security version %d, %v", st.Active, e.security, err)
+	}
+}
+
 func TestStateRefuses(t *testing.T) {
 	w := artifacttest.New(t)
 	e := newFake(w)
