@@ -514,6 +514,14 @@ func TestEnrolment(t *testing.T) {
 	if out.Account != "acme" || out.Gateway != "press-7" {
 		t.Errorf("enrolled as %+v", out)
 	}
+	// The answer got lost: the same device with the same key is told again.
+	again, err := r.client(device(r.born[0])).Enrol(t.Context(), key)
+	if err != nil || again.Account != out.Account || again.Gateway != out.Gateway || !bytes.Equal(again.PolicyKey, out.PolicyKey) {
+		t.Errorf("enrolled again as %+v, %v", again, err)
+	}
+	r.ok(r.state.Registry.DisableGateway(t.Context(), "acme", "press-7", true))
+	_, err = r.client(device(r.born[0])).Enrol(t.Context(), key)
+	want(t, err, fault.Policy, "enrolment again, switched off")
 	// Used, unknown, and a device that has an entry: one answer.
 	var texts []string
 	for name, try := range map[string]func() error{

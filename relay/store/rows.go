@@ -17,7 +17,7 @@ type User struct {
 // Gateway is an entry that an account made, and the device that took it.
 type Gateway struct {
 	Account, ID      string
-	Activation       string // hash of the unused activation key, or ""
+	Activation       string // hash of the activation key, used or not, or ""
 	Expires          string // of the activation key
 	Serial, SPKI     string // of the device, or ""
 	Enrolled         string // time, or ""
@@ -137,14 +137,20 @@ func (t *Tx) AddGateway(g Gateway) error {
 }
 
 // Enrol gives the entry of an activation key, which it uses up, to a device.
+// The same key by the same device again, whose answer got lost, is good.
 // Unknown, used and expired keys, and devices that have an entry, are the same
 // ErrNotFound.
 func (t *Tx) Enrol(activation, serial, spki, now string) error {
-	err := t.one(`UPDATE gateway SET activation = NULL, serial = ?, spki = ?, enrolled = ?
+	var n int
+	err := t.row(`SELECT count(*) FROM gateway g JOIN account a ON a.id = g.account
+		WHERE g.activation = ? AND g.serial = ? AND g.spki = ? AND NOT g.disabled AND NOT a.disabled`, activation, serial, spki).Scan(&n)
+	if err != nil || n > 0 {
+		return wrap("read gateway", err)
+	}
+	return t.one(`UPDATE gateway SET serial = ?, spki = ?, enrolled = ?
 		WHERE activation = ? AND expires > ? AND serial IS NULL AND NOT disabled
 		AND NOT EXISTS (SELECT 1 FROM gateway WHERE serial = ? OR spki = ?)
 		AND NOT (SELECT disabled FROM account WHERE id = gateway.account)`, serial, spki, now, activation, now, serial, spki)
-	return err
 }
 
 const gatewayQuery = "SELECT g.account, g.id, coalesce(g.activation, ''), g.expires, coalesce(g.serial, ''), coalesce(g.spki, ''), g.enrolled, g.disabled OR a.disabled, a.policy_key FROM gateway g JOIN account a ON a.id = g.account WHERE "
