@@ -173,15 +173,16 @@ func (s *Server) enrol(w http.ResponseWriter, r *http.Request, c *caller) error 
 	if err := s.checkWorld(in.World); err != nil {
 		return err
 	}
-	counters := []auth.Counter{{Name: "enrol/" + c.device.SPKIHash, Max: auth.TriesUser}, auth.SourceCounter(r.RemoteAddr)}
-	if err := s.Limiter.Begin(counters...); err != nil {
+	// Counted for the device only: who shares its address cannot lock it out.
+	tries := auth.Counter{Name: "enrol/" + c.device.SPKIHash, Max: auth.TriesUser}
+	if err := s.Limiter.Begin(tries); err != nil {
 		return err
 	}
 	g, err := s.Registry.Enrol(r.Context(), in.ActivationKey, c.device, r.RemoteAddr)
 	if err != nil {
 		return err
 	}
-	s.Limiter.Forgive(counters...)
+	s.Limiter.Forgive(tries)
 	control.Write(w, &control.Enrolled{Account: g.Account, Format: control.Format, Gateway: g.ID, PolicyKey: g.AccountPolicyKey, World: string(s.World)})
 	return nil
 }

@@ -83,6 +83,13 @@ func (l *Limiter) Begin(cs ...Counter) error {
 	return nil
 }
 
+// FirstOf says whether this is the first refusal of its kind to a network
+// address in a window: that one is written down, so that whoever is refused
+// cannot fill the audit trail.
+func (l *Limiter) FirstOf(kind, addr string) bool {
+	return l.Begin(Counter{"first/" + kind + "/" + SourceCounter(addr).Name, 1}) == nil
+}
+
 // Forgive takes back one attempt of each counter.
 func (l *Limiter) Forgive(cs ...Counter) {
 	l.mu.Lock()

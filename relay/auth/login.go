@@ -56,7 +56,11 @@ func (l *Logins) Login(ctx context.Context, a Attempt) (token, expires string, e
 	if err != nil {
 		return "", "", err
 	}
-	counters := []Counter{UserCounter(a.Account, a.User, a.Key, known), SourceCounter(a.Source)}
+	counters := []Counter{UserCounter(a.Account, a.User, a.Key, known)}
+	if !known {
+		// A key that logged in before is not locked out by who shares its address.
+		counters = append(counters, SourceCounter(a.Source))
+	}
 	if err := l.Limiter.Begin(counters...); err != nil {
 		return "", "", l.refused(ctx, a, err)
 	}
@@ -78,6 +82,9 @@ func entry(a Attempt) audit.Entry {
 func (l *Logins) refused(ctx context.Context, a Attempt, why error) error {
 	e := entry(a)
 	e.Result, e.Class = audit.Refused, string(fault.ClassOf(why))
+	if errors.Is(why, ErrTries) && !l.Limiter.FirstOf("login", a.Source) {
+		return why
+	}
 	if err := l.Trail.Note(ctx, e); err != nil {
 		return err
 	}

@@ -181,7 +181,7 @@ func (n *Node) wire(ctx context.Context, o Options, devices *auth.Devices) error
 	logins := &auth.Logins{DB: n.state.DB, Trail: n.state.Trail, Hasher: n.state.Hasher, Limiter: limiter, Now: o.Now}
 	n.vpn = vpn.New(vpn.Config{
 		Tickets: ticket.NewChecker(vpnID, o.Anchors.World, []crypto.PublicKey{tk.Public()}, o.Now),
-		Policy:  n.policy, Live: n.live(logins), Note: n.note, Key: legKey, Now: o.Now, Log: o.Log,
+		Policy:  n.policy, Live: n.live(logins), Note: n.noteWithin(limiter), Key: legKey, Now: o.Now, Log: o.Log,
 	})
 	n.tunnel, err = front.Listen(ctx, o.Listen[RoleVPN], front.Options{Certificate: *vpnCert, Check: devices.Check, Handler: n.vpn, Log: o.Log})
 	if err != nil {
@@ -225,6 +225,24 @@ func (n *Node) live(logins *auth.Logins) func(context.Context, *ticket.Ticket) e
 			return n.state.Registry.GatewayLive(ctx, t.Account, t.Gateway, t.Key)
 		}
 		return logins.Still(ctx, t.Login, t.Key)
+	}
+}
+
+// noteWithin bounds what peers without a session can make us write: so many
+// refusals from an address, then one that says so.
+func (n *Node) noteWithin(l *auth.Limiter) func(context.Context, vpn.Event) error {
+	return func(ctx context.Context, e vpn.Event) error {
+		if e.Action == vpn.OpenSession && e.Class != "" {
+			c := auth.SourceCounter(e.Source)
+			c.Name = "session/" + c.Name
+			if l.Begin(c) != nil {
+				if !l.FirstOf("session", e.Source) {
+					return nil
+				}
+				e.Class = string(fault.Quota)
+			}
+		}
+		return n.note(ctx, e)
 	}
 }
 

@@ -39,6 +39,8 @@ import (
 	"keyrite/artifact/policy"
 	"keyrite/relay/access"
 	"keyrite/relay/audit"
+	"keyrite/relay/auth"
+	"keyrite/relay/store"
 	"keyrite/relay/vpn"
 	"keyrite/wire/control"
 	"keyrite/wire/tunnel"
@@ -1074,5 +1076,56 @@ func TestSessionsOfAUserAreLimited(t *testing.T) {
 	case <-first.Done():
 		t.Error("an older session ended instead")
 	default:
+	}
+}
+
+// Who fails on an address locks out neither a key that logged in from there
+// before nor a device that enrols.
+func TestSharedAddressLocksNobodyOut(t *testing.T) {
+	r := newRelay(t)
+	known, _ := clientKey(t)
+	r.user(known, "acme")
+	bad, _ := clientKey(t)
+	var err error
+	for i := range auth.TriesSource + 1 {
+		_, err = r.client(bad).Login(t.Context(), "acme", fmt.Sprintf("nobody%d", i), []byte("wrong-password"))
+	}
+	want(t, err, fault.Quota, "guessing from one address")
+	if _, err := r.client(known).Login(t.Context(), "acme", "ann", []byte(password)); err != nil {
+		t.Errorf("known key: %v", err)
+	}
+	if _, err := r.client(device(r.born[0])).Enrol(t.Context(), r.entry("acme", "press-7")); err != nil {
+		t.Errorf("enrolment: %v", err)
+	}
+}
+
+// A stranger cannot fill the audit trail.
+func TestRefusalsAreWrittenDownWithinLimits(t *testing.T) {
+	r := newRelay(t)
+	size := func() (n int64) {
+		r.ok(r.state.DB.Read(t.Context(), func(tx *store.Tx) (err error) {
+			n, err = tx.AuditSize()
+			return err
+		}))
+		return n
+	}
+	cert, _ := clientKey(t)
+	before := size()
+	for range auth.TriesSource + 20 {
+		if _, err := r.dial(cert, []byte("ticket")); err == nil {
+			t.Fatal("a session without a ticket")
+		}
+	}
+	if n := size() - before; n != auth.TriesSource+1 {
+		t.Errorf("%d entries of refused sessions", n)
+	}
+	before = size()
+	for range auth.TriesUser + 20 {
+		if _, err := r.client(cert).Login(t.Context(), "acme", "ann", []byte("wrong-password")); err == nil {
+			t.Fatal("logged in")
+		}
+	}
+	if n := size() - before; n != auth.TriesUser+1 {
+		t.Errorf("%d entries of refused logins", n)
 	}
 }

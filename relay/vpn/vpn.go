@@ -31,6 +31,9 @@ const MaxSessions = 20_000
 // MaxUserSessions of one user, who has one for each gateway that he works on.
 const MaxUserSessions = 16
 
+// OpenSession is the action of a request for a session, refused ones included.
+const OpenSession = "open-session"
+
 // Event is something to be written down.
 type Event struct {
 	Account, Actor, Action, Object, Class, Source string
@@ -123,7 +126,7 @@ func (v *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit uses up the ticket of a request and writes down what came of it.
 func (v *Server) admit(r *http.Request) (*ticket.Ticket, error) {
 	ctx := r.Context()
-	e := Event{Action: "open-session", Source: r.RemoteAddr}
+	e := Event{Action: OpenSession, Source: r.RemoteAddr}
 	key, err := v.conf.Key(r)
 	if err == nil {
 		e.Actor = "key " + key
