@@ -198,12 +198,17 @@ func (s *Station) use(im *imported) error {
 	return nil
 }
 
-// now is the later of the clock and every signed time seen.
+// now is the latest of the clock, every signed time seen and the last event.
 func (s *Station) now() time.Time {
 	at := s.clock().UTC().Truncate(time.Second)
 	if s.trust != nil {
 		if floor, err := charter.ParseTime(s.trust.TimeFloor); err == nil && at.Before(floor) {
-			return floor
+			at = floor
+		}
+	}
+	if s.store != nil && s.store.at != "" {
+		if last, err := charter.ParseTime(s.store.at); err == nil && at.Before(last) {
+			at = last
 		}
 	}
 	return at

@@ -448,6 +448,27 @@ func TestClockPutBack(t *testing.T) {
 	}
 }
 
+// TestClockBehindLedger: what the ledger says happened is not undone by a clock.
+func TestClockBehindLedger(t *testing.T) {
+	l := newLine(t)
+	l.imports(l.bundle(keep))
+	l.clock = artifacttest.Now().AddDate(0, 0, 20)
+	first, err := l.Reserve(element(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.clock = artifacttest.Now()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if l.Station, err = Open(l.dir, l.options()); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := l.Reserve(element(2)); err != nil || u.Reserved != first.Reserved {
+		t.Errorf("with a clock behind the last event: %+v, %v", u, err)
+	}
+}
+
 // Edits of the ledger are found when it is opened.
 func TestLedgerIsChained(t *testing.T) {
 	edits := map[string]func(*bolt.Tx) error{

@@ -75,6 +75,7 @@ type event struct {
 
 // store is the ledger. One process has it open at a time.
 type store struct {
+	at   string // time of the last event, "" before the first
 	db   *bolt.DB
 	now  func() time.Time
 	head string // hash of the last event
@@ -126,10 +127,10 @@ func (s *store) close() error {
 
 // update runs f in one transaction, which is on disk when it returns.
 func (s *store) update(f func(*bolt.Tx) error) error {
-	head, last := s.head, s.last
+	head, last, at := s.head, s.last, s.at
 	err := s.db.Update(f)
 	if err != nil {
-		s.head, s.last = head, last // the events of f were not written
+		s.head, s.last, s.at = head, last, at // the events of f were not written
 	}
 	return storage(err)
 }
@@ -154,12 +155,13 @@ func (s *store) put(tx *bolt.Tx, bucket, key []byte, v any) error {
 	if err := tx.Bucket(bucket).Put(key, data); err != nil {
 		return err
 	}
-	e, err := jcs.Marshal(event{At: charter.FormatTime(s.now()), Hash: hashOf(data), Kind: kind, Name: name, Prev: s.head})
+	at := charter.FormatTime(s.now())
+	e, err := jcs.Marshal(event{At: at, Hash: hashOf(data), Kind: kind, Name: name, Prev: s.head})
 	if err != nil {
 		return err
 	}
 	s.last++
-	s.head = hashOf(e)
+	s.head, s.at = hashOf(e), at
 	return tx.Bucket(bucketEvents).Put(number(s.last), e)
 }
 
@@ -187,7 +189,7 @@ func (s *store) check() error {
 			if !bytes.Equal(k, number(s.last)) || e.Prev != s.head {
 				return fault.Errorf(fault.Verify, "%w: event %d", ErrLedger, s.last)
 			}
-			s.head = hashOf(data)
+			s.head, s.at = hashOf(data), e.At
 			want[e.Kind+"/"+e.Name] = e.Hash
 			return nil
 		})
