@@ -11,6 +11,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/policy"
 	"keyrite/artifact/world"
+	"keyrite/gateway/secureelement"
 	"keyrite/internal/durable"
 )
 
@@ -97,6 +98,11 @@ func (k *Keeper) take(data []byte) (string, error) {
 	}
 	if p.Version < seen {
 		return k.hash, fault.Errorf(fault.Policy, "%w: version %d, the secure element has seen %d", policy.ErrVersion, p.Version, seen)
+	}
+	// Before anything is kept: a policy whose version the element cannot count up
+	// to would take the place of a good one and be refused at the next start.
+	if p.Version-seen > secureelement.MaxStep {
+		return k.hash, fault.Errorf(fault.Policy, "%w: version %d is more than %d above %d, further than the secure element counts at once", policy.ErrVersion, p.Version, secureelement.MaxStep, seen)
 	}
 	hash, err := p.Hash()
 	if err != nil || hash == k.hash {

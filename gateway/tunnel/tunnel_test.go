@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/policy"
 	"keyrite/artifact/world"
@@ -162,6 +163,23 @@ func TestKeeper(t *testing.T) {
 	s.element.v = 6
 	if k := s.keeper(); k.Version() != 0 || k.Current() != nil {
 		t.Errorf("rolled back policy in force: version %d", k.Version())
+	}
+}
+
+// TestKeeperKeepsAGoodPolicy: a version that the element cannot count up to is
+// refused before it takes the place of the policy that is kept.
+func TestKeeperKeepsAGoodPolicy(t *testing.T) {
+	s := newSite(t)
+	s.conf.Element = setest.Birth(t, artifacttest.New(t), 1).Element
+	k := s.keeper()
+	if _, err := k.Update(s.policy(3, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := k.Update(s.policy(20261122, nil)); changed || fault.ClassOf(err) != fault.Policy {
+		t.Errorf("a version far ahead: %v, %v", changed, err)
+	}
+	if k := s.keeper(); k.Version() != 3 {
+		t.Errorf("after a restart: version %d", k.Version())
 	}
 }
 
