@@ -453,8 +453,10 @@ func TestCutReachesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.end.Rejudge(t.Context())
+	pace := time.NewTicker(100 * time.Millisecond) // the user's
+	defer pace.Stop()
 	for range 10 {
-		time.Sleep(100 * time.Millisecond) // the user's pace
+		<-pace.C
 		_, _ = io.WriteString(c, "after\n")
 	}
 	if len(got) != 0 {
