@@ -60,8 +60,29 @@ type Prompt struct {
 // Call is an incident called by a person.
 type Call struct{ By, Reason string }
 
+// View is what the room may know of the attempt at any moment. All of it is public.
+type View struct {
+	Title, Kind, Record string
+	World               world.World
+	State               string
+	Entries             int64
+	Root                string // the running hash, in hex
+}
+
+// Count is how far a group is with what a step needs of it.
+type Count struct {
+	What string   // a plural: "receipts", "signatures"
+	Done []string // names, in order
+	Need int      // how many it takes
+	Of   int      // how many could
+}
+
 // Console is the room: what it sees and what it answers.
 type Console interface {
+	// View renews what is public of the attempt; it comes with every entry.
+	View(v View)
+	// Count says who has done a part of the open step.
+	Count(c Count)
 	// Show opens a step. n and of count the steps of the whole script.
 	Show(phase string, n, of int, st *script.Step)
 	// Say tells the room something; level is "", "good" or "bad".
@@ -248,7 +269,20 @@ func (r *Run) Record(d record.Data) error {
 	}
 	_, _, err = r.tr.Take(line)
 	_, r.ended = d.(*record.End)
+	r.view(d)
 	return err
+}
+
+// view shows the room the state and the hash that the entry d led to.
+func (r *Run) view(d record.Data) {
+	if r.Console == nil { // recover has no room
+		return
+	}
+	state := r.state
+	if s, ok := d.(*record.State); ok {
+		state = s.State
+	}
+	r.Console.View(View{Title: r.Script.Title, Kind: r.Script.Kind, Record: r.ID, World: r.World, State: state, Entries: r.Size(), Root: r.Root()})
 }
 
 // Root and Size state the transcript so far; the root is the running hash.

@@ -63,6 +63,8 @@ type room struct {
 	said       []string
 }
 
+func (r *room) View(View)                           {}
+func (r *room) Count(Count)                         {}
 func (r *room) Show(string, int, int, *script.Step) {}
 func (r *room) Say(_, text string)                  { r.said = append(r.said, text) }
 func (r *room) Elsewhere(who string) bool           { return slices.Contains(r.elsewhere, who) }

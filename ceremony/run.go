@@ -86,7 +86,9 @@ func (r *Run) one(ctx context.Context, phase string, st *script.Step) error {
 		return r.overtime(ctx, limited, st, err)
 	}
 	for _, role := range st.Confirm {
-		for _, name := range r.Names(role) {
+		names := r.Names(role)
+		for i, name := range names {
+			r.Console.Count(Count{What: "confirmations", Done: names[:i], Need: len(names), Of: len(names)})
 			if err := r.Confirm(limited, st, name, "Do you agree with step "+st.ID+"?"); err != nil {
 				return r.overtime(ctx, limited, st, err)
 			}

@@ -136,7 +136,8 @@ func (g *Genesis) Close() {
 }
 
 func (g *Genesis) identify(ctx context.Context, r *ceremony.Run) error {
-	for _, p := range r.People {
+	for i, p := range r.People {
+		r.Console.Count(ceremony.Count{What: "people", Done: allNames(r.People[:i]), Need: len(r.People), Of: len(r.People)})
 		words, err := p.Person.Words()
 		if err != nil {
 			return err
@@ -158,10 +159,7 @@ func (g *Genesis) identify(ctx context.Context, r *ceremony.Run) error {
 
 // documents has two witnesses sign which identity documents they saw.
 func (g *Genesis) documents(ctx context.Context, r *ceremony.Run) error {
-	var names []string
-	for _, p := range r.People {
-		names = append(names, p.Person.Name)
-	}
+	names := allNames(r.People)
 	seen, err := r.Console.Documents(ctx, names)
 	if err != nil {
 		return err
@@ -182,13 +180,23 @@ func (g *Genesis) documents(ctx context.Context, r *ceremony.Run) error {
 	return r.Record(&record.Documents{Envelope: *env})
 }
 
+// allNames are the names of list, in its order.
+func allNames(list []ceremony.Participant) []string {
+	var out []string
+	for _, p := range list {
+		out = append(out, p.Person.Name)
+	}
+	return out
+}
+
 // signAll collects the signatures of names under one payload.
 func signAll(ctx context.Context, r *ceremony.Run, typ string, payload []byte, names []string) (*envelope.Envelope, error) {
 	env, err := envelope.Sign(typ, payload)
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range names {
+	for i, n := range names {
+		r.Console.Count(ceremony.Count{What: "signatures", Done: names[:i], Need: len(names), Of: len(names)})
 		if err := r.WithKey(ctx, n, func(k *person.Key) error { return env.Add(k.Signer()) }); err != nil {
 			return nil, err
 		}
@@ -212,10 +220,7 @@ func (g *Genesis) found(ctx context.Context, r *ceremony.Run) error {
 		return err
 	}
 	r.Console.Say("", "the roster, the thresholds and the hash of this script are signed by everybody here")
-	var names []string
-	for _, p := range r.People {
-		names = append(names, p.Person.Name)
-	}
+	names := allNames(r.People)
 	env, err := signAll(ctx, r, charter.PayloadType, payload, names)
 	if err != nil {
 		return err
@@ -261,6 +266,7 @@ func (g *Genesis) charter(ctx context.Context, r *ceremony.Run) error {
 	var with func(i int) error
 	with = func(i int) error {
 		if i < len(names) {
+			r.Console.Count(ceremony.Count{What: "approvals", Done: names[:i], Need: len(names), Of: len(g.state.Genesis.Sets.Approvers.Members)})
 			return r.WithKey(ctx, names[i], func(k *person.Key) error {
 				opened = append(opened, k)
 				return with(i + 1)
@@ -348,7 +354,9 @@ func (g *Genesis) updateRoot(ctx context.Context, r *ceremony.Run) error {
 		return err
 	}
 	sigs := []tuf.RootSignature{first}
-	for _, name := range g.state.Genesis.Sets.Approvers.Members {
+	approvers := g.state.Genesis.Sets.Approvers.Members
+	for i, name := range approvers {
+		r.Console.Count(ceremony.Count{What: "signatures", Done: approvers[:i], Need: len(approvers), Of: len(approvers)})
 		err := r.WithKey(ctx, name, func(k *person.Key) error {
 			s, err := tuf.SignRoot(tbs, k.Signer())
 			sigs = append(sigs, s)

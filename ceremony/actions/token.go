@@ -180,7 +180,10 @@ func (g *Genesis) safeDef(name string) charter.Safe {
 // receipts has each holder read his share back from its medium and sign for it.
 func (g *Genesis) receipts(ctx context.Context, r *ceremony.Run, name string) error {
 	sf := g.safes[name]
+	var done []string
 	for _, sh := range sf.epoch.Shares {
+		r.Console.Count(ceremony.Count{What: "receipts", Done: done, Need: len(sf.epoch.Shares), Of: len(sf.epoch.Shares)})
+		done = append(done, sh.Holder)
 		file, err := intake.Read(filepath.Join(g.sharesDir(name), sh.Holder+".share"), maxInputBytes)
 		if err != nil {
 			return err

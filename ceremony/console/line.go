@@ -31,6 +31,7 @@ type Line struct {
 	color bool
 	tty   *os.File
 	lines chan string
+	view  ceremony.View
 }
 
 // NewLine shows on out and asks at the controlling terminal, if there is one.
@@ -47,6 +48,16 @@ func (l *Line) paint(code, text string) string {
 		return text
 	}
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// View is shown where a step opens.
+func (l *Line) View(v ceremony.View) { l.view = v }
+
+// Count is one line, once somebody has done his part.
+func (l *Line) Count(c ceremony.Count) {
+	if len(c.Done) > 0 {
+		fmt.Fprintf(l.out, "    %s: %d of %d (%s)\n", c.What, len(c.Done), c.Need, cli.Escape(strings.Join(c.Done, " ")))
+	}
 }
 
 // Show opens a step.
