@@ -90,8 +90,8 @@ func Approve(q *Requested, sha256hex string, size int64, k *person.Key, now time
 // mayApprove wants the very person of the charter in the release set, and not
 // one whose key is that of a pipeline.
 func mayApprove(c *charter.State, p *person.Person) error {
-	m, ok := c.Genesis.Person(p.Name)
-	if !ok || !slices.Contains(c.Genesis.Sets.Releases.Members, p.Name) || !m.Person.Key.Equal(p.Key) {
+	m, ok := c.People.Person(p.Name)
+	if !ok || !slices.Contains(c.People.Sets.Releases.Members, p.Name) || !m.Person.Key.Equal(p.Key) {
 		return fault.Errorf(fault.Policy, "%w: %s", ErrApprover, p.Name)
 	}
 	if id, err := pipelineOf(c, p.Key); err == nil {
@@ -118,7 +118,7 @@ func openApproval(data []byte, q *Requested, now time.Time) (consent, error) {
 	if err := sameVault(q.state, a.World, a.Vault); err != nil {
 		return consent{}, err
 	}
-	m, ok := q.state.Genesis.Person(a.Approver)
+	m, ok := q.state.People.Person(a.Approver)
 	if !ok {
 		return consent{}, fault.Errorf(fault.Policy, "%w: %.40q", ErrApprover, a.Approver)
 	}

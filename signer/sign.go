@@ -54,9 +54,9 @@ func Check(q *Requested, approvals [][]byte, l *Ledger, now time.Time) (*Checked
 		}
 		c.consents = append(c.consents, a)
 	}
-	if need := q.state.Genesis.Sets.Releases.Need; len(c.consents) < need {
+	if need := q.state.People.Sets.Releases.Need; len(c.consents) < need {
 		return nil, fault.Hint(fault.Errorf(fault.Quorum, "%w: %d of the %d needed", ErrApprovals, len(c.consents), need),
-			"release approvers are: "+strings.Join(q.state.Genesis.Sets.Releases.Members, ", "))
+			"release approvers are: "+strings.Join(q.state.People.Sets.Releases.Members, ", "))
 	}
 	slices.SortFunc(c.consents, func(a, b consent) int { return strings.Compare(a.approver, b.approver) })
 	return c, c.checkHistory(l)

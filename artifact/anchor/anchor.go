@@ -57,13 +57,18 @@ type KeyRecord struct {
 	Public    []byte `json:"public"`    // DER SubjectPublicKeyInfo
 	Record    string `json:"record"`    // id of the ceremony record
 	SpecHash  string `json:"spec_hash"` // hex SHA-256 of the canonical key specification in the script
-	Token     Token  `json:"token"`
+	// SuccessorOf is the id that a dormant key may take over; empty for others.
+	SuccessorOf string `json:"successor_of,omitempty"`
+	Token       Token  `json:"token"`
 }
 
 // Check validates the members.
 func (k *KeyRecord) Check() error {
 	if !idRE.MatchString(k.ID) || !hexRE.MatchString(k.SpecHash) || k.Record == "" || k.Token.Label == "" || k.Token.Serial == "" {
 		return fault.Errorf(fault.Verify, "key record %.40q is incomplete", k.ID)
+	}
+	if k.SuccessorOf != "" && (!idRE.MatchString(k.SuccessorOf) || k.SuccessorOf == k.ID) {
+		return fault.Errorf(fault.Verify, "key record %s succeeds %.40q", k.ID, k.SuccessorOf)
 	}
 	known := false
 	for _, d := range Domains() {

@@ -20,17 +20,22 @@ const MaxStatements = 100_000
 // State is what the statements so far amount to.
 type State struct {
 	Genesis   Genesis
+	People    People // in force; the genesis has only the first
 	Vault     string
 	World     world.World
 	Epochs    map[string]Epoch            // in force, by safe
-	Keys      map[string]anchor.KeyRecord // by id
+	Keys      map[string]anchor.KeyRecord // by id, all that were ever admitted; see Key
+	Retired   map[string]KeyRetired       // by key id
 	Pipelines map[string]Pipeline
 	Factories map[string]Factory
 	Stations  map[string]Station
 	Relays    map[string]Relay
 
-	tree tlog.Tree
-	last time.Time
+	successor map[string]string // id → the dormant key that took it over
+	former    map[string]string // person key → name, of people once in the roster
+	gone      map[string]bool   // safes retired
+	tree      tlog.Tree
+	last      time.Time
 }
 
 // Fold reads a charter file (one envelope a line) and returns its state. The
@@ -172,92 +177,107 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	if _, _, err := envelope.Verify(env, PayloadType, keys, len(keys)); err != nil {
 		return err
 	}
-	s.Vault, s.World = id, g.World
+	s.Vault, s.World, s.People = id, g.World, g.People
+	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
 	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
 	return nil
 }
 
-// SetKeys returns the keys of a set's members, for envelope.Verify.
-func (s *State) SetKeys(set Set) []envelope.Key {
-	var keys []envelope.Key
-	for _, n := range set.Members {
-		if m, ok := s.Genesis.Person(n); ok {
-			keys = append(keys, envelope.Key{Name: n, Public: m.Person.Key})
-		}
-	}
-	return keys
-}
-
 // decide takes any later statement, signed by the approvers in force.
 func (s *State) decide(st *Statement, env *envelope.Envelope) error {
-	set := s.Genesis.Sets.Approvers
-	if _, _, err := envelope.Verify(env, PayloadType, s.SetKeys(set), set.Need); err != nil {
+	if st.Type == TypePeople {
+		return decode(st, func(p *People) error { return s.changePeople(p, env) })
+	}
+	set := s.People.Sets.Approvers
+	if _, _, err := envelope.Verify(env, PayloadType, s.People.keys(set), set.Need); err != nil {
 		return err
 	}
-	switch st.Type {
-	case TypeEpoch:
-		return decode(st, s.addEpoch)
-	case TypeKey:
-		return decode(st, func(k *KeyAdmitted) error {
-			if err := k.Check(); err != nil {
-				return err
-			}
-			for _, have := range s.Keys {
-				if bytes.Equal(have.Public, k.Public) {
-					return fault.Errorf(fault.Verify, "%w: key %s is %s again", ErrStatement, k.ID, have.ID)
-				}
-			}
-			return put(s.Keys, k.ID, *k)
-		})
-	case TypePipeline:
-		return decode(st, func(p *Pipeline) error {
-			if len(p.Products) == 0 {
-				return fault.Errorf(fault.Verify, "%w: a pipeline names its products", ErrStatement)
-			}
-			if err := checkSPKI(p.Key); err != nil {
-				return err
-			}
-			return put(s.Pipelines, p.ID, *p)
-		})
-	case TypeFactory:
-		return decode(st, s.addFactory)
-	case TypeStation:
-		return decode(st, func(x *Station) error {
-			if _, ok := s.Factories[x.Factory]; !ok {
-				return fault.Errorf(fault.Verify, "%w: station of unknown factory %.40q", ErrStatement, x.Factory)
-			}
-			if err := checkSPKI(x.ReportKey); err != nil {
-				return err
-			}
-			return put(s.Stations, x.ID, *x)
-		})
-	case TypeRelay:
-		return decode(st, func(r *Relay) error {
-			if r.Role != "access" && r.Role != "vpn" {
-				return fault.Errorf(fault.Verify, "%w: relay role %.40q", ErrStatement, r.Role)
-			}
-			if _, err := x509.ParseCertificate(r.Certificate); err != nil {
-				return fault.Errorf(fault.Verify, "%w: %w", ErrStatement, err)
-			}
-			return put(s.Relays, r.ID, *r)
-		})
+	take, ok := deciders()[st.Type]
+	if !ok {
+		return fault.Errorf(fault.Verify, "%w: unknown type %.40q", ErrStatement, st.Type)
 	}
-	return fault.Errorf(fault.Verify, "%w: unknown type %.40q", ErrStatement, st.Type)
+	return take(s, st)
+}
+
+// deciders fold each type of statement.
+func deciders() map[string]func(*State, *Statement) error {
+	return map[string]func(*State, *Statement) error{
+		TypeEpoch:       decider((*State).addEpoch),
+		TypeKey:         decider((*State).admit),
+		TypePipeline:    decider((*State).addPipeline),
+		TypeFactory:     decider((*State).addFactory),
+		TypeStation:     decider((*State).addStation),
+		TypeRelay:       decider((*State).addRelay),
+		TypeKeyRetired:  decider((*State).retireKey),
+		TypeSuccessor:   decider((*State).succeed),
+		TypeKeyMoved:    decider((*State).moveKey),
+		TypeSafeRetired: decider((*State).retireSafe),
+	}
+}
+
+func decider[T any](take func(*State, *T) error) func(*State, *Statement) error {
+	return func(s *State, st *Statement) error {
+		return decode(st, func(v *T) error { return take(s, v) })
+	}
+}
+
+func (s *State) addPipeline(p *Pipeline) error {
+	if len(p.Products) == 0 {
+		return fault.Errorf(fault.Verify, "%w: a pipeline names its products", ErrStatement)
+	}
+	if err := checkSPKI(p.Key); err != nil {
+		return err
+	}
+	return put(s.Pipelines, p.ID, *p)
+}
+
+func (s *State) addStation(x *Station) error {
+	if _, ok := s.Factories[x.Factory]; !ok {
+		return fault.Errorf(fault.Verify, "%w: station of unknown factory %.40q", ErrStatement, x.Factory)
+	}
+	if err := checkSPKI(x.ReportKey); err != nil {
+		return err
+	}
+	return put(s.Stations, x.ID, *x)
+}
+
+func (s *State) addRelay(r *Relay) error {
+	if r.Role != "access" && r.Role != "vpn" {
+		return fault.Errorf(fault.Verify, "%w: relay role %.40q", ErrStatement, r.Role)
+	}
+	if _, err := x509.ParseCertificate(r.Certificate); err != nil {
+		return fault.Errorf(fault.Verify, "%w: %w", ErrStatement, err)
+	}
+	return put(s.Relays, r.ID, *r)
 }
 
 // addEpoch takes the shares of a safe: one for each opener, in order, all
-// different, in an epoch that follows the one before.
+// different and new, in an epoch that follows the one before in the same token.
 func (s *State) addEpoch(e *Epoch) error {
-	var safe *Safe
-	for i := range s.Genesis.Safes {
-		if s.Genesis.Safes[i].Name == e.Safe {
-			safe = &s.Genesis.Safes[i]
+	safe, ok := s.People.Safe(e.Safe)
+	before, again := s.Epochs[e.Safe]
+	if !ok || e.Epoch != before.Epoch+1 || e.Token.Label == "" || e.Token.Serial == "" || again && e.Token != before.Token {
+		return fault.Errorf(fault.Verify, "%w: epoch of safe %.40q", ErrStatement, e.Safe)
+	}
+	if err := checkShares(e, safe); err != nil {
+		return err
+	}
+	for _, have := range before.Shares {
+		for _, sh := range e.Shares {
+			if sh.Public.Equal(have.Public) {
+				return fault.Errorf(fault.Verify, "%w: epoch %d of safe %s has a share of the one before", ErrStatement, e.Epoch, e.Safe)
+			}
 		}
 	}
-	if safe == nil || e.Epoch != s.Epochs[e.Safe].Epoch+1 || e.Need != safe.Openers.Need ||
-		len(e.Shares) != len(safe.Openers.Members) || e.Token.Label == "" || e.Token.Serial == "" {
-		return fault.Errorf(fault.Verify, "%w: epoch of safe %.40q", ErrStatement, e.Safe)
+	s.Epochs[e.Safe] = *e
+	return nil
+}
+
+// checkShares wants one share for each opener, in order, all different.
+func checkShares(e *Epoch, safe *Safe) error {
+	if e.Need != safe.Openers.Need || len(e.Shares) != len(safe.Openers.Members) {
+		return fault.Errorf(fault.Verify, "%w: epoch %d of safe %s is not for its openers", ErrStatement, e.Epoch, e.Safe)
 	}
 	seen := map[string]bool{}
 	for i, sh := range e.Shares {
@@ -266,7 +286,6 @@ func (s *State) addEpoch(e *Epoch) error {
 		}
 		seen[string(sh.Public)] = true
 	}
-	s.Epochs[e.Safe] = *e
 	return nil
 }
 
@@ -299,16 +318,4 @@ func put[T any](m map[string]T, id string, v T) error {
 	}
 	m[id] = v
 	return nil
-}
-
-// Key returns the admitted key id, provided it signs in domain.
-func (s *State) Key(id, domain string) (*anchor.KeyRecord, error) {
-	k, ok := s.Keys[id]
-	if !ok {
-		return nil, fault.Errorf(fault.Policy, "%w: key %.40q", ErrUnknown, id)
-	}
-	if k.Domain != domain {
-		return nil, fault.Errorf(fault.Policy, "key %s signs %s, not %s", id, k.Domain, domain)
-	}
-	return &k, nil
 }

@@ -18,7 +18,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"regexp"
-	"slices"
 	"time"
 
 	"keyrite/artifact/anchor"
@@ -44,6 +43,12 @@ const (
 	TypeFactory  = "factory"
 	TypeStation  = "station"
 	TypeRelay    = "relay" // a relay server's certificate
+
+	TypePeople      = "people"       // roster, safes and sets from now on
+	TypeKeyRetired  = "key-retired"  // a key that signs nothing any more
+	TypeSuccessor   = "successor"    // a dormant key takes over an id
+	TypeKeyMoved    = "key-moved"    // a key lives in another safe's token from now on
+	TypeSafeRetired = "safe-retired" // a safe that opens no more
 )
 
 // Statement is one entry.
@@ -93,13 +98,12 @@ type Safe struct {
 }
 
 // Genesis founds a vault. Its canonical hash is the vault id; it names no keys,
-// which do not exist yet.
+// which do not exist yet. Its people are in force until a statement of type
+// people: State.People is what counts.
 type Genesis struct {
 	Nonce      []byte      `json:"nonce"` // 32 random bytes
-	Roster     []Member    `json:"roster"`
-	Safes      []Safe      `json:"safes"`
+	People                 // roster, safes, sets
 	ScriptHash string      `json:"script_hash"` // hex SHA-256 of the script file
-	Sets       Sets        `json:"sets"`
 	World      world.World `json:"world"`
 }
 
@@ -190,93 +194,13 @@ func (g *Genesis) VaultID() (string, error) {
 	return hex.EncodeToString(sum[:]), err
 }
 
-// RosterHash is the hex SHA-256 of the canonical roster.
-func (g *Genesis) RosterHash() (string, error) {
-	b, err := jcs.Marshal(g.Roster)
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:]), err
-}
-
-// Person returns the member of that name.
-func (g *Genesis) Person(name string) (*Member, bool) {
-	for i := range g.Roster {
-		if g.Roster[i].Person.Name == name {
-			return &g.Roster[i], true
-		}
-	}
-	return nil, false
-}
-
 // Check validates the founding: unique people and keys, thresholds of at least
 // 2, approvers and openers disjoint, at least one witness and one conductor.
 func (g *Genesis) Check() error {
-	if len(g.Nonce) != 32 || !hexRE.MatchString(g.ScriptHash) || len(g.Safes) == 0 {
+	if len(g.Nonce) != 32 || !hexRE.MatchString(g.ScriptHash) {
 		return fault.Errorf(fault.Verify, "%w: genesis is incomplete", ErrStatement)
 	}
-	if err := g.World.Check(); err != nil {
-		return err
-	}
-	roles, err := g.checkRoster()
-	if err != nil {
-		return err
-	}
-	if roles[RoleConductor] != 1 || roles[RoleWitness] < 1 {
-		return fault.Errorf(fault.Verify, "%w: a genesis has one conductor and at least one witness", ErrStatement)
-	}
-	for _, s := range []Set{g.Sets.Approvers, g.Sets.Releases} {
-		if err := g.checkSet(s, RoleApprover); err != nil {
-			return err
-		}
-	}
-	names := map[string]bool{}
-	for _, s := range g.Safes {
-		if !idRE.MatchString(s.Name) || names[s.Name] {
-			return fault.Errorf(fault.Verify, "%w: safe %.40q", ErrStatement, s.Name)
-		}
-		names[s.Name] = true
-		if err := g.checkSet(s.Openers, RoleKeyMaster); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (g *Genesis) checkRoster() (map[string]int, error) {
-	roles, seen := map[string]int{}, map[string]bool{}
-	for i := range g.Roster {
-		m := &g.Roster[i]
-		if err := m.Person.Check(); err != nil {
-			return nil, err
-		}
-		if err := world.Match(g.World, m.Person.World); err != nil {
-			return nil, err
-		}
-		if !slices.Contains([]string{RoleConductor, RoleOperator, RoleKeyMaster, RoleWitness, RoleApprover}, m.Role) {
-			return nil, fault.Errorf(fault.Verify, "%w: role %.40q", ErrStatement, m.Role)
-		}
-		for _, k := range []string{"n" + m.Person.Name, "k" + string(m.Person.Key), "r" + m.Person.Recipient} {
-			if seen[k] {
-				return nil, fault.Errorf(fault.Verify, "%w: %s has a name or key twice in the roster", ErrStatement, m.Person.Name)
-			}
-			seen[k] = true
-		}
-		roles[m.Role]++
-	}
-	return roles, nil
-}
-
-// checkSet wants distinct, sorted members of one role and a threshold between 2
-// and their number. Roles being exclusive, sets of different roles are disjoint.
-func (g *Genesis) checkSet(s Set, role string) error {
-	if s.Need < 2 || s.Need > len(s.Members) || !slices.IsSorted(s.Members) || len(slices.Compact(slices.Clone(s.Members))) != len(s.Members) {
-		return fault.Errorf(fault.Verify, "%w: a set needs 2 or more of its distinct, sorted members", ErrStatement)
-	}
-	for _, n := range s.Members {
-		if m, ok := g.Person(n); !ok || m.Role != role {
-			return fault.Errorf(fault.Verify, "%w: %.40q is no %s", ErrStatement, n, role)
-		}
-	}
-	return nil
+	return g.People.Check(g.World)
 }
 
 func checkSPKI(der []byte) error {

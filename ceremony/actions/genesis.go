@@ -207,7 +207,7 @@ func signAll(ctx context.Context, r *ceremony.Run, typ string, payload []byte, n
 // found makes the genesis statement and has everybody sign it, before the first
 // token is touched.
 func (g *Genesis) found(ctx context.Context, r *ceremony.Run) error {
-	gen := &charter.Genesis{Nonce: make([]byte, 32), Roster: r.Members(), ScriptHash: r.Script.Hash(), World: r.World}
+	gen := &charter.Genesis{Nonce: make([]byte, 32), People: charter.People{Roster: r.Members()}, ScriptHash: r.Script.Hash(), World: r.World}
 	rand.Read(gen.Nonce)
 	masters := sorted(r.Names(charter.RoleKeyMaster))
 	approvers := charter.Set{Members: sorted(r.Names(charter.RoleApprover)), Need: r.Script.Roles.Approvers.Need}
@@ -261,7 +261,7 @@ func (g *Genesis) charter(ctx context.Context, r *ceremony.Run) error {
 	if err != nil {
 		return err
 	}
-	names := g.state.Genesis.Sets.Approvers.Members[:g.state.Genesis.Sets.Approvers.Need]
+	names := g.state.People.Sets.Approvers.Members[:g.state.People.Sets.Approvers.Need]
 	var opened []*person.Key
 	var with func(i int) error
 	with = func(i int) error {
@@ -354,7 +354,7 @@ func (g *Genesis) updateRoot(ctx context.Context, r *ceremony.Run) error {
 		return err
 	}
 	sigs := []tuf.RootSignature{first}
-	approvers := g.state.Genesis.Sets.Approvers.Members
+	approvers := g.state.People.Sets.Approvers.Members
 	for i, name := range approvers {
 		r.Console.Count(ceremony.Count{What: "signatures", Done: approvers[:i], Need: len(approvers), Of: len(approvers)})
 		err := r.WithKey(ctx, name, func(k *person.Key) error {

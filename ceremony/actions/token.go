@@ -141,7 +141,7 @@ func (g *Genesis) deal(ctx context.Context, r *ceremony.Run, name string) error 
 	safeDef := g.safeDef(name)
 	// The child outlives this step's limit: it ends with Close at the latest.
 	sf.dealing, err = g.quorum.Deal(context.WithoutCancel(ctx), quorum.DealParams{
-		Vault: g.state.Vault, World: r.World, Safe: safeDef, Epoch: 1, Token: sf.token.Label, HSMRandom: random, Roster: g.state.Genesis.Roster,
+		Vault: g.state.Vault, World: r.World, Safe: safeDef, Epoch: 1, Token: sf.token.Label, HSMRandom: random, Roster: g.state.People.Roster,
 	}, pw)
 	_ = pw.Close()
 	if err != nil {
@@ -169,7 +169,7 @@ func (g *Genesis) sharesDir(name string) string {
 }
 
 func (g *Genesis) safeDef(name string) charter.Safe {
-	for _, s := range g.state.Genesis.Safes {
+	for _, s := range g.state.People.Safes {
 		if s.Name == name {
 			return s
 		}
@@ -196,7 +196,7 @@ func (g *Genesis) receipts(ctx context.Context, r *ceremony.Run, name string) er
 				return err
 			}
 			defer pr.Close()
-			env, err = g.quorum.Receipt(ctx, &g.state.Genesis, g.state.Vault, sf.epoch, quorum.Opener{Key: p.Key, Share: file}, pr)
+			env, err = g.quorum.Receipt(ctx, &g.state, sf.epoch, quorum.Opener{Key: p.Key, Share: file}, pr)
 			return err
 		})
 		if err != nil {

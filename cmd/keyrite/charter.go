@@ -53,13 +53,9 @@ func runCharterShow(c *cobra.Command, o *trustOptions) error {
 	if err != nil {
 		return err
 	}
-	names := map[string]string{}
-	for _, m := range state.Genesis.Roster {
-		id, err := envelope.KeyID(m.Person.Key)
-		if err != nil {
-			return err
-		}
-		names[id] = m.Person.Name
+	names, err := state.Names()
+	if err != nil {
+		return err
 	}
 	res := struct {
 		Schema     string        `json:"schema"`

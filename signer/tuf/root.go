@@ -88,9 +88,9 @@ func RootOf(c *charter.State, version int64, expires time.Time) (*RootSpec, erro
 	}
 	spec.Root = append(spec.Root, RootKey{RootKeyID, keys[0]})
 	spec.Targets, spec.Online = keys[1], keys[2]
-	set := c.Genesis.Sets.Approvers
+	set := c.People.Sets.Approvers
 	for _, name := range set.Members {
-		m, ok := c.Genesis.Person(name)
+		m, ok := c.People.Person(name)
 		if !ok {
 			return nil, fault.Errorf(fault.Verify, "approver %s is not in the roster", name)
 		}

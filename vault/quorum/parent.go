@@ -178,10 +178,10 @@ type Opener struct {
 	Key, Share []byte
 }
 
-// base fills a request from the people of a vault and a safe's epoch.
-func base(op string, g *charter.Genesis, vault string, e charter.Epoch) *request {
-	r := &request{Op: op, Vault: vault, World: g.World, Epoch: e, Keys: map[string]ed25519.PublicKey{}}
-	for _, m := range g.Roster {
+// base fills a request from the people in force and a safe's epoch.
+func base(op string, st *charter.State, e charter.Epoch) *request {
+	r := &request{Op: op, Vault: st.Vault, World: st.World, Epoch: e, Keys: map[string]ed25519.PublicKey{}}
+	for _, m := range st.People.Roster {
 		r.Keys[m.Person.Name] = m.Person.Key
 	}
 	return r
@@ -189,8 +189,8 @@ func base(op string, g *charter.Genesis, vault string, e charter.Epoch) *request
 
 // Receipt makes the receipt of one holder for the share file read back from its
 // medium. Its passphrase is the first line of passphrases.
-func (c Config) Receipt(ctx context.Context, g *charter.Genesis, vault string, e charter.Epoch, o Opener, passphrases *os.File) (*envelope.Envelope, error) {
-	r := base(opReceipt, g, vault, e)
+func (c Config) Receipt(ctx context.Context, st *charter.State, e charter.Epoch, o Opener, passphrases *os.File) (*envelope.Envelope, error) {
+	r := base(opReceipt, st, e)
 	r.Openers = []opener{{o.Key, o.Share}}
 	resp, err := c.once(ctx, r, passphrases, nil)
 	if err != nil {
@@ -242,7 +242,7 @@ func (c Config) Check(ctx context.Context, p OpenParams) (*Opened, error) {
 }
 
 func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e charter.Epoch, pins *os.File) (*Opened, error) {
-	r := base(op, &p.State.Genesis, p.State.Vault, e)
+	r := base(op, p.State, e)
 	r.Operation, r.Nonce = p.Operation, p.Nonce
 	for _, o := range p.Openers {
 		r.Openers = append(r.Openers, opener(o))
@@ -255,7 +255,7 @@ func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e char
 		return nil, fault.New(fault.Unexpected, "share process gave an incomplete answer")
 	}
 	for i, h := range resp.Holders {
-		m, ok := p.State.Genesis.Person(h)
+		m, ok := p.State.People.Person(h)
 		place, pub, err := share.PlaceOf(p.State, p.Safe, h)
 		if !ok || err != nil {
 			return nil, errors.Join(fault.New(fault.Verify, "share process named a stranger"), err)

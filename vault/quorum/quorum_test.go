@@ -114,7 +114,7 @@ func TestQuorumOpens(t *testing.T) {
 		t.Fatalf("frames of roles %c and %c", d.pins[0], d.pins[34])
 	}
 	user := d.pins[34:]
-	names := d.State.Genesis.Safes[1].Openers.Members
+	names := d.State.People.Safes[1].Openers.Members
 	err := eachSubset(5, 3, func(pick []int) error {
 		who := []string{names[pick[2]], names[pick[0]], names[pick[1]]}
 		pins, o, err := d.open(t, phrases(who...), who...)
@@ -214,7 +214,7 @@ func TestReceiptIsSignedByShareAndPerson(t *testing.T) {
 	pr, pw := pipe(t)
 	_, _ = io.WriteString(pw, "pass master4\n")
 	_ = pw.Close()
-	env, err := d.conf.Receipt(context.Background(), &d.State.Genesis, d.State.Vault, d.State.Epochs["work"], Opener{d.keys["master4"], d.files["master4"]}, pr)
+	env, err := d.conf.Receipt(context.Background(), d.State, d.State.Epochs["work"], Opener{d.keys["master4"], d.files["master4"]}, pr)
 	if err != nil {
 		t.Fatal(err)
 	}

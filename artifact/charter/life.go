@@ -1,0 +1,153 @@
+package charter
+
+import (
+	"bytes"
+	"slices"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
+)
+
+// Reasons why a key or safe is retired.
+const (
+	ReasonRetired     = "retired"     // no longer needed
+	ReasonCompromised = "compromised" // somebody else may have used it
+	ReasonLost        = "lost"        // its token is gone or broken
+	ReasonDestroyed   = "destroyed"   // destroyed in a ceremony
+)
+
+func reasons() []string {
+	return []string{ReasonRetired, ReasonCompromised, ReasonLost, ReasonDestroyed}
+}
+
+// KeyRetired ends a key: nothing signed with it counts from now on.
+type KeyRetired struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+	Record string `json:"record"` // origin of the ceremony's record
+}
+
+// Successor lets a dormant key take over the id of a retired one.
+type Successor struct {
+	ID        string `json:"id"`
+	Record    string `json:"record"`
+	Successor string `json:"successor"` // id of the dormant key
+}
+
+// KeyMoved says that a key lives in the token of another safe now.
+type KeyMoved struct {
+	ID     string `json:"id"`
+	Record string `json:"record"`
+	Safe   string `json:"safe"` // where it is from now on
+}
+
+// SafeRetired ends a safe: its shares open nothing, its token is not ours.
+type SafeRetired struct {
+	Reason string `json:"reason"`
+	Record string `json:"record"`
+	Safe   string `json:"safe"`
+}
+
+// admit takes a new key. A dormant one names the key that it may succeed, of the
+// same domain and algorithm.
+func (s *State) admit(k *KeyAdmitted) error {
+	if err := k.Check(); err != nil {
+		return err
+	}
+	for _, have := range s.Keys {
+		if bytes.Equal(have.Public, k.Public) {
+			return fault.Errorf(fault.Verify, "%w: key %s is %s again", ErrStatement, k.ID, have.ID)
+		}
+	}
+	if k.SuccessorOf != "" {
+		of, ok := s.Keys[k.SuccessorOf]
+		if !ok || of.SuccessorOf != "" || of.Domain != k.Domain || of.Algorithm != k.Algorithm {
+			return fault.Errorf(fault.Verify, "%w: key %s cannot succeed %.40q", ErrStatement, k.ID, k.SuccessorOf)
+		}
+	}
+	return put(s.Keys, k.ID, *k)
+}
+
+// retireKey ends a key. What is retired or lost may later turn out compromised,
+// and what is retired may be destroyed; nothing comes back.
+func (s *State) retireKey(r *KeyRetired) error {
+	_, known := s.Keys[r.ID]
+	before, again := s.Retired[r.ID]
+	further := again && (r.Reason == ReasonCompromised || r.Reason == ReasonDestroyed && before.Reason != ReasonLost)
+	if !known || !slices.Contains(reasons(), r.Reason) || r.Record == "" || again && (!further || before.Reason == r.Reason || before.Reason == ReasonDestroyed) {
+		return fault.Errorf(fault.Verify, "%w: retiring key %.40q", ErrStatement, r.ID)
+	}
+	s.Retired[r.ID] = *r
+	return nil
+}
+
+// succeed gives an id to its dormant key, after the one in force was retired.
+func (s *State) succeed(x *Successor) error {
+	next, ok := s.Keys[x.Successor]
+	_, retired := s.Retired[s.active(x.ID)]
+	_, ended := s.Retired[x.Successor]
+	if !ok || next.SuccessorOf != x.ID || x.ID == "" || x.Record == "" || !retired || ended || s.active(x.ID) == x.Successor {
+		return fault.Errorf(fault.Verify, "%w: %.40q does not succeed %.40q", ErrStatement, x.Successor, x.ID)
+	}
+	s.successor[x.ID] = x.Successor
+	return nil
+}
+
+// moveKey says that a key lives in another safe's token.
+func (s *State) moveKey(m *KeyMoved) error {
+	k, ok := s.Keys[m.ID]
+	_, retired := s.Retired[m.ID]
+	e, dealt := s.Epochs[m.Safe]
+	if !ok || retired || !dealt || m.Record == "" || k.Token == e.Token {
+		return fault.Errorf(fault.Verify, "%w: key %.40q cannot move to safe %.40q", ErrStatement, m.ID, m.Safe)
+	}
+	k.Token = e.Token
+	s.Keys[m.ID] = k
+	return nil
+}
+
+// retireSafe ends a safe whose keys are all retired. One safe must remain.
+func (s *State) retireSafe(x *SafeRetired) error {
+	_, ok := s.People.Safe(x.Safe)
+	if !ok || len(s.People.Safes) == 1 || !slices.Contains(reasons(), x.Reason) || x.Record == "" {
+		return fault.Errorf(fault.Verify, "%w: retiring safe %.40q", ErrStatement, x.Safe)
+	}
+	for id, k := range s.Keys {
+		if _, retired := s.Retired[id]; !retired && k.Token == s.Epochs[x.Safe].Token {
+			return fault.Errorf(fault.Verify, "%w: safe %s holds the key %s, which is in force", ErrStatement, x.Safe, id)
+		}
+	}
+	s.People.Safes = slices.DeleteFunc(slices.Clone(s.People.Safes), func(y Safe) bool { return y.Name == x.Safe })
+	s.gone[x.Safe] = true
+	delete(s.Epochs, x.Safe)
+	return nil
+}
+
+// active is the id of the key record that stands for id: its own, or that of the
+// dormant key that took it over.
+func (s *State) active(id string) string {
+	if next, ok := s.successor[id]; ok {
+		return next
+	}
+	return id
+}
+
+// Key returns the key in force under id, provided it signs in domain: the one
+// admitted under that id, or the dormant one that took it over. A retired key,
+// and a dormant one under its own id, are refused.
+func (s *State) Key(id, domain string) (*anchor.KeyRecord, error) {
+	k, ok := s.Keys[s.active(id)]
+	if !ok {
+		return nil, fault.Errorf(fault.Policy, "%w: key %.40q", ErrUnknown, id)
+	}
+	if r, retired := s.Retired[k.ID]; retired {
+		return nil, fault.Errorf(fault.Policy, "%w: key %s is %s (%s)", ErrUnknown, id, r.Reason, r.Record)
+	}
+	if k.ID == id && k.SuccessorOf != "" {
+		return nil, fault.Errorf(fault.Policy, "%w: key %s is dormant, it stands for %s once that is retired", ErrUnknown, id, k.SuccessorOf)
+	}
+	if k.Domain != domain {
+		return nil, fault.Errorf(fault.Policy, "key %s signs %s, not %s", id, k.Domain, domain)
+	}
+	return &k, nil
+}
