@@ -124,7 +124,7 @@ func Programs(hsmd, module string) ([]record.Program, error) {
 
 // checkEnvironment enforces what the script demands of computer and programs,
 // and examines all certificates before the first key exists.
-func (g *Genesis) checkEnvironment(ctx context.Context, r *ceremony.Run) error {
+func (a *Actions) checkEnvironment(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
 	s := r.Script
 	want := map[string]string{"keyrite": s.Pins.Keyrite, "keyrite-hsmd": s.Pins.HSMD, "module": s.Pins.Module}
 	for _, p := range r.Programs {
@@ -140,10 +140,10 @@ func (g *Genesis) checkEnvironment(ctx context.Context, r *ceremony.Run) error {
 	if on := swapOn(); s.Environment.Swap == "off" && len(on) > 0 {
 		return fault.Errorf(fault.Policy, "the script wants swap off, but %s is on", strings.Join(on, ", "))
 	}
-	if err := g.checkFree(ctx, r); err != nil {
+	if err := a.checkFree(ctx, r); err != nil {
 		return err
 	}
-	return g.previewCertificates(r)
+	return a.previewCertificates(r)
 }
 
 // openedModule checks that the module a session loaded is the pinned one.

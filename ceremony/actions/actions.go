@@ -1,0 +1,100 @@
+package actions
+
+import (
+	"crypto"
+	"encoding/hex"
+	"encoding/pem"
+	"os"
+	"slices"
+	"strconv"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/ceremony/script"
+	"keyrite/hsm"
+	"keyrite/vault/quorum"
+)
+
+// genesisOutput is the founding statement among the outputs.
+const genesisOutput = record.OutputsDir + "/genesis.dsse.json"
+
+// Actions are the verbs of one attempt. They are used by one goroutine.
+type Actions struct {
+	bind   *Bind
+	script *script.Script
+	quorum quorum.Config
+	hsmd   string // empty: beside the executable
+
+	sup   *hsm.Supervisor
+	tag   hsm.Tag
+	state charter.State
+	lines []byte // charter file so far
+
+	safes map[string]*safe
+	begun map[string]bool // safes whose token is being, or was, initialised
+	keys  map[string]*key
+	order []string // key ids as born
+	certs map[string][]byte
+	root  []byte // first root of the update repository, nil without one
+}
+
+// safe is one token on its way.
+type safe struct {
+	name    string
+	token   hsm.TokenID
+	dealing *quorum.Dealing
+	pins    *os.File // read end: from the dealing child to the supervisor
+	epoch   charter.Epoch
+	birth   *hsm.Session // one session from the first key to the end of SEALING
+	fresh   *hsm.Session // a new process that reads what was stored
+}
+
+// key is one key on its way.
+type key struct {
+	spec   hsm.GenerateSpec
+	rec    anchor.KeyRecord
+	signer crypto.Signer // as born
+}
+
+// New prepares the actions of a genesis. hsmd is empty except in tests.
+func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Actions, error) {
+	if err := b.checkFresh(s); err != nil {
+		return nil, err
+	}
+	if b.Shares == "" {
+		return nil, fault.New(fault.Usage, "the binding names no folder for the shares")
+	}
+	return &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, keys: map[string]*key{}, certs: map[string][]byte{}}, nil
+}
+
+// Close ends the supervisor and with it every session and PIN.
+func (a *Actions) Close() {
+	for _, s := range a.safes {
+		if s.dealing != nil {
+			s.dealing.Abandon()
+		}
+		if s.pins != nil {
+			_ = s.pins.Close()
+		}
+	}
+	if a.sup != nil {
+		_ = a.sup.Close()
+		a.sup = nil
+	}
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func sorted(list []string) []string {
+	out := slices.Clone(list)
+	slices.Sort(out)
+	return out
+}
+
+func pemBlock(typ string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der})
+}
+
+func hexID(k hsm.KeyID) string { return hex.EncodeToString(k[:]) }

@@ -1,0 +1,84 @@
+package actions
+
+import (
+	"context"
+	"time"
+
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+	"keyrite/hsm"
+)
+
+// cleanupLimit bounds the destruction in one token.
+const cleanupLimit = 30 * time.Second
+
+// Cleanup destroys every object of the attempt in every token it initialised,
+// and looks again with a fresh process.
+func (a *Actions) Cleanup(ctx context.Context, r *ceremony.Run) error {
+	var first error
+	for _, def := range a.script.Safes {
+		sf := a.safes[def.Name]
+		if sf == nil {
+			if a.begun[def.Name] {
+				if err := r.Record(ceremony.Unready(def.Name, def.Token)); err != nil && first == nil {
+					first = err
+				}
+			}
+			continue
+		}
+		e := a.cleanupSafe(ctx, sf)
+		if e.Left != 0 || e.Tainted != "" && first == nil {
+			r.Console.Say("bad", "token "+sf.token.Label+": "+e.Tainted)
+		}
+		if err := r.Record(e); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// cleanupSafe never gives up half-way: what cannot be destroyed is named.
+func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) *record.Cleanup {
+	ctx, cancel := context.WithTimeout(ctx, cleanupLimit)
+	defer cancel()
+	e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: sf.name}
+	if sf.epoch.Epoch > 0 {
+		e.Burned = append(e.Burned, sf.name+"/"+itoa(sf.epoch.Epoch))
+	}
+	for _, s := range []*hsm.Session{sf.birth, sf.fresh} {
+		if s != nil {
+			_ = s.Close()
+		}
+	}
+	sf.birth, sf.fresh = nil, nil
+	if sf.dealing != nil {
+		sf.dealing.Abandon()
+		sf.dealing = nil
+	}
+	err := a.withSession(ctx, sf.token, func(s *hsm.Session) error {
+		d, err := s.DestroyTagged(ctx, a.tag, true)
+		if err != nil {
+			return err
+		}
+		for _, o := range d.Objects {
+			e.Destroyed = append(e.Destroyed, o.Class+" "+o.ID)
+		}
+		return nil
+	})
+	if err == nil {
+		err = a.withSession(ctx, sf.token, func(s *hsm.Session) error {
+			objs, err := s.Objects(ctx)
+			e.Left = len(objs)
+			return err
+		})
+	}
+	switch {
+	case err != nil:
+		e.Tainted = "could not be cleaned (" + err.Error() + "): never use this token again"
+	case e.Left != 0:
+		e.Tainted = itoa(e.Left) + " objects are left: never use this token again"
+	default:
+		e.Tainted = "empty, but initialised by a void attempt: the next one takes another fresh token"
+	}
+	return e
+}

@@ -1,0 +1,123 @@
+package actions
+
+import (
+	"context"
+	"time"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/person"
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+	"keyrite/ceremony/script"
+	"keyrite/signer/tuf"
+)
+
+// rootValidity is how long the first update root is good for; a new one is
+// signed by the ceremony that renews it.
+const rootValidity = 2 * 365 * 24 * time.Hour
+
+// updateRoot signs the first root of the update repository: the root token's key
+// as born, and every approver.
+func (a *Actions) updateRoot(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
+	spec, err := tuf.RootOf(&a.state, 1, r.Clock.Now().Add(rootValidity))
+	if err != nil {
+		return err
+	}
+	tbs, err := tuf.RootTBS(spec)
+	if err != nil {
+		return err
+	}
+	first, err := tuf.SignRoot(tbs, a.keys[tuf.RootKeyID].signer)
+	if err != nil {
+		return err
+	}
+	sigs := []tuf.RootSignature{first}
+	approvers := a.state.People.Sets.Approvers.Members
+	for i, name := range approvers {
+		r.Console.Count(ceremony.Count{What: "signatures", Done: approvers[:i], Need: len(approvers), Of: len(approvers)})
+		err := r.WithKey(ctx, name, func(k *person.Key) error {
+			s, err := tuf.SignRoot(tbs, k.Signer())
+			sigs = append(sigs, s)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if a.root, err = tuf.Assemble(spec, sigs); err != nil {
+		return err
+	}
+	r.Console.Say("good", "update root 1, signed by the root token and "+itoa(len(sigs)-1)+" approvers")
+	return tuf.CheckRoot(a.root, &a.state)
+}
+
+// anchors are the keys of the charter and the roots' certificates.
+func (a *Actions) anchors() (*anchor.Anchors, error) {
+	out := &anchor.Anchors{
+		Certificates: map[string][]byte{}, Format: anchor.Format, Keys: []anchor.KeyRecord{}, Successors: []anchor.KeyRecord{},
+		Vault: a.state.Vault, World: a.state.World,
+	}
+	var err error
+	if out.RosterHash, err = a.state.Genesis.RosterHash(); err != nil {
+		return nil, err
+	}
+	for _, id := range a.order {
+		out.Keys = append(out.Keys, a.keys[id].rec)
+		if der, ok := a.certs[id]; ok {
+			out.Certificates[id] = der
+		}
+	}
+	return out, out.Check()
+}
+
+// outputs writes everything public into the record.
+func (a *Actions) outputs(_ context.Context, r *ceremony.Run, _ *script.Step) error {
+	all, err := a.anchors()
+	if err != nil {
+		return err
+	}
+	data, err := all.Marshal()
+	if err != nil {
+		return err
+	}
+	if err := r.Output(record.OutputsDir+"/anchors.json", data); err != nil {
+		return err
+	}
+	if err := r.Output(record.OutputsDir+"/charter.jsonl", a.lines); err != nil {
+		return err
+	}
+	if a.root != nil {
+		if err := r.Output(record.OutputsDir+"/1.root.json", a.root); err != nil {
+			return err
+		}
+	}
+	for _, id := range a.order {
+		if err := r.Output(record.OutputsDir+"/"+id+".pub.pem", pemBlock("PUBLIC KEY", a.keys[id].rec.Public)); err != nil {
+			return err
+		}
+	}
+	for _, c := range a.script.Certificates {
+		if err := r.Output(record.OutputsDir+"/"+c.ID+".cert.pem", pemBlock("CERTIFICATE", a.certs[c.ID])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *Actions) readAloud(_ context.Context, r *ceremony.Run, _ *script.Step) error {
+	all, err := a.anchors()
+	if err != nil {
+		return err
+	}
+	words, err := all.Words()
+	if err != nil {
+		return err
+	}
+	hash, err := all.Hash()
+	if err != nil {
+		return err
+	}
+	r.Console.Say("good", "anchors "+hash)
+	r.Console.Say("good", "anchors in words: "+words)
+	return r.Record(&record.Words{What: "anchors.json", Words: words})
+}

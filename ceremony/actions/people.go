@@ -1,0 +1,84 @@
+package actions
+
+import (
+	"context"
+	"encoding/hex"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/person"
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+	"keyrite/ceremony/script"
+)
+
+func (a *Actions) identify(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
+	for i, p := range r.People {
+		r.Console.Count(ceremony.Count{What: "people", Done: allNames(r.People[:i]), Need: len(r.People), Of: len(r.People)})
+		words, err := p.Person.Words()
+		if err != nil {
+			return err
+		}
+		f, err := p.Person.Fingerprint()
+		if err != nil {
+			return err
+		}
+		if err := r.WithKey(ctx, p.Person.Name, func(*person.Key) error { return nil }); err != nil {
+			return err
+		}
+		r.Console.Say("good", p.Person.Name+" ("+p.Role+"): "+words)
+		if err := r.Record(&record.Identified{Fingerprint: hex.EncodeToString(f[:]), Name: p.Person.Name, Role: p.Role}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// documents has two witnesses sign which identity documents they saw.
+func (a *Actions) documents(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
+	names := allNames(r.People)
+	seen, err := r.Console.Documents(ctx, names)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if seen[n] == "" {
+			return fault.Errorf(fault.Usage, "no identity document is named for %s", n)
+		}
+	}
+	payload, err := jcs.Marshal(record.DocumentsSeen{Format: "keyrite/documents-seen/v1", Record: r.ID, Seen: seen, World: r.World})
+	if err != nil {
+		return err
+	}
+	env, err := signAll(ctx, r, record.DocumentsType, payload, r.Names(charter.RoleWitness)[:2])
+	if err != nil {
+		return err
+	}
+	return r.Record(&record.Documents{Envelope: *env})
+}
+
+// signAll collects the signatures of names under one payload.
+func signAll(ctx context.Context, r *ceremony.Run, typ string, payload []byte, names []string) (*envelope.Envelope, error) {
+	env, err := envelope.Sign(typ, payload)
+	if err != nil {
+		return nil, err
+	}
+	for i, n := range names {
+		r.Console.Count(ceremony.Count{What: "signatures", Done: names[:i], Need: len(names), Of: len(names)})
+		if err := r.WithKey(ctx, n, func(k *person.Key) error { return env.Add(k.Signer()) }); err != nil {
+			return nil, err
+		}
+	}
+	return env, nil
+}
+
+// allNames are the names of list, in its order.
+func allNames(list []ceremony.Participant) []string {
+	var out []string
+	for _, p := range list {
+		out = append(out, p.Person.Name)
+	}
+	return out
+}
