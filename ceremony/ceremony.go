@@ -18,7 +18,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
@@ -40,13 +39,6 @@ const maxClockDrift = 2 * time.Second
 // reserveBytes is the room kept for the transcript up to VOID, taken when the
 // ceremony is armed, so that a full disk cannot stop the record.
 const reserveBytes = 4 << 20
-
-// Participant is one person with his role and key file.
-type Participant struct {
-	Person *person.Person
-	Role   string
-	Key    []byte // NAME.key, still under its passphrase
-}
 
 // Prompt is a question to one person.
 type Prompt struct {
@@ -135,10 +127,12 @@ type Run struct {
 	step    string
 	wall    time.Time
 	mono    time.Duration
+	tries   int  // of the step under way
 	voiding bool // on the way to VOID
 	ended   bool // the end entry is written
 	n, of   int
 	outputs []string
+	held    map[string]*person.Key // unlocked, until the attempt ends
 }
 
 // ErrIncident is the cause of every VOID that a person called.
@@ -169,6 +163,7 @@ func Execute(ctx context.Context, cfg Config) (*Run, error) {
 	}
 	defer r.log.Close()
 	defer cfg.Actions.Close()
+	defer r.lock()
 	if err := r.summon(ctx); err != nil {
 		return r, err
 	}
@@ -207,7 +202,7 @@ func start(cfg Config) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Run{Config: cfg, ID: randomID(), Attempt: randomID(), log: log, tr: record.NewTranscript(), state: "DRAFT", wall: cfg.Clock.Now(), mono: cfg.Clock.Mono()}
+	r := &Run{Config: cfg, ID: randomID(), Attempt: randomID(), log: log, tr: record.NewTranscript(), state: "DRAFT", wall: cfg.Clock.Now(), mono: cfg.Clock.Mono(), held: map[string]*person.Key{}}
 	for _, ph := range cfg.Script.Phases() {
 		r.of += len(ph.Steps)
 	}
@@ -313,34 +308,4 @@ func (r *Run) Output(path string, data []byte) error {
 	}
 	r.outputs = append(r.outputs, path)
 	return r.Record(&record.Output{Path: path, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))})
-}
-
-// Participant returns the person of that name.
-func (r *Run) Participant(name string) (*Participant, bool) {
-	for i := range r.People {
-		if r.People[i].Person.Name == name {
-			return &r.People[i], true
-		}
-	}
-	return nil, false
-}
-
-// Names returns the names of all with that role, in the order of the binding.
-func (r *Run) Names(role string) []string {
-	var out []string
-	for _, p := range r.People {
-		if p.Role == role {
-			out = append(out, p.Person.Name)
-		}
-	}
-	return out
-}
-
-// Members is the roster for the charter.
-func (r *Run) Members() []charter.Member {
-	var out []charter.Member
-	for _, p := range r.People {
-		out = append(out, charter.Member{Person: *p.Person, Role: p.Role})
-	}
-	return out
 }

@@ -141,7 +141,7 @@ func cast(t testing.TB) []Participant {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out = append(out, Participant{Person: k.Public(), Role: x[1], Key: sealed})
+		out = append(out, Participant{Person: k.Public(), Role: x[1], Key: KeyFile(sealed)})
 	}
 	return out
 }

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
-	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
@@ -18,7 +16,6 @@ import (
 	"keyrite/artifact/tlog"
 	"keyrite/ceremony/script"
 	"keyrite/internal/durable"
-	"keyrite/internal/redact"
 )
 
 // summon does what comes before ARMED; nothing in it is an incident.
@@ -61,18 +58,25 @@ func (r *Run) armed(ctx context.Context) error {
 
 func (r *Run) steps(ctx context.Context, phase string, list []script.Step) error {
 	for i := range list {
-		st := &list[i]
 		r.n++
-		r.step = st.ID
-		if err := r.one(ctx, phase, st); err != nil {
-			return fault.Errorf(fault.ClassOf(err), "step %s (%s): %w", st.ID, st.Title, err)
+		if err := r.planned(ctx, phase, &list[i]); err != nil {
+			return err
 		}
-		r.step = ""
 	}
 	return nil
 }
 
+// one takes one step from its beginning to its end.
 func (r *Run) one(ctx context.Context, phase string, st *script.Step) error {
+	r.step, r.tries = st.ID, st.Tries
+	if err := r.act(ctx, phase, st); err != nil {
+		return fault.Errorf(fault.ClassOf(err), "step %s (%s): %w", st.ID, st.Title, err)
+	}
+	r.step = ""
+	return nil
+}
+
+func (r *Run) act(ctx context.Context, phase string, st *script.Step) error {
 	r.Console.Show(phase, r.n, r.of, st)
 	if err := r.Record(&record.Begin{Do: st.Do, Title: st.Title}); err != nil {
 		return err
@@ -85,14 +89,8 @@ func (r *Run) one(ctx context.Context, phase string, st *script.Step) error {
 	if err := r.Actions.Do(limited, r, st); err != nil {
 		return r.overtime(ctx, limited, st, err)
 	}
-	for _, role := range st.Confirm {
-		names := r.Names(role)
-		for i, name := range names {
-			r.Console.Count(Count{What: "confirmations", Done: names[:i], Need: len(names), Of: len(names)})
-			if err := r.Confirm(limited, st, name, "Do you agree with step "+st.ID+"?"); err != nil {
-				return r.overtime(ctx, limited, st, err)
-			}
-		}
+	if err := r.agreed(limited, st); err != nil {
+		return r.overtime(ctx, limited, st, err)
 	}
 	if err := r.interrupted(ctx); err != nil {
 		return err
@@ -101,6 +99,24 @@ func (r *Run) one(ctx context.Context, phase string, st *script.Step) error {
 		return r.overtime(ctx, limited, st, err)
 	}
 	return r.Record(&record.Done{Do: st.Do})
+}
+
+// agreed asks everybody whom the step names.
+func (r *Run) agreed(ctx context.Context, st *script.Step) error {
+	for _, role := range st.Confirm {
+		names := r.Names(role)
+		for i, name := range names {
+			r.Console.Count(Count{What: "confirmations", Done: names[:i], Need: len(names), Of: len(names)})
+			err := r.Confirm(ctx, st, name, "Do you agree with step "+st.ID+"?")
+			if st.Do == "read.aloud" && fault.ClassOf(err) == fault.Policy {
+				err = &Contingency{CauseWords, err}
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (r *Run) overtime(ctx, limited context.Context, st *script.Step, err error) error {
@@ -234,14 +250,10 @@ func (r *Run) interrupt(ctx context.Context, s os.Signal) error {
 func (r *Run) called(ctx context.Context, c *Call) error {
 	var env *envelope.Envelope
 	c = &Call{By: plain(c.By), Reason: plain(c.Reason)}
-	err := r.WithKey(ctx, c.By, func(k *person.Key) error {
-		payload, err := jcs.Marshal(record.IncidentCall{Format: "keyrite/incident/v1", Reason: c.Reason, Record: r.ID, Root: r.Root(), World: r.World})
-		if err != nil {
-			return err
-		}
-		env, err = envelope.Sign(record.IncidentType, payload, k.Signer())
-		return err
-	})
+	err := r.Unlock(ctx, c.By)
+	if err == nil { // calling it is the consent: nobody is asked whether he means it
+		env, err = r.incident(c)
+	}
 	if recErr := r.Record(&record.Incident{By: c.By, Class: string(fault.Void), Envelope: env, Reason: c.Reason}); recErr != nil {
 		err = errors.Join(err, recErr)
 	}
@@ -251,59 +263,12 @@ func (r *Run) called(ctx context.Context, c *Call) error {
 	return fault.Errorf(fault.Void, "%w called by %s: %s", ErrIncident, c.By, c.Reason)
 }
 
-// Secret asks for a person's passphrase; use WithKey unless a child needs it.
-func (r *Run) Secret(ctx context.Context, name string) (*redact.Secret, error) {
-	return await(ctx, r, func(ctx context.Context) (*redact.Secret, error) { return r.Console.Secret(ctx, name) })
-}
-
-// tries is how often a passphrase may be given.
-const tries = 3
-
-// Retry calls f with the person's passphrase until it is right, three times at
-// most; each miss is recorded, for mistyping is planned.
-func (r *Run) Retry(ctx context.Context, name string, f func(pass *redact.Secret) error) error {
-	for try := 1; ; try++ {
-		pass, err := r.Secret(ctx, name)
-		if err != nil {
-			return err
-		}
-		err = f(pass)
-		pass.Zero()
-		if fault.ClassOf(err) != fault.Token {
-			return err
-		}
-		if !r.ended { // nothing follows the end: who cosigns may mistype unrecorded
-			if recErr := r.Record(&record.Miss{Of: tries, Try: try, What: "passphrase", Who: name}); recErr != nil {
-				return recErr
-			}
-		}
-		r.Console.Say("bad", name+": "+err.Error())
-		if try >= tries {
-			return fault.Errorf(fault.Token, "%s: %w, %d times", name, err, tries)
-		}
-	}
-}
-
-// WithKey opens a person's key for the time of f.
-func (r *Run) WithKey(ctx context.Context, name string, f func(k *person.Key) error) error {
-	p, ok := r.Participant(name)
-	if !ok {
-		return fault.Errorf(fault.Policy, "%s takes no part in this ceremony", name)
-	}
-	var key *person.Key
-	err := r.Retry(ctx, name, func(pass *redact.Secret) error {
-		k, err := person.Open(p.Key, pass.Bytes())
-		key = k
-		return err
-	})
+func (r *Run) incident(c *Call) (*envelope.Envelope, error) {
+	payload, err := jcs.Marshal(record.IncidentCall{Format: "keyrite/incident/v1", Reason: c.Reason, Record: r.ID, Root: r.Root(), World: r.World})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer key.Zero()
-	if key.Public().Name != name || !key.Public().Key.Equal(p.Person.Key) || key.Public().Recipient != p.Person.Recipient || key.Public().World != r.World {
-		return fault.Errorf(fault.Verify, "the key file of %s is of another person or world", name)
-	}
-	return f(key)
+	return envelope.Sign(record.IncidentType, payload, r.held[c.By].Signer())
 }
 
 // close ends the transcript, signs it as the conductor, and lets those in the
@@ -311,7 +276,7 @@ func (r *Run) WithKey(ctx context.Context, name string, f func(k *person.Key) er
 func (r *Run) close(ctx context.Context) error {
 	conductor := r.Names(charter.RoleConductor)[0]
 	var note []byte
-	err := r.WithKey(ctx, conductor, func(k *person.Key) error {
+	err := r.WithKey(ctx, conductor, "the closed record", func(k *person.Key) error {
 		if err := r.interrupted(ctx); err != nil {
 			return err
 		}
@@ -336,7 +301,7 @@ func (r *Run) close(ctx context.Context) error {
 				r.Console.Say("", name+" cosigns on another machine: keyrite-verify cosign")
 				continue
 			}
-			err := r.WithKey(ctx, name, func(k *person.Key) error {
+			err := r.WithKey(ctx, name, "the closed record, as a cosigner", func(k *person.Key) error {
 				var err error
 				note, err = tlog.Cosign(note, name, k.Signer(), r.Clock.Now())
 				return err
@@ -361,74 +326,4 @@ func (r *Run) checkpoint(k *person.Key) ([]byte, error) {
 		return nil, err
 	}
 	return note, durable.WriteNew(filepath.Join(r.Dir, record.CheckpointFile), note, 0o644)
-}
-
-// void takes the attempt to VOID whatever happens on the way, and returns the
-// error that says so.
-func (r *Run) void(ctx context.Context, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-	defer cancel()
-	text := plain(cause.Error())
-	r.Console.Say("bad", "INVALID: "+text)
-	// A clock that jumped must not keep the end from being written.
-	r.voiding = true
-	var trouble []error
-	note := func(err error) {
-		if err != nil {
-			trouble = append(trouble, err)
-		}
-	}
-	if !errors.Is(cause, ErrIncident) {
-		note(r.Record(&record.Incident{By: "engine", Class: string(fault.ClassOf(cause)), Reason: text}))
-	}
-	note(r.enter("INVALID", text))
-	note(r.enter("CLEANUP", ""))
-	note(r.Actions.Cleanup(ctx, r))
-	r.step = ""
-	note(r.enter("VOID", text))
-	note(r.Record(&record.End{Cause: text, State: "VOID"}))
-	if len(trouble) == 0 {
-		r.signVoid(ctx)
-	}
-	r.Console.Say("bad", "VOID. Nothing of this attempt may be used.")
-	return &voidError{withTrouble(cause, trouble), r.Dir}
-}
-
-// maxReasonRunes bounds a reason, which must fit into an entry several times.
-const maxReasonRunes = 1000
-
-// plain makes a text from outside fit for an entry: a reason too long, or not
-// UTF-8, must not keep an incident out of the record.
-func plain(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
-	if r := []rune(s); len(r) > maxReasonRunes {
-		return string(r[:maxReasonRunes]) + "…"
-	}
-	return s
-}
-
-// withTrouble adds what went wrong on the way to VOID to its cause, each once.
-func withTrouble(cause error, trouble []error) error {
-	seen := map[string]bool{}
-	for _, err := range trouble {
-		if !seen[err.Error()] {
-			seen[err.Error()] = true
-			cause = fault.Errorf(fault.ClassOf(cause), "%w; then: %w", cause, err)
-		}
-	}
-	return cause
-}
-
-// signVoid has the conductor sign the void record if he can; without it the
-// record is void all the same.
-func (r *Run) signVoid(ctx context.Context) {
-	for _, name := range r.Names(charter.RoleConductor) {
-		err := r.WithKey(ctx, name, func(k *person.Key) error {
-			_, err := r.checkpoint(k)
-			return err
-		})
-		if err != nil {
-			r.Console.Say("bad", "the void record is not signed: "+err.Error())
-		}
-	}
 }

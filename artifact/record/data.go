@@ -80,6 +80,30 @@ type Miss struct {
 	Who  string `json:"who"`
 }
 
+// Contingency says that a step met a cause which the script plans for, and that
+// the contingency's own steps follow. After them the step begins again, or the
+// next one follows, as the script says.
+type Contingency struct {
+	ID     string `json:"id"`     // of the script's contingency
+	On     string `json:"on"`     // the cause: passphrase, words, printer, medium, card, share or late
+	Reason string `json:"reason"` // what happened
+	Step   string `json:"step"`   // the step that met it, as in the entry
+}
+
+// Present is the roll of a break, called before everybody leaves and after.
+type Present struct {
+	Names []string `json:"names"` // sorted
+	When  string   `json:"when"`  // "before" or "after"
+}
+
+// Medium is a medium that went into the drive or came out of it.
+type Medium struct {
+	Direction string `json:"direction"`        // "in" or "out"
+	Label     string `json:"label"`            // of its file system, or ""
+	Name      string `json:"name"`             // in the script's media
+	SHA256    string `json:"sha256,omitempty"` // of a read-only input
+}
+
 // Identified says that a person was there with a key that works.
 type Identified struct {
 	Fingerprint string `json:"fingerprint"` // hex SHA-256 of the person file
@@ -248,6 +272,9 @@ func (*Begin) entryType() string       { return "begin" }
 func (*Done) entryType() string        { return "done" }
 func (*Confirm) entryType() string     { return "confirm" }
 func (*Miss) entryType() string        { return "miss" }
+func (*Contingency) entryType() string { return "contingency" }
+func (*Present) entryType() string     { return "present" }
+func (*Medium) entryType() string      { return "medium" }
 func (*Identified) entryType() string  { return "identified" }
 func (*Documents) entryType() string   { return "documents" }
 func (*Statement) entryType() string   { return "statement" }
@@ -268,7 +295,7 @@ func (*End) entryType() string         { return "end" }
 
 func parseData(typ string, raw json.RawMessage) (Data, error) {
 	for _, d := range []Data{
-		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
+		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Contingency{}, &Present{}, &Medium{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
 		&Admission{}, &Dealt{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &Possession{}, &Words{},
 		&Output{}, &Incident{}, &Cleanup{}, &End{},
 	} {

@@ -27,10 +27,19 @@ type scriptFile struct {
 		Name  string `yaml:"name"`
 		Token string `yaml:"token"`
 	} `yaml:"safes"`
-	Keys   []scriptKey  `yaml:"keys"`
-	Summon []scriptStep `yaml:"summon"`
-	Run    []scriptStep `yaml:"run"`
-	Seal   []scriptStep `yaml:"seal"`
+	Keys          []scriptKey         `yaml:"keys"`
+	Contingencies []scriptContingency `yaml:"contingencies"`
+	Summon        []scriptStep        `yaml:"summon"`
+	Run           []scriptStep        `yaml:"run"`
+	Seal          []scriptStep        `yaml:"seal"`
+}
+
+// scriptContingency is what the script plans for one cause.
+type scriptContingency struct {
+	ID    string       `yaml:"id"`
+	On    string       `yaml:"on"`
+	Steps []scriptStep `yaml:"steps"`
+	Then  string       `yaml:"then"` // again or next
 }
 
 // scriptKey is the specification of a key, whole, since its hash is in the key's
@@ -70,8 +79,13 @@ type scriptStep struct {
 	Do      string   `yaml:"do"`
 	Title   string   `yaml:"title"`
 	Confirm []string `yaml:"confirm"`
+	Planned []string `yaml:"planned"` // contingencies
+	Tries   int      `yaml:"tries"`   // 0 means defaultTries
 	state   string   // in which it runs
 }
+
+// defaultTries is how often a step is begun again where the script says nothing.
+const defaultTries = 3
 
 // steps are all steps in order, each with the state in which it runs.
 func (s *scriptFile) steps() []scriptStep {
@@ -89,13 +103,15 @@ func (s *scriptFile) steps() []scriptStep {
 }
 
 // checkSteps wants the steps of the script, in its order and in the state each
-// belongs to, each begun by the conductor and confirmed by everybody whom the
-// script names: all of them in a closed record, the first few in a void one.
+// belongs to, with the contingencies that they met, each begun by the conductor
+// and confirmed by everybody whom the script names: all of them in a closed
+// record, the first few in a void one.
 func (c *checker) checkSteps(script []byte) error {
 	if err := yaml.Unmarshal(script, &c.script); err != nil {
 		return bad("%w: its script cannot be read: %w", ErrRecord, err)
 	}
-	steps, n, state := c.script.steps(), -1, ""
+	p := &path{script: &c.script, steps: c.script.steps()}
+	state := ""
 	missing := map[string]bool{}
 	for _, l := range c.Timeline {
 		at := func(format string, args ...any) error {
@@ -105,17 +121,22 @@ func (c *checker) checkSteps(script []byte) error {
 		case *State:
 			state = d.State
 		case *Begin:
-			if n++; n >= len(steps) || l.Step != steps[n].ID || d.Do != steps[n].Do || d.Title != steps[n].Title || state != steps[n].state {
+			st := p.begin()
+			if st == nil || l.Step != st.ID || d.Do != st.Do || d.Title != st.Title || state != st.state {
 				return at("step %.20q is not the next step of the script", l.Step)
 			}
-			missing = c.confirmers(steps[n])
+			missing = c.confirmers(*st)
 		case *Confirm:
 			if d.Answer != "yes" {
 				return at("%s answered %.20q and the ceremony went on", d.Who, d.Answer)
 			}
 			delete(missing, d.Who)
+		case *Contingency:
+			if why := p.meet(d); why != "" {
+				return at("contingency %.40q: %s", d.ID, why)
+			}
 		case *Done:
-			if n < 0 || d.Do != steps[n].Do {
+			if p.at == nil || d.Do != p.at.Do {
 				return at("%.40q ends a step that did something else", d.Do)
 			}
 			if len(missing) > 0 {
@@ -123,11 +144,71 @@ func (c *checker) checkSteps(script []byte) error {
 			}
 		}
 	}
-	if c.State == "CLOSED" && n != len(steps)-1 {
-		return bad("%w: %d of the script's %d steps were done", ErrRecord, n+1, len(steps))
+	if c.State == "CLOSED" && !p.ended() {
+		return bad("%w: %d of the script's %d steps were done", ErrRecord, p.next, len(p.steps))
 	}
 	return nil
 }
+
+// path follows a script through its contingencies.
+type path struct {
+	script *scriptFile
+	steps  []scriptStep
+	next   int          // index of the next step
+	detour []scriptStep // of a contingency, still to come before it
+	within bool         // the step under way is of a contingency
+	last   int          // index of the last step of the script proper
+	again  int          // how often that one was begun again
+	at     *scriptStep  // the step under way
+}
+
+// begin takes the step that must come now, nil if none does.
+func (p *path) begin() *scriptStep {
+	switch {
+	case len(p.detour) > 0:
+		p.at, p.detour, p.within = &p.detour[0], p.detour[1:], true
+	case p.next < len(p.steps):
+		if p.next != p.last {
+			p.again = 0
+		}
+		p.last, p.at, p.within = p.next, &p.steps[p.next], false
+		p.next++
+	default:
+		p.at = nil
+	}
+	return p.at
+}
+
+// meet takes a contingency. The text says why it is not one of the step's.
+func (p *path) meet(d *Contingency) string {
+	i := slices.IndexFunc(p.script.Contingencies, func(x scriptContingency) bool { return x.ID == d.ID })
+	if p.at == nil || p.within || i < 0 || !slices.Contains(p.at.Planned, d.ID) {
+		return "the script does not plan it in this step"
+	}
+	x := p.script.Contingencies[i]
+	if x.On != d.On {
+		return "it is not for " + d.On
+	}
+	p.detour = nil
+	for _, st := range x.Steps {
+		st.state = p.at.state
+		p.detour = append(p.detour, st)
+	}
+	if x.Then != "again" {
+		return ""
+	}
+	tries := p.at.Tries
+	if tries == 0 {
+		tries = defaultTries
+	}
+	if p.again++; p.again > tries {
+		return fmt.Sprintf("the step was begun again more than %d times", tries)
+	}
+	p.next--
+	return ""
+}
+
+func (p *path) ended() bool { return p.next == len(p.steps) && len(p.detour) == 0 }
 
 // confirmers are those without whom a step must not end.
 func (c *checker) confirmers(st scriptStep) map[string]bool {

@@ -10,13 +10,17 @@ import (
 // with fewer was made by something else.
 const minAdmissionCases = 25
 
+// anyState is where a medium may go in or out, and a page may be printed.
+const anyState = "any"
+
 // verbs of steps, each with the state it runs in. The script says which steps
 // there are; this says what a step of that kind may do, whatever the script says.
 func verbStates() map[string]string {
 	return map[string]string{
 		"environment.check": "SUMMONED", "people.identify": "SUMMONED", "documents.see": "SUMMONED",
 		"genesis.sign": "RUNNING", "token.init": "RUNNING", "token.admit": "RUNNING", "shares.deal": "RUNNING", "shares.receipts": "RUNNING",
-		"token.pins": "RUNNING", "key.generate": "RUNNING", "cert.issue": "RUNNING", "charter.append": "RUNNING", "update.root": "RUNNING", "pause": "RUNNING",
+		"token.pins": "RUNNING", "key.generate": "RUNNING", "cert.issue": "RUNNING", "charter.append": "RUNNING", "update.root": "RUNNING", "pause": "RUNNING", "break": "RUNNING",
+		"medium.in": anyState, "medium.out": anyState, "paper.print": anyState,
 		"keys.store": "SEALING", "keys.prove": "SEALING", "outputs.write": "SEALING", "read.aloud": "SEALING",
 	}
 }
@@ -27,14 +31,14 @@ func doneBy() map[string][]string {
 		"identified": {"people.identify"}, "documents": {"documents.see"}, "statement": {"genesis.sign", "charter.append"},
 		"intent": {"token.init", "key.generate", "keys.store"}, "token": {"token.init"}, "admission": {"token.admit"}, "dealt": {"shares.deal"},
 		"receipt": {"shares.receipts"}, "pins-changed": {"token.pins"}, "key": {"key.generate", "keys.store"}, "certificate": {"cert.issue"},
-		"possession": {"keys.prove"}, "words": {"read.aloud"},
+		"possession": {"keys.prove"}, "words": {"read.aloud"}, "present": {"break"}, "medium": {"medium.in", "medium.out"},
 	}
 }
 
 // place checks that an entry stands in a step that may make it.
 func (c *checker) place(e *Entry, d Data) error {
 	if b, ok := d.(*Begin); ok {
-		if want := verbStates()[b.Do]; want == "" || want != c.State {
+		if want := verbStates()[b.Do]; want == "" || want != anyState && want != c.State || want == anyState && !acting(c.State) {
 			return bad("%w: step %s (%.40q) in state %s", ErrEntry, e.Step, b.Do, c.State)
 		}
 		c.do = b.Do
@@ -46,6 +50,45 @@ func (c *checker) place(e *Entry, d Data) error {
 	if _, ok := d.(*Cleanup); ok && c.State != "CLEANUP" {
 		return bad("%w: clean-up in state %s", ErrEntry, c.State)
 	}
+	return nil
+}
+
+// acting says whether steps run in that state.
+func acting(state string) bool {
+	return state == "SUMMONED" || state == "RUNNING" || state == "SEALING"
+}
+
+// contingency leaves the step under way: those of the contingency follow.
+func (c *checker) contingency(e *Entry, d *Contingency) error {
+	if c.step == "" || e.Step != c.step || d.Step != c.step || !acting(c.State) {
+		return bad("%w: contingency %.40q outside the step that met it", ErrEntry, d.ID)
+	}
+	c.step = ""
+	return nil
+}
+
+// breaks checks the roll of a break: who was there before is there after.
+func (c *checker) breaks(d *Present) error {
+	if len(d.Names) == 0 || !slices.IsSorted(d.Names) {
+		return bad("%w: a roll names everybody once, in order", ErrEntry)
+	}
+	if d.When == "before" && c.roll == nil {
+		c.roll = d.Names
+		return nil
+	}
+	if d.When != "after" || !slices.Equal(c.roll, d.Names) {
+		return bad("%w: after the break not the same people are there as before", ErrEntry)
+	}
+	c.roll = []string{}
+	return nil
+}
+
+// medium checks that what goes in comes out before it goes in again.
+func (c *checker) medium(d *Medium) error {
+	if d.Name == "" || c.do != "medium."+d.Direction || c.inDrive[d.Name] == (d.Direction == "in") {
+		return bad("%w: medium %.40q goes %.10q out of order", ErrEntry, d.Name, d.Direction)
+	}
+	c.inDrive[d.Name] = d.Direction == "in"
 	return nil
 }
 

@@ -41,12 +41,21 @@ func (c *checker) entry(e *Entry, d Data) error {
 		if c.step != "" {
 			return bad("%w: step %s begins inside step %s", ErrEntry, e.Step, c.step)
 		}
-		c.step = e.Step
+		c.step, c.roll = e.Step, nil
 	case *Done:
 		if c.step == "" || c.step != e.Step {
 			return bad("%w: step %s ends without having begun", ErrEntry, e.Step)
 		}
+		if d.Do == "break" && (c.roll == nil || len(c.roll) > 0) {
+			return bad("%w: a break without a roll before and after", ErrEntry)
+		}
 		c.step = ""
+	case *Contingency:
+		return c.contingency(e, d)
+	case *Present:
+		return c.breaks(d)
+	case *Medium:
+		return c.medium(d)
 	case *Identified:
 		if _, twice := c.Roles[d.Name]; twice {
 			return bad("%w: %s identified twice", ErrEntry, d.Name)

@@ -75,7 +75,9 @@ type checker struct {
 	stmts    []Statement
 	certs    map[string]Certificate
 	ended    bool
-	step, do string // step under way and its verb
+	step, do string          // step under way and its verb
+	roll     []string        // who was there before the break under way, empty after it
+	inDrive  map[string]bool // media by name
 }
 
 // Verify checks the record in fsys. trusted are the anchors that the reader
@@ -143,6 +145,7 @@ func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
 		proven: map[string]bool{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
+		inDrive: map[string]bool{},
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
 	data, err := readFile(fsys, TranscriptFile, MaxTranscriptBytes)

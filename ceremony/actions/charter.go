@@ -31,7 +31,7 @@ func (a *Actions) found(ctx context.Context, r *ceremony.Run, _ *script.Step) er
 	}
 	r.Console.Say("", "the roster, the thresholds and the hash of this script are signed by everybody here")
 	names := allNames(r.People)
-	env, err := signAll(ctx, r, charter.PayloadType, payload, names)
+	env, err := signAll(ctx, r, "the founding statement", charter.PayloadType, payload, names)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (a *Actions) charter(ctx context.Context, r *ceremony.Run, _ *script.Step) 
 	with = func(i int) error {
 		if i < len(names) {
 			r.Console.Count(ceremony.Count{What: "approvals", Done: names[:i], Need: len(names), Of: len(a.state.Genesis.Sets.Approvers.Members)})
-			return r.WithKey(ctx, names[i], func(k *person.Key) error {
+			return r.WithKey(ctx, names[i], itoa(len(list))+" statements of the charter", func(k *person.Key) error {
 				opened = append(opened, k)
 				return with(i + 1)
 			})

@@ -35,7 +35,7 @@ func (a *Actions) updateRoot(ctx context.Context, r *ceremony.Run, _ *script.Ste
 	approvers := a.state.People.Sets.Approvers.Members
 	for i, name := range approvers {
 		r.Console.Count(ceremony.Count{What: "signatures", Done: approvers[:i], Need: len(approvers), Of: len(approvers)})
-		err := r.WithKey(ctx, name, func(k *person.Key) error {
+		err := r.WithKey(ctx, name, "the first update root", func(k *person.Key) error {
 			s, err := tuf.SignRoot(tbs, k.Signer())
 			sigs = append(sigs, s)
 			return err

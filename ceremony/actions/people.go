@@ -25,7 +25,7 @@ func (a *Actions) identify(ctx context.Context, r *ceremony.Run, _ *script.Step)
 		if err != nil {
 			return err
 		}
-		if err := r.WithKey(ctx, p.Person.Name, func(*person.Key) error { return nil }); err != nil {
+		if err := r.Unlock(ctx, p.Person.Name); err != nil {
 			return err
 		}
 		r.Console.Say("good", p.Person.Name+" ("+p.Role+"): "+words)
@@ -52,22 +52,22 @@ func (a *Actions) documents(ctx context.Context, r *ceremony.Run, _ *script.Step
 	if err != nil {
 		return err
 	}
-	env, err := signAll(ctx, r, record.DocumentsType, payload, r.Names(charter.RoleWitness)[:2])
+	env, err := signAll(ctx, r, "which documents you saw", record.DocumentsType, payload, r.Names(charter.RoleWitness)[:2])
 	if err != nil {
 		return err
 	}
 	return r.Record(&record.Documents{Envelope: *env})
 }
 
-// signAll collects the signatures of names under one payload.
-func signAll(ctx context.Context, r *ceremony.Run, typ string, payload []byte, names []string) (*envelope.Envelope, error) {
+// signAll collects the signatures of names under one payload, which is what.
+func signAll(ctx context.Context, r *ceremony.Run, what, typ string, payload []byte, names []string) (*envelope.Envelope, error) {
 	env, err := envelope.Sign(typ, payload)
 	if err != nil {
 		return nil, err
 	}
 	for i, n := range names {
 		r.Console.Count(ceremony.Count{What: "signatures", Done: names[:i], Need: len(names), Of: len(names)})
-		if err := r.WithKey(ctx, n, func(k *person.Key) error { return env.Add(k.Signer()) }); err != nil {
+		if err := r.WithKey(ctx, n, what, func(k *person.Key) error { return env.Add(k.Signer()) }); err != nil {
 			return nil, err
 		}
 	}

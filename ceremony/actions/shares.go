@@ -2,12 +2,15 @@ package actions
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/artifact/share"
 	"keyrite/ceremony"
@@ -91,13 +94,22 @@ func (a *Actions) receipts(ctx context.Context, r *ceremony.Run, st *script.Step
 		}
 		p, _ := r.Participant(sh.Holder)
 		var env *envelope.Envelope
-		err = r.Retry(ctx, sh.Holder, func(pass *redact.Secret) error {
+		err = r.WithKey(ctx, sh.Holder, "the receipt for your share of safe "+name, func(k *person.Key) error {
+			// The share child takes a key file and a passphrase: one of this moment.
+			once := make([]byte, 16)
+			rand.Read(once)
+			pass := redact.New([]byte(hex.EncodeToString(once)))
+			defer pass.Zero()
+			sealed, err := k.Seal(pass.Bytes())
+			if err != nil {
+				return err
+			}
 			pr, err := secretPipe(pass)
 			if err != nil {
 				return err
 			}
 			defer pr.Close()
-			env, err = a.quorum.Receipt(ctx, &a.state, sf.epoch, quorum.Opener{Key: p.Key, Share: file}, pr)
+			env, err = a.quorum.Receipt(ctx, &a.state, sf.epoch, quorum.Opener{Key: sealed, Share: file}, pr)
 			return err
 		})
 		if err != nil {

@@ -170,27 +170,37 @@ type Step struct {
 	Confirm []string      `yaml:"confirm"` // roles of which each person confirms
 	Limit   time.Duration `yaml:"limit"`   // required; longer is an incident
 	Tries   int           `yaml:"tries"`   // default 3
+	Planned []string      `yaml:"planned"` // contingencies that are no incident here
+}
+
+// Contingency is something that people predictably do, and what is done then.
+type Contingency struct {
+	ID    string `yaml:"id"`
+	On    string `yaml:"on"` // passphrase, words, printer, medium, card, share or late
+	Steps []Step `yaml:"steps"`
+	Then  string `yaml:"then"` // again: the step begins again, tries times at most; next: it is left out
 }
 
 // Script is the whole file.
 type Script struct {
-	Format       string        `yaml:"format"`
-	Kind         string        `yaml:"kind"` // genesis
-	Title        string        `yaml:"title"`
-	Purpose      string        `yaml:"purpose"`
-	Pins         Pins          `yaml:"pins"`
-	Environment  Environment   `yaml:"environment"`
-	Roles        Roles         `yaml:"roles"`
-	Safes        []Safe        `yaml:"safes"`
-	Keys         []Key         `yaml:"keys"`
-	Certificates []Certificate `yaml:"certificates"`
-	Factories    []Factory     `yaml:"factories"`
-	Stations     []Station     `yaml:"stations"`
-	Pipelines    []Pipeline    `yaml:"pipelines"`
-	Relays       []Relay       `yaml:"relays"`
-	Summon       []Step        `yaml:"summon"` // before ARMED: nothing here is an incident
-	Run          []Step        `yaml:"run"`
-	Seal         []Step        `yaml:"seal"`
+	Format        string        `yaml:"format"`
+	Kind          string        `yaml:"kind"` // genesis
+	Title         string        `yaml:"title"`
+	Purpose       string        `yaml:"purpose"`
+	Pins          Pins          `yaml:"pins"`
+	Environment   Environment   `yaml:"environment"`
+	Roles         Roles         `yaml:"roles"`
+	Safes         []Safe        `yaml:"safes"`
+	Keys          []Key         `yaml:"keys"`
+	Certificates  []Certificate `yaml:"certificates"`
+	Factories     []Factory     `yaml:"factories"`
+	Stations      []Station     `yaml:"stations"`
+	Pipelines     []Pipeline    `yaml:"pipelines"`
+	Relays        []Relay       `yaml:"relays"`
+	Contingencies []Contingency `yaml:"contingencies"`
+	Summon        []Step        `yaml:"summon"` // before ARMED: nothing here is an incident
+	Run           []Step        `yaml:"run"`
+	Seal          []Step        `yaml:"seal"`
 
 	hash string
 }
@@ -217,7 +227,11 @@ func Parse(path string, data []byte) (*Script, error) {
 }
 
 func (s *Script) defaults() {
-	for _, list := range [][]Step{s.Summon, s.Run, s.Seal} {
+	lists := [][]Step{s.Summon, s.Run, s.Seal}
+	for i := range s.Contingencies {
+		lists = append(lists, s.Contingencies[i].Steps)
+	}
+	for _, list := range lists {
 		for i := range list {
 			if list[i].Tries == 0 {
 				list[i].Tries = 3

@@ -21,6 +21,7 @@ import (
 	"keyrite/ceremony/script"
 	"keyrite/internal/cli"
 	"keyrite/internal/intake"
+	"keyrite/internal/secmem"
 	"keyrite/vault/quorum"
 )
 
@@ -123,6 +124,10 @@ func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, 
 		return err
 	}
 	cfg.ScriptBytes = data
+	// From people.identify on the keys of all stay unlocked in this process.
+	if err := secmem.Harden(); err != nil {
+		return fault.Errorf(fault.Unexpected, "harden the process: %w", err)
+	}
 	line := console.NewLine(std.Err)
 	cfg.Console = line
 	if o.answers != "" {

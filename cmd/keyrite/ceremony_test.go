@@ -636,6 +636,15 @@ func (x *terminal) send(text string) {
 	}
 }
 
+// signs says yes to each signature that is asked for.
+func (x *terminal) signs(what ...string) {
+	x.t.Helper()
+	for _, w := range what {
+		x.expect("Sign " + w + "?")
+		x.send("yes\n")
+	}
+}
+
 func (x *terminal) exit() int {
 	_ = x.cmd.Wait()
 	return x.cmd.ProcessState.ExitCode()
@@ -651,10 +660,10 @@ func TestAtTheTerminal(t *testing.T) {
 	x.expect(prompt)
 	x.send("not the passphrase\n")
 	x.expect("wrong passphrase")
-	for range 3 { // identify, documents, genesis
-		x.expect(prompt)
-		x.send(phrase("witness1") + "\n")
-	}
+	x.expect(prompt)
+	x.send(phrase("witness1") + "\n")
+	// Unlocked once: from here on a yes is enough.
+	x.signs("which documents you saw", "the founding statement")
 	x.expect("Do you agree with step 2.1?")
 	x.send("\n") // Enter means yes
 	x.expect("Do you agree with step 5.1?")
@@ -663,8 +672,6 @@ func TestAtTheTerminal(t *testing.T) {
 	x.send("witness1\n")
 	x.expect("what happened?")
 	x.send("the door \x1b]52;c;eA== stood open\n")
-	x.expect(prompt)
-	x.send(phrase("witness1") + "\n")
 	x.expect("VOID. Nothing of this attempt may be used.")
 	if code := x.exit(); code != 11 {
 		t.Errorf("exit %d", code)
@@ -684,6 +691,7 @@ func TestCtrlCAtTheTerminal(t *testing.T) {
 	h := newHouse(t)
 	h.write(t, "answers-w1.yaml", strings.Replace(h.answers("witness1"), "passphrases:\n", "passphrases:\n  witness1: witness1.pass\n", 1))
 	x := h.terminal(t, h.attempt(t, "int", "answers-w1.yaml")...)
+	x.signs("which documents you saw", "the founding statement")
 	for range 2 {
 		x.expect("Do you agree with step 2.1?")
 		x.send("\x03")

@@ -1,0 +1,83 @@
+package ceremony
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
+	"keyrite/artifact/record"
+)
+
+// void takes the attempt to VOID whatever happens on the way, and returns the
+// error that says so.
+func (r *Run) void(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	defer cancel()
+	text := plain(cause.Error())
+	r.Console.Say("bad", "INVALID: "+text)
+	// A clock that jumped must not keep the end from being written.
+	r.voiding = true
+	var trouble []error
+	note := func(err error) {
+		if err != nil {
+			trouble = append(trouble, err)
+		}
+	}
+	if !errors.Is(cause, ErrIncident) {
+		note(r.Record(&record.Incident{By: "engine", Class: string(fault.ClassOf(cause)), Reason: text}))
+	}
+	note(r.enter("INVALID", text))
+	note(r.enter("CLEANUP", ""))
+	note(r.Actions.Cleanup(ctx, r))
+	r.step = ""
+	note(r.enter("VOID", text))
+	note(r.Record(&record.End{Cause: text, State: "VOID"}))
+	if len(trouble) == 0 {
+		r.signVoid(ctx)
+	}
+	r.Console.Say("bad", "VOID. Nothing of this attempt may be used.")
+	return &voidError{withTrouble(cause, trouble), r.Dir}
+}
+
+// maxReasonRunes bounds a reason, which must fit into an entry several times.
+const maxReasonRunes = 1000
+
+// plain makes a text from outside fit for an entry: a reason too long, or not
+// UTF-8, must not keep an incident out of the record.
+func plain(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if r := []rune(s); len(r) > maxReasonRunes {
+		return string(r[:maxReasonRunes]) + "…"
+	}
+	return s
+}
+
+// withTrouble adds what went wrong on the way to VOID to its cause, each once.
+func withTrouble(cause error, trouble []error) error {
+	seen := map[string]bool{}
+	for _, err := range trouble {
+		if !seen[err.Error()] {
+			seen[err.Error()] = true
+			cause = fault.Errorf(fault.ClassOf(cause), "%w; then: %w", cause, err)
+		}
+	}
+	return cause
+}
+
+// signVoid has the conductor sign the void record if he can; without it the
+// record is void all the same.
+func (r *Run) signVoid(ctx context.Context) {
+	for _, name := range r.Names(charter.RoleConductor) {
+		err := r.WithKey(ctx, name, "the void record", func(k *person.Key) error {
+			_, err := r.checkpoint(k)
+			return err
+		})
+		if err != nil {
+			r.Console.Say("bad", "the void record is not signed: "+err.Error())
+		}
+	}
+}
