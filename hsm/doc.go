@@ -58,15 +58,25 @@ type (
 
 // Values of the vocabulary.
 const (
-	ECDSAP256 = keyspec.ECDSAP256
-	Ed25519   = keyspec.Ed25519
-	Sign      = keyspec.Sign
-	RootSign  = keyspec.RootSign
-	Born      = keyspec.Born
-	Stored    = keyspec.Stored
-	Direct    = keyspec.Direct
-	Current   = frame.Current
-	Next      = frame.Next
+	ECDSAP256    = keyspec.ECDSAP256
+	ECDSAP384    = keyspec.ECDSAP384
+	Ed25519      = keyspec.Ed25519
+	RSA3072PKCS1 = keyspec.RSA3072PKCS1
+	RSA4096PKCS1 = keyspec.RSA4096PKCS1
+	RSA3072PSS   = keyspec.RSA3072PSS
+	RSA4096PSS   = keyspec.RSA4096PSS
+
+	Sign            = keyspec.Sign
+	RootSign        = keyspec.RootSign
+	Movable         = keyspec.Movable
+	TransportUnwrap = keyspec.TransportUnwrap
+
+	Born    = keyspec.Born
+	Stored  = keyspec.Stored
+	Direct  = keyspec.Direct
+	Moved   = keyspec.Moved
+	Current = frame.Current
+	Next    = frame.Next
 )
 
 // CompareAttributes reports every difference between both lists, as an error

@@ -87,7 +87,7 @@ func (s *Session) Lost() <-chan struct{} { return s.conn.done }
 type KeyState struct {
 	KeyID      KeyID
 	Algorithm  keyspec.Algorithm
-	PublicKey  crypto.PublicKey // *ecdsa.PublicKey or ed25519.PublicKey
+	PublicKey  crypto.PublicKey // *ecdsa.PublicKey, *rsa.PublicKey or ed25519.PublicKey
 	SPKI       []byte           // SubjectPublicKeyInfo, DER
 	Attributes AttributePair
 }

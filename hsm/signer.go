@@ -5,10 +5,12 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/rsa"
 	"io"
 	"time"
 
 	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/keyspec"
 )
 
 // signTimeout bounds a signature asked for through crypto.Signer, which has
@@ -21,9 +23,10 @@ type Key struct {
 	st   KeyState
 }
 
-// Signer looks the key up and returns it as a crypto.Signer. For a P-256 key
-// it takes a SHA-256 digest and gives ASN.1; for an Ed25519 key it takes the
-// message, with crypto.Hash(0).
+// Signer looks the key up and returns it as a crypto.Signer. It takes the digest
+// of Algorithm.Hash, for an Ed25519 key the message with crypto.Hash(0), and
+// gives ASN.1 for curves. An RSA key made for PSS wants *rsa.PSSOptions, any
+// other refuses them.
 func (s *Session) Signer(ctx context.Context, id KeyID) (*Key, error) {
 	st, err := s.Attributes(ctx, id)
 	if err != nil {
@@ -40,19 +43,19 @@ func (k *Key) State() KeyState { return k.st }
 
 // Sign implements crypto.Signer. The randomness is the token's own.
 func (k *Key) Sign(_ io.Reader, in []byte, opts crypto.SignerOpts) ([]byte, error) {
-	want := crypto.SHA256
-	if k.st.Algorithm == Ed25519 {
-		want = 0
-	}
-	if opts == nil || opts.HashFunc() != want {
+	if opts == nil || opts.HashFunc() != k.st.Algorithm.Hash() {
 		return nil, usage("sign", "hash function %v is not for an %s key", opts, k.st.Algorithm)
+	}
+	_, pss := opts.(*rsa.PSSOptions)
+	if pss != (k.st.Algorithm == RSA3072PSS || k.st.Algorithm == RSA4096PSS) {
+		return nil, usage("sign", "an %s key has one padding only", k.st.Algorithm)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), signTimeout)
 	defer cancel()
 	return k.SignContext(ctx, in)
 }
 
-// SignContext signs a digest (P-256) or message (Ed25519). The signature was
+// SignContext signs a digest, with Ed25519 a message. The signature was
 // verified where it was made and is verified again here, with the public key
 // read when the key was looked up.
 func (k *Key) SignContext(ctx context.Context, in []byte) ([]byte, error) {
@@ -64,7 +67,9 @@ func (k *Key) SignContext(ctx context.Context, in []byte) ([]byte, error) {
 	ok := false
 	switch pub := k.st.PublicKey.(type) {
 	case *ecdsa.PublicKey:
-		ok = len(in) == crypto.SHA256.Size() && ecdsa.VerifyASN1(pub, in, a.Data)
+		ok = len(in) == k.st.Algorithm.Hash().Size() && ecdsa.VerifyASN1(pub, in, a.Data)
+	case *rsa.PublicKey:
+		ok = keyspec.VerifyRSA(k.st.Algorithm, pub, in, a.Data)
 	case ed25519.PublicKey:
 		ok = ed25519.Verify(pub, in, a.Data)
 	}

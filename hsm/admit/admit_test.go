@@ -3,6 +3,7 @@ package admit_test
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +26,11 @@ func TestSoftHSMAdmitted(t *testing.T) {
 	}
 	if len(r.Cases) < 25 {
 		t.Errorf("%d cases, want at least 25", len(r.Cases))
+	}
+	for _, c := range r.Cases {
+		if strings.HasPrefix(c.Got, "not offered") {
+			t.Errorf("%s was not tried: %s", c.ID, c.Got)
+		}
 	}
 	if err := r.Check(s, world, noon.Add(time.Hour)); err != nil {
 		t.Error(err)
@@ -63,6 +69,10 @@ func TestLooseTemplateRefused(t *testing.T) {
 		{"neither sensitive nor kept", []hsm.Attribute{{Name: "CKA_SENSITIVE", Value: "false"}, {Name: "CKA_EXTRACTABLE", Value: "true"}}, []string{"readback-born", "read-value"}},
 		{"may derive", []hsm.Attribute{{Name: "CKA_DERIVE", Value: "true"}, {Name: "CKA_ALLOWED_MECHANISMS", Value: "CKM_ECDH1_DERIVE"}}, []string{"readback-born", "usage-derive"}},
 		{"no login per signature", []hsm.Attribute{{Name: "CKA_ALWAYS_AUTHENTICATE", Value: "false"}}, []string{"readback-root", "always-auth", "always-auth-once"}},
+		{"wrapped under anything", []hsm.Attribute{{Name: "CKA_WRAP_WITH_TRUSTED", Value: "false"}}, []string{"readback-movable", "movable-untrusted"}},
+		{"unwraps anything", []hsm.Attribute{{Name: "CKA_UNWRAP_TEMPLATE", Value: "CKA_UNWRAP=true"}}, []string{"readback-transport", "transport-loose"}},
+		{"receiver decrypts", []hsm.Attribute{{Name: "CKA_DECRYPT", Value: "true"}}, []string{"readback-transport", "transport-other-use"}},
+		{"receiver has no list of mechanisms", []hsm.Attribute{{Name: "CKA_ALLOWED_MECHANISMS", Value: "CKM_RSA_PKCS_OAEP,CKM_RSA_PKCS,CKM_ECDSA"}}, []string{"readback-transport", "transport-padding"}},
 		{"stays modifiable", []hsm.Attribute{{Name: "CKA_MODIFIABLE", Value: "true"}}, []string{"readback-direct"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package keyspec
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -37,23 +38,60 @@ func flag(b bool) string {
 	return "false"
 }
 
-type curve struct{ keyType, params, generate, sign string }
+// family is what the key pairs of one algorithm have in common.
+type family struct {
+	keyType, generate, sign string
+	params                  string // CKA_EC_PARAMS, hex; "" for RSA
+	bits                    int    // of the modulus; 0 for curves
+}
 
-func curveOf(a Algorithm) curve {
-	if a == Ed25519 {
+func families() map[Algorithm]family {
+	ec := func(oid string) family { return family{"CKK_EC", "CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA", oid, 0} }
+	rsa := func(bits int, sign string) family {
+		return family{"CKK_RSA", "CKM_RSA_PKCS_KEY_PAIR_GEN", sign, "", bits}
+	}
+	return map[Algorithm]family{
+		ECDSAP256: ec("06082a8648ce3d030107"), // OID 1.2.840.10045.3.1.7, RFC 5480, Section 2.1.1.1
+		ECDSAP384: ec("06052b81040022"),       // OID 1.3.132.0.34, same place
 		// PrintableString "edwards25519", PKCS#11 3.0, Section 2.3.5: SoftHSM
 		// shows it in the private half even where the OID was asked for.
-		return curve{"CKK_EC_EDWARDS", "130c656477617264733235353139", "CKM_EC_EDWARDS_KEY_PAIR_GEN", "CKM_EDDSA"}
+		Ed25519:      {"CKK_EC_EDWARDS", "CKM_EC_EDWARDS_KEY_PAIR_GEN", "CKM_EDDSA", "130c656477617264733235353139", 0},
+		RSA3072PKCS1: rsa(3072, "CKM_RSA_PKCS"),
+		RSA4096PKCS1: rsa(4096, "CKM_RSA_PKCS"),
+		RSA3072PSS:   rsa(3072, "CKM_RSA_PKCS_PSS"),
+		RSA4096PSS:   rsa(4096, "CKM_RSA_PKCS_PSS"),
 	}
-	// OID 1.2.840.10045.3.1.7, RFC 5480, Section 2.1.1.1
-	return curve{"CKK_EC", "06082a8648ce3d030107", "CKM_EC_KEY_PAIR_GEN", "CKM_ECDSA"}
+}
+
+// Unavailable is CKA_KEY_GEN_MECHANISM of a key that the token did not make.
+const Unavailable = "CK_UNAVAILABLE_INFORMATION"
+
+// exponent is 65537, the only public exponent that keys are made with.
+const exponent = "010001"
+
+// mechanism is the one mechanism that a key of the spec may be used with.
+func (s Spec) mechanism() string {
+	if s.Template == TransportUnwrap {
+		return OAEP
+	}
+	return families()[s.Algorithm].sign
+}
+
+// origin gives LOCAL and the generating mechanism of both halves.
+func (s Spec) origin(st Stage) (local, generate string) {
+	if st == Moved {
+		return "false", Unavailable
+	}
+	return "true", families()[s.Algorithm].generate
 }
 
 func (s Spec) private(st Stage) []rule {
-	c := curveOf(s.Algorithm)
-	return []rule{
+	f := families()[s.Algorithm]
+	local, generate := s.origin(st)
+	movable, transport := s.Template == Movable, s.Template == TransportUnwrap
+	out := []rule{
 		{"CKA_CLASS", "CKO_PRIVATE_KEY", true},
-		{"CKA_KEY_TYPE", c.keyType, true},
+		{"CKA_KEY_TYPE", f.keyType, true},
 		{"CKA_TOKEN", flag(st != Born), true},
 		{"CKA_PRIVATE", "true", true},
 		{"CKA_LABEL", s.Label, true},
@@ -61,32 +99,44 @@ func (s Spec) private(st Stage) []rule {
 		{"CKA_SUBJECT", "", false},
 		{"CKA_START_DATE", "", false},
 		{"CKA_END_DATE", "", false},
-		{"CKA_EC_PARAMS", c.params, false},
-		{"CKA_SENSITIVE", "true", true},
-		{"CKA_EXTRACTABLE", "false", true},
-		{"CKA_SIGN", "true", true},
-		{"CKA_SIGN_RECOVER", "false", true},
-		{"CKA_DECRYPT", "false", true},
-		{"CKA_UNWRAP", "false", true},
-		{"CKA_DERIVE", "false", true},
-		{"CKA_WRAP_WITH_TRUSTED", "false", true},
-		{"CKA_ALWAYS_AUTHENTICATE", flag(s.Template == RootSign), true},
-		{"CKA_ALLOWED_MECHANISMS", c.sign, true},
-		{"CKA_DESTROYABLE", "true", true},
-		{"CKA_COPYABLE", flag(st != Direct), true},
-		{"CKA_MODIFIABLE", flag(st == Born), true},
-		{"CKA_LOCAL", "true", false},
-		{"CKA_ALWAYS_SENSITIVE", "true", false},
-		{"CKA_NEVER_EXTRACTABLE", "true", false},
-		{"CKA_KEY_GEN_MECHANISM", c.generate, false},
 	}
+	if f.params != "" {
+		out = append(out, rule{"CKA_EC_PARAMS", f.params, false})
+	} else {
+		out = append(out, rule{"CKA_PUBLIC_EXPONENT", exponent, false})
+	}
+	out = append(out,
+		rule{"CKA_SENSITIVE", "true", true},
+		rule{"CKA_EXTRACTABLE", flag(movable), true},
+		rule{"CKA_SIGN", flag(!transport), true},
+		rule{"CKA_SIGN_RECOVER", "false", true},
+		rule{"CKA_DECRYPT", "false", true},
+		rule{"CKA_UNWRAP", flag(transport), true},
+		rule{"CKA_DERIVE", "false", true},
+		rule{"CKA_WRAP_WITH_TRUSTED", flag(movable), true},
+		rule{"CKA_ALWAYS_AUTHENTICATE", flag(s.Template == RootSign), true},
+		rule{"CKA_ALLOWED_MECHANISMS", s.mechanism(), true},
+	)
+	if transport {
+		out = append(out, rule{UnwrapTemplate, encodeTemplate(UnwrapRules()), true})
+	}
+	return append(out,
+		rule{"CKA_DESTROYABLE", "true", true},
+		rule{"CKA_COPYABLE", flag(st != Direct), true},
+		rule{"CKA_MODIFIABLE", flag(st == Born), true},
+		rule{"CKA_LOCAL", local, false},
+		rule{"CKA_ALWAYS_SENSITIVE", flag(st != Moved), false},
+		rule{"CKA_NEVER_EXTRACTABLE", flag(st != Moved && !movable), false},
+		rule{"CKA_KEY_GEN_MECHANISM", generate, false},
+	)
 }
 
 func (s Spec) public(st Stage) []rule {
-	c := curveOf(s.Algorithm)
-	return []rule{
+	f := families()[s.Algorithm]
+	local, generate := s.origin(st)
+	out := []rule{
 		{"CKA_CLASS", "CKO_PUBLIC_KEY", true},
-		{"CKA_KEY_TYPE", c.keyType, true},
+		{"CKA_KEY_TYPE", f.keyType, true},
 		{"CKA_TOKEN", flag(st != Born), true},
 		{"CKA_PRIVATE", "false", true},
 		{"CKA_LABEL", s.Label, true},
@@ -94,27 +144,40 @@ func (s Spec) public(st Stage) []rule {
 		{"CKA_SUBJECT", "", false},
 		{"CKA_START_DATE", "", false},
 		{"CKA_END_DATE", "", false},
-		{"CKA_EC_PARAMS", c.params, true},
-		{"CKA_VERIFY", "true", true},
-		{"CKA_VERIFY_RECOVER", "false", true},
-		{"CKA_ENCRYPT", "false", true},
-		{"CKA_WRAP", "false", true},
-		{"CKA_DERIVE", "false", true},
-		// Only an SO may say true, so the token's own value is read back.
-		{"CKA_TRUSTED", "false", false},
-		{"CKA_ALLOWED_MECHANISMS", c.sign, true},
-		{"CKA_DESTROYABLE", "true", true},
-		{"CKA_COPYABLE", flag(st != Direct), true},
-		{"CKA_MODIFIABLE", flag(st == Born), true},
-		{"CKA_LOCAL", "true", false},
-		{"CKA_KEY_GEN_MECHANISM", c.generate, false},
 	}
+	if f.params != "" {
+		out = append(out, rule{"CKA_EC_PARAMS", f.params, true})
+	} else {
+		out = append(out, rule{"CKA_MODULUS_BITS", strconv.Itoa(f.bits), true}, rule{"CKA_PUBLIC_EXPONENT", exponent, true})
+	}
+	return append(out,
+		rule{"CKA_VERIFY", flag(s.Template != TransportUnwrap), true},
+		rule{"CKA_VERIFY_RECOVER", "false", true},
+		rule{"CKA_ENCRYPT", "false", true},
+		// Not even the public half of a transport key wraps here: what is
+		// wrapped for it is wrapped in the token that sends.
+		rule{"CKA_WRAP", "false", true},
+		rule{"CKA_DERIVE", "false", true},
+		// Only an SO may say true, so the token's own value is read back.
+		rule{"CKA_TRUSTED", "false", false},
+		rule{"CKA_ALLOWED_MECHANISMS", s.mechanism(), true},
+		rule{"CKA_DESTROYABLE", "true", true},
+		rule{"CKA_COPYABLE", flag(st != Direct), true},
+		rule{"CKA_MODIFIABLE", flag(st == Born), true},
+		rule{"CKA_LOCAL", local, false},
+		rule{"CKA_KEY_GEN_MECHANISM", generate, false},
+	)
 }
 
 func pick(rs []rule, all bool) []Attribute {
 	out := make([]Attribute, 0, len(rs))
 	for _, r := range rs {
-		if all || r.given {
+		switch {
+		case all && r.name == UnwrapTemplate:
+			// A token shows which attributes are in it; what they demand is
+			// shown by admission, which breaks each of them.
+			out = append(out, Attribute{r.name, templateNames(r.value)})
+		case all || r.given:
 			out = append(out, Attribute{r.name, r.value})
 		}
 	}
@@ -133,7 +196,7 @@ func (s Spec) Expect(st Stage) Pair {
 }
 
 // GenerateMechanism returns the name of the mechanism that makes such a pair.
-func (s Spec) GenerateMechanism() string { return curveOf(s.Algorithm).generate }
+func (s Spec) GenerateMechanism() string { return families()[s.Algorithm].generate }
 
 // CopyRequest returns the attributes that turn a born object into a stored
 // one, in the order in which they must be given: SoftHSM applies them one by
@@ -143,17 +206,44 @@ func CopyRequest(private bool) []Attribute {
 }
 
 // ReadList returns the names of all attributes that are read back, of either
-// half of a pair.
-func ReadList(private bool) []string {
-	rs := Spec{}.public(Stored)
+// half of a pair of that key type, and for a private half that unwraps.
+func ReadList(private bool, keyType string, unwraps bool) []string {
+	sp := Spec{Algorithm: ECDSAP256, Template: Sign}
+	if keyType == "CKK_RSA" {
+		sp.Algorithm = RSA3072PKCS1
+	}
+	if unwraps {
+		sp.Template = TransportUnwrap
+	}
+	rs := sp.public(Stored)
 	if private {
-		rs = Spec{}.private(Stored)
+		rs = sp.private(Stored)
 	}
 	out := make([]string, len(rs))
 	for i, r := range rs {
 		out[i] = r.name
 	}
 	return out
+}
+
+// AlgorithmOf tells the algorithm of a pair by the attributes of its public
+// half: key type, curve or modulus, and the one mechanism it is allowed.
+func AlgorithmOf(public []Attribute) (Algorithm, bool) {
+	got := map[string]string{}
+	for _, a := range public {
+		got[a.Name] = a.Value
+	}
+	for alg, f := range families() {
+		sign := got["CKA_ALLOWED_MECHANISMS"]
+		switch {
+		case got["CKA_KEY_TYPE"] != f.keyType:
+		case f.params != "" && f.params == got["CKA_EC_PARAMS"]:
+			return alg, true
+		case f.bits != 0 && got["CKA_MODULUS_BITS"] == strconv.Itoa(f.bits) && (sign == f.sign || sign == OAEP && alg == RSA3072PKCS1):
+			return alg, true
+		}
+	}
+	return "", false
 }
 
 // Verify compares both halves with what the spec asks for at the stage.

@@ -13,25 +13,38 @@ import (
 	"fmt"
 )
 
-// Algorithm names the kind of a key pair.
+// Algorithm names the kind of a key pair. An RSA key has one padding for all
+// its life: CKA_ALLOWED_MECHANISMS holds one mechanism.
 type Algorithm string
 
-// The algorithms that templates exist for.
+// The algorithms that templates exist for, each with what it signs.
 const (
-	ECDSAP256 Algorithm = "ecdsa-p256" // signs a 32-byte SHA-256 digest with CKM_ECDSA
-	Ed25519   Algorithm = "ed25519"    // signs the message itself with CKM_EDDSA
+	ECDSAP256    Algorithm = "ecdsa-p256"     // a SHA-256 digest, with CKM_ECDSA
+	ECDSAP384    Algorithm = "ecdsa-p384"     // a SHA-384 digest, with CKM_ECDSA
+	Ed25519      Algorithm = "ed25519"        // the message itself, with CKM_EDDSA
+	RSA3072PKCS1 Algorithm = "rsa-3072-pkcs1" // a SHA-256 digest, with CKM_RSA_PKCS
+	RSA4096PKCS1 Algorithm = "rsa-4096-pkcs1"
+	RSA3072PSS   Algorithm = "rsa-3072-pss" // a SHA-256 digest, with CKM_RSA_PKCS_PSS and a salt of 32 bytes
+	RSA4096PSS   Algorithm = "rsa-4096-pss"
 )
 
 // Template names a set of usage attributes.
 type Template string
 
-// The templates of signing keys.
+// The templates of key pairs.
 const (
 	// Sign may sign and nothing else.
 	Sign Template = "sign"
 	// RootSign is Sign with a login for each single signature
 	// (CKA_ALWAYS_AUTHENTICATE).
 	RootSign Template = "root-sign"
+	// Movable is Sign for a key that will travel once: it may leave the token
+	// wrapped under a key that the SO made trusted, and no other way. Ed25519
+	// has no such template: no module that was tried wraps it.
+	Movable Template = "movable"
+	// TransportUnwrap receives: an RSA-3072 pair whose private half unwraps one
+	// kind of key, by OAEP, and does nothing else. It is always direct.
+	TransportUnwrap Template = "transport-unwrap"
 )
 
 // Stage is the place of a key between birth and rest; it decides TOKEN,
@@ -48,6 +61,9 @@ const (
 	Stored Stage = "stored"
 	// Direct: born in the token at once, neither modifiable nor copyable.
 	Direct Stage = "direct"
+	// Moved: unwrapped from another token and copied into this one. It says so
+	// itself: it is neither local nor always sensitive nor never extractable.
+	Moved Stage = "moved"
 )
 
 // Spec asks for one key pair.
@@ -71,11 +87,22 @@ func (s Spec) Stage() Stage {
 
 // Check reports what is wrong with the request before any token sees it.
 func (s Spec) Check() error {
-	if s.Template != Sign && s.Template != RootSign {
-		return fmt.Errorf("template %q is not known", s.Template)
-	}
-	if s.Algorithm != ECDSAP256 && s.Algorithm != Ed25519 {
+	f, ok := families()[s.Algorithm]
+	if !ok {
 		return fmt.Errorf("algorithm %q is not known", s.Algorithm)
+	}
+	switch s.Template {
+	case Sign, RootSign:
+	case Movable:
+		if s.Algorithm == Ed25519 {
+			return errors.New("an ed25519 key cannot be movable: tokens do not wrap it")
+		}
+	case TransportUnwrap:
+		if f.bits != 3072 || s.SessionObject {
+			return errors.New("a transport key is RSA-3072, born in the token")
+		}
+	default:
+		return fmt.Errorf("template %q is not known", s.Template)
 	}
 	if s.KeyID == (KeyID{}) {
 		return errors.New("key id is all zero")

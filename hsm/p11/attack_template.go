@@ -196,13 +196,7 @@ func wrapOut(l *lab) (outcome, error) {
 }
 
 func wrapTrojan(l *lab) (outcome, error) {
-	trojan, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return outcome{}, err
-	}
-	o, err := l.create([]keyspec.Attribute{attr("CKA_CLASS", "CKO_PUBLIC_KEY"), attr("CKA_KEY_TYPE", "CKK_RSA"), attr("CKA_WRAP", "true")},
-		pkcs11.NewAttribute(pkcs11.CKA_MODULUS, trojan.N.Bytes()),
-		pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(trojan.E)).Bytes()))
+	o, err := l.trojan()
 	if err != nil {
 		return outcome{true, "import refused: " + reason(err)}, nil
 	}
@@ -216,9 +210,6 @@ func wrapTrojan(l *lab) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	oaep := func() *pkcs11.OAEPParams {
-		return pkcs11.NewOAEPParams(pkcs11.CKM_SHA_1, pkcs11.CKG_MGF1_SHA1, pkcs11.CKZ_DATA_SPECIFIED, nil)
-	}
 	var calls []call
 	for _, v := range []struct {
 		name string
@@ -230,8 +221,8 @@ func wrapTrojan(l *lab) (outcome, error) {
 			param any
 		}{
 			{"RSA_PKCS", pkcs11.CKM_RSA_PKCS, nil},
-			{"RSA_PKCS_OAEP", pkcs11.CKM_RSA_PKCS_OAEP, oaep()},
-			{"RSA_AES_KEY_WRAP", pkcs11.CKM_RSA_AES_KEY_WRAP, &pkcs11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEPParams: *oaep()}},
+			{"RSA_PKCS_OAEP", pkcs11.CKM_RSA_PKCS_OAEP, oaepParams()},
+			{"RSA_AES_KEY_WRAP", pkcs11.CKM_RSA_AES_KEY_WRAP, &pkcs11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEPParams: *oaepParams()}},
 		} {
 			calls = append(calls, call{v.name + " by " + m.name, func() error {
 				_, err := l.ctx.WrapKey(l.h, mechanism(m.code, m.param), o, v.key)
@@ -240,4 +231,18 @@ func wrapTrojan(l *lab) (outcome, error) {
 		}
 	}
 	return allRefuse(calls)
+}
+
+// trojan imports an RSA public key whose private half the attacker has.
+func (l *lab) trojan() (pkcs11.ObjectHandle, error) {
+	if l.evil == nil {
+		k, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return 0, err
+		}
+		l.evil = k
+	}
+	return l.create([]keyspec.Attribute{attr("CKA_CLASS", "CKO_PUBLIC_KEY"), attr("CKA_KEY_TYPE", "CKK_RSA"), attr("CKA_WRAP", "true")},
+		pkcs11.NewAttribute(pkcs11.CKA_MODULUS, l.evil.N.Bytes()),
+		pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, big.NewInt(int64(l.evil.E)).Bytes()))
 }

@@ -4,8 +4,11 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
+	"syscall"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/miekg/pkcs11"
 
@@ -24,6 +27,8 @@ const (
 	mechListForm
 	textForm
 	hexForm
+	ulongForm
+	templateForm
 )
 
 type attrType struct {
@@ -65,6 +70,11 @@ var attrTypes = map[string]attrType{
 	"CKA_WRAP_WITH_TRUSTED":   {pkcs11.CKA_WRAP_WITH_TRUSTED, boolForm},
 	"CKA_ALWAYS_AUTHENTICATE": {pkcs11.CKA_ALWAYS_AUTHENTICATE, boolForm},
 	"CKA_ALLOWED_MECHANISMS":  {pkcs11.CKA_ALLOWED_MECHANISMS, mechListForm},
+	"CKA_MODULUS":             {pkcs11.CKA_MODULUS, hexForm},
+	"CKA_MODULUS_BITS":        {pkcs11.CKA_MODULUS_BITS, ulongForm},
+	"CKA_PUBLIC_EXPONENT":     {pkcs11.CKA_PUBLIC_EXPONENT, hexForm},
+	"CKA_VALUE_LEN":           {pkcs11.CKA_VALUE_LEN, ulongForm},
+	keyspec.UnwrapTemplate:    {pkcs11.CKA_UNWRAP_TEMPLATE, templateForm},
 }
 
 // PKCS#11 3.0 values that the binding does not name.
@@ -73,6 +83,9 @@ const (
 	ckmEDDSA               = 0x1057
 	ckkECEdwards           = 0x40
 )
+
+// unavailable is CK_UNAVAILABLE_INFORMATION.
+const unavailable = ^uint64(0)
 
 var classNames = map[uint64]string{
 	pkcs11.CKO_DATA: "CKO_DATA", pkcs11.CKO_CERTIFICATE: "CKO_CERTIFICATE",
@@ -93,7 +106,7 @@ var mechNames = map[uint64]string{
 	pkcs11.CKM_AES_CBC: "CKM_AES_CBC", pkcs11.CKM_AES_ECB: "CKM_AES_ECB",
 	pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN: "CKM_RSA_PKCS_KEY_PAIR_GEN", pkcs11.CKM_RSA_PKCS: "CKM_RSA_PKCS",
 	pkcs11.CKM_RSA_PKCS_PSS: "CKM_RSA_PKCS_PSS", pkcs11.CKM_RSA_PKCS_OAEP: "CKM_RSA_PKCS_OAEP",
-	pkcs11.CKM_SHA256_HMAC: "CKM_SHA256_HMAC", pkcs11.CKM_ECDSA_SHA256: "CKM_ECDSA_SHA256",
+	unavailable: keyspec.Unavailable, pkcs11.CKM_SHA256_HMAC: "CKM_SHA256_HMAC", pkcs11.CKM_ECDSA_SHA256: "CKM_ECDSA_SHA256",
 }
 
 func nameOf(m map[uint64]string, v uint64) string {
@@ -146,6 +159,15 @@ func encode(a keyspec.Attribute) (*pkcs11.Attribute, error) {
 			return nil, fmt.Errorf("attribute %s: %w", a.Name, err)
 		}
 		return pkcs11.NewAttribute(t.code, b), nil
+	case ulongForm:
+		n, err := strconv.ParseUint(a.Value, 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("attribute %s: %w", a.Name, err)
+		}
+		return pkcs11.NewAttribute(t.code, n), nil
+	case templateForm:
+		b, err := nested(keyspec.ParseTemplate(a.Value))
+		return pkcs11.NewAttribute(t.code, b), err
 	}
 	var b []byte
 	for n := range strings.SplitSeq(a.Value, ",") {
@@ -188,15 +210,70 @@ func decode(name string, b []byte) keyspec.Attribute {
 		return keyspec.Attribute{Name: name, Value: string(b)}
 	case hexForm:
 		return keyspec.Attribute{Name: name, Value: hex.EncodeToString(b)}
+	case templateForm:
+		return keyspec.Attribute{Name: name, Value: nestedNames(b)}
 	}
 	if len(b)%ulong != 0 || (t.form != mechListForm && len(b) != ulong) {
 		return bad
+	}
+	if t.form == ulongForm {
+		return keyspec.Attribute{Name: name, Value: strconv.FormatUint(binary.NativeEndian.Uint64(b), 10)}
 	}
 	var names []string
 	for ; len(b) > 0; b = b[ulong:] {
 		names = append(names, nameOf(t.names(), binary.NativeEndian.Uint64(b)))
 	}
 	return keyspec.Attribute{Name: name, Value: strings.Join(names, ",")}
+}
+
+// attributeSize is the size of CK_ATTRIBUTE: type, pointer, length.
+const attributeSize = 3 * ulong
+
+// nested lays a template as the array of CK_ATTRIBUTE that an attribute like
+// CKA_UNWRAP_TEMPLATE holds, which the binding cannot build. The memory is
+// outside the Go heap and stays as long as the process lives: a few hundred
+// bytes, a few times.
+func nested(as []keyspec.Attribute) ([]byte, error) {
+	m, err := syscall.Mmap(-1, 0, syscall.Getpagesize(), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		return nil, err
+	}
+	base, off := uintptr(unsafe.Pointer(&m[0])), 0
+	out := make([]byte, 0, attributeSize*len(as))
+	for _, a := range as {
+		x, err := encode(a)
+		if err != nil {
+			return nil, err
+		}
+		if off+len(x.Value) > len(m) {
+			return nil, fmt.Errorf("attribute %s: the template is too long", a.Name)
+		}
+		copy(m[off:], x.Value)
+		for _, v := range []uint64{uint64(x.Type), uint64(base) + uint64(off), uint64(len(x.Value))} {
+			out = binary.NativeEndian.AppendUint64(out, v)
+		}
+		off += (len(x.Value) + ulong - 1) / ulong * ulong
+	}
+	return out, nil
+}
+
+// nestedNames lists what a token shows of such an attribute: the binding gives
+// it no room for the values, so it tells types and lengths.
+func nestedNames(b []byte) string {
+	var names []string
+	for ; len(b) >= attributeSize; b = b[attributeSize:] {
+		code, name := binary.NativeEndian.Uint64(b), ""
+		for n, t := range attrTypes {
+			if uint64(t.code) == code {
+				name = n
+			}
+		}
+		if name == "" {
+			name = fmt.Sprintf("0x%x", code)
+		}
+		names = append(names, name)
+	}
+	return keyspec.JoinNames(names)
 }
 
 // attribute reads one attribute; an error means that it is not reported.

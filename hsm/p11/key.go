@@ -6,10 +6,12 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/hex"
 	"math/big"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -88,15 +90,27 @@ func (s *session) adopt(id keyspec.KeyID, k *key) (*frame.KeyState, error) {
 
 // state reads every attribute and the public key of a pair.
 func (s *session) state(k *key) (*frame.KeyState, error) {
-	prv, err := s.read(k.private, keyspec.ReadList(true))
+	kind, err := s.read(k.public, []string{"CKA_KEY_TYPE"})
 	if err != nil {
 		return nil, err
 	}
-	pub, err := s.read(k.public, keyspec.ReadList(false))
+	use, err := s.read(k.private, []string{"CKA_UNWRAP"})
 	if err != nil {
 		return nil, err
 	}
-	k.algorithm = algorithmOf(pub)
+	prv, err := s.read(k.private, keyspec.ReadList(true, kind[0].Value, use[0].Value == "true"))
+	if err != nil {
+		return nil, err
+	}
+	pub, err := s.read(k.public, keyspec.ReadList(false, kind[0].Value, false))
+	if err != nil {
+		return nil, err
+	}
+	alg, known := keyspec.AlgorithmOf(pub)
+	if !known {
+		return nil, faultf("read key", frame.KindVerify, "the pair is of no algorithm that keys are made with")
+	}
+	k.algorithm = alg
 	k.pub, err = s.publicKey(k.public, k.algorithm)
 	if err != nil {
 		return nil, err
@@ -113,18 +127,33 @@ func (s *session) state(k *key) (*frame.KeyState, error) {
 	return &frame.KeyState{Algorithm: k.algorithm, PublicKey: der, Attributes: keyspec.Pair{Private: prv, Public: pub}}, nil
 }
 
-func algorithmOf(as []keyspec.Attribute) keyspec.Algorithm {
-	for _, a := range as {
-		if a.Name == "CKA_KEY_TYPE" && a.Value == "CKK_EC_EDWARDS" {
-			return keyspec.Ed25519
-		}
+// publicKey reads the public key of a pair.
+func (s *session) publicKey(o pkcs11.ObjectHandle, alg keyspec.Algorithm) (crypto.PublicKey, error) {
+	switch alg {
+	case keyspec.ECDSAP256, keyspec.ECDSAP384, keyspec.Ed25519:
+		return s.curvePoint(o, alg)
 	}
-	return keyspec.ECDSAP256
+	n, err := s.attribute(o, pkcs11.CKA_MODULUS)
+	if err != nil {
+		return nil, asFault("read key", "CKA_MODULUS", err)
+	}
+	e, err := s.attribute(o, pkcs11.CKA_PUBLIC_EXPONENT)
+	if err != nil {
+		return nil, asFault("read key", "CKA_PUBLIC_EXPONENT", err)
+	}
+	pub := &rsa.PublicKey{N: new(big.Int).SetBytes(n)}
+	if exp := new(big.Int).SetBytes(e); exp.IsInt64() && exp.Int64() == 65537 {
+		pub.E = 65537
+	}
+	if pub.E == 0 || pub.N.BitLen() != 3072 && pub.N.BitLen() != 4096 {
+		return nil, faultf("read key", frame.KindVerify, "RSA public key of %d bits with exponent %x", pub.N.BitLen(), e)
+	}
+	return pub, nil
 }
 
-// publicKey reads CKA_EC_POINT, which tokens give with or without the OCTET
+// curvePoint reads CKA_EC_POINT, which tokens give with or without the OCTET
 // STRING around it that the standard asks for.
-func (s *session) publicKey(o pkcs11.ObjectHandle, alg keyspec.Algorithm) (crypto.PublicKey, error) {
+func (s *session) curvePoint(o pkcs11.ObjectHandle, alg keyspec.Algorithm) (crypto.PublicKey, error) {
 	raw, err := s.attribute(o, pkcs11.CKA_EC_POINT)
 	if err != nil {
 		return nil, asFault("read key", "CKA_EC_POINT", err)
@@ -139,7 +168,11 @@ func (s *session) publicKey(o pkcs11.ObjectHandle, alg keyspec.Algorithm) (crypt
 		}
 		return ed25519.PublicKey(raw), nil
 	}
-	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), raw)
+	curve := elliptic.P256()
+	if alg == keyspec.ECDSAP384 {
+		curve = elliptic.P384()
+	}
+	pub, err := ecdsa.ParseUncompressedPublicKey(curve, raw)
 	if err != nil {
 		return nil, faultf("read key", frame.KindVerify, "public key: %v", err)
 	}
@@ -235,15 +268,11 @@ func (s *session) sign(id keyspec.KeyID, in []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	mech := uint(pkcs11.CKM_ECDSA)
-	switch {
-	case k.algorithm == keyspec.Ed25519 && len(in) <= frame.MaxMessage:
-		mech = ckmEDDSA
-	case k.algorithm == keyspec.ECDSAP256 && len(in) == 32: // SHA-256
-	default:
-		return nil, faultf("sign", frame.KindUsage, "%d bytes are no input for an %s key", len(in), k.algorithm)
+	mech, data, err := signing(k.algorithm, in)
+	if err != nil {
+		return nil, err
 	}
-	if err := s.ctx.SignInit(s.h, []*pkcs11.Mechanism{pkcs11.NewMechanism(mech, nil)}, k.private); err != nil {
+	if err := s.ctx.SignInit(s.h, mech, k.private); err != nil {
 		return nil, asFault("sign", "C_SignInit", err)
 	}
 	if k.loginPerUse {
@@ -258,11 +287,44 @@ func (s *session) sign(id keyspec.KeyID, in []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	raw, err := s.ctx.Sign(s.h, in)
+	raw, err := s.ctx.Sign(s.h, data)
 	if err != nil {
 		return nil, asFault("sign", "C_Sign", err)
 	}
 	return checked(k, in, raw)
+}
+
+// digestInfo is what stands before a SHA-256 digest in a PKCS#1 v1.5 signature:
+// RFC 8017, Section 9.2, note 1.
+var digestInfo = []byte{0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20}
+
+// signing gives the mechanism of an algorithm and what it is handed: a digest is
+// always made in Go, since that is the only portable way.
+func signing(alg keyspec.Algorithm, in []byte) ([]*pkcs11.Mechanism, []byte, error) {
+	want := crypto.SHA256.Size()
+	var code uint
+	var param any
+	switch alg {
+	case keyspec.Ed25519:
+		if len(in) <= frame.MaxMessage {
+			return mechanism(ckmEDDSA, nil), in, nil
+		}
+	case keyspec.ECDSAP256:
+		code = pkcs11.CKM_ECDSA
+	case keyspec.ECDSAP384:
+		code, want = pkcs11.CKM_ECDSA, crypto.SHA384.Size()
+	case keyspec.RSA3072PKCS1, keyspec.RSA4096PKCS1:
+		code = pkcs11.CKM_RSA_PKCS
+	case keyspec.RSA3072PSS, keyspec.RSA4096PSS:
+		code, param = pkcs11.CKM_RSA_PKCS_PSS, pkcs11.NewPSSParams(pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256, uint(want))
+	}
+	if code == 0 || len(in) != want {
+		return nil, nil, faultf("sign", frame.KindUsage, "%d bytes are no input for an %s key", len(in), alg)
+	}
+	if code == pkcs11.CKM_RSA_PKCS {
+		in = append(slices.Clone(digestInfo), in...)
+	}
+	return mechanism(code, param), in, nil
 }
 
 // checked verifies a signature and gives it in the form of crypto.Signer.
@@ -273,12 +335,17 @@ func checked(k *key, in, raw []byte) ([]byte, error) {
 			return raw, nil
 		}
 	case *ecdsa.PublicKey:
-		if len(raw) != 64 {
+		half := (pub.Curve.Params().BitSize + 7) / 8
+		if len(raw) != 2*half {
 			break
 		}
-		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:32]), new(big.Int).SetBytes(raw[32:])})
+		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])})
 		if err == nil && ecdsa.VerifyASN1(pub, in, der) {
 			return der, nil
+		}
+	case *rsa.PublicKey:
+		if keyspec.VerifyRSA(k.algorithm, pub, in, raw) {
+			return raw, nil
 		}
 	}
 	return nil, faultf("sign", frame.KindVerify, "the token's signature does not verify with its public key")

@@ -2,6 +2,7 @@ package p11
 
 import (
 	"crypto/rand"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,8 @@ type lab struct {
 	loose []keyspec.Attribute // replaced in the sign templates, by tests only
 	n     uint64
 	made  []pkcs11.ObjectHandle
+	evil  *rsa.PrivateKey // of an attacker, made once
+	dock  *dock           // the receiver key of the transport cases, nil before the first
 }
 
 // outcome is what a case saw.
@@ -50,7 +53,7 @@ func (s *session) admit(b frame.AdmitBody) (*frame.Admission, error) {
 		return nil, err
 	}
 	out := &frame.Admission{Loosened: len(b.Loose) > 0, Cases: []frame.Case{}}
-	for _, set := range [][]attack{templateCases, secrecyCases, freezeCases, usageCases, originCases, accessCases} {
+	for _, set := range [][]attack{templateCases, secrecyCases, freezeCases, usageCases, originCases, transportCases, accessCases} {
 		for _, a := range set {
 			c, err := l.try(a)
 			if err != nil {
@@ -58,6 +61,7 @@ func (s *session) admit(b frame.AdmitBody) (*frame.Admission, error) {
 			}
 			out.Cases = append(out.Cases, c)
 		}
+		l.dropDock()
 	}
 	out.Capabilities, err = s.capabilities()
 	return out, err

@@ -8,17 +8,21 @@ import (
 )
 
 // once does the job of a process that ends after it.
-func (m *module) once(job frame.Job, st *store, pins frame.PINs) ([]frame.TokenInfo, error) {
+func (m *module) once(job frame.Job, st *store, pins frame.PINs) (*frame.Result, error) {
+	res, err := &frame.Result{Module: m.info}, error(nil)
 	switch job.Purpose {
 	case frame.ForTokens:
-		_, infos, err := m.tokens()
-		return infos, err
+		_, res.Tokens, err = m.tokens()
 	case frame.ForInit:
-		return m.initToken(job, st, pins)
+		res.Tokens, err = m.initToken(job, st, pins)
 	case frame.ForChange:
-		return nil, m.changePINs(job, st, pins)
+		err = m.changePINs(job, st, pins)
+	case frame.ForExport:
+		res.Parcel, err = m.export(job, st, pins)
+	default:
+		err = faultf("start", frame.KindUsage, "purpose %q is not known", job.Purpose)
 	}
-	return nil, faultf("start", frame.KindUsage, "purpose %q is not known", job.Purpose)
+	return res, err
 }
 
 // initToken initialises the one free token and sets both one-time PINs.

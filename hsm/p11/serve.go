@@ -53,11 +53,11 @@ func Main() error {
 		return report(data, job, err)
 	}
 	if job.Purpose != frame.ForOpen {
-		infos, err := m.once(job, st, pins)
+		res, err := m.once(job, st, pins)
 		if err != nil {
 			return report(data, job, err)
 		}
-		return errors.Join(frame.Write(data, frame.Result{Module: m.info, Tokens: infos}), m.ctx.Finalize())
+		return errors.Join(frame.Write(data, res), m.ctx.Finalize())
 	}
 	s, err := m.login(job, st, pins)
 	if err != nil {
@@ -219,6 +219,18 @@ func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
 			return nil, err
 		}
 		return s.admit(b)
+	case frame.OpReceive:
+		var b frame.ReceiveBody
+		if err := frame.Decode(q.Body, &b); err != nil {
+			return nil, err
+		}
+		return s.receive(b)
+	case frame.OpRemove:
+		k, err := id()
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.remove(k)
 	case frame.OpSync:
 		return nil, s.store.sync(s.token.Serial)
 	}

@@ -80,6 +80,15 @@ func (h *hold) promote(t frame.Token) {
 	x.next.Wipe()
 }
 
+// dropSO wipes the SO PIN in force, which is held for one use only.
+func (h *hold) dropSO(t frame.Token) {
+	x := h.get(t)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	frame.PINs{frame.SOPIN: x.current[frame.SOPIN]}.Wipe()
+	delete(x.current, frame.SOPIN)
+}
+
 func (h *hold) wipe(t frame.Token) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -159,6 +159,8 @@ func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) 
 		err = s.take(c, fd)
 	case frame.VerbChange:
 		err = s.change(ctx, c.Token)
+	case frame.VerbExport:
+		err = s.export(ctx, c, &a)
 	case frame.VerbOpen:
 		give, err = s.open(c.Token, &a)
 	case frame.VerbKill:
@@ -303,6 +305,30 @@ func (s *supervisor) change(ctx context.Context, t frame.Token) error {
 		return err // both epochs stay: nobody knows which PINs the token has
 	}
 	s.hold.promote(t)
+	return nil
+}
+
+// export wraps one movable key for a receiver. The SO makes the wrapping key
+// trusted, so its PIN is needed once more; it is wiped whatever the outcome.
+func (s *supervisor) export(ctx context.Context, c *frame.Command, a *frame.Answer) error {
+	defer s.hold.lock(c.Token)()
+	if s.children.open(c.Token) {
+		return fault(frame.KindRefused, "token", "the token is open; close its session before a key leaves it")
+	}
+	h := s.hold.get(c.Token)
+	defer s.hold.dropSO(c.Token)
+	if h.current[frame.SOPIN] == nil || h.current[frame.UserPIN] == nil {
+		return fault(frame.KindPIN, "token", "SO PIN and user PIN of this token are needed, and are not both held")
+	}
+	j := s.job(frame.ForExport, c.Token)
+	j.CutCurrent, j.Export = h.cutCurrent, c.Export
+	res, err := s.children.run(ctx, j, frame.PINs{frame.SOPIN: h.current[frame.SOPIN], frame.UserPIN: h.current[frame.UserPIN]})
+	if err != nil {
+		return err
+	}
+	if a.Parcel = res.Parcel; a.Parcel == nil {
+		return fault(frame.KindInternal, "unexpected", "the module process gave no parcel")
+	}
 	return nil
 }
 

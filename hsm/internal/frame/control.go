@@ -15,6 +15,7 @@ const (
 	VerbEnd    Verb = "end"  // wait for one whose data socket is closed
 	VerbWipe   Verb = "wipe"
 	VerbCancel Verb = "cancel"
+	VerbExport Verb = "export"
 )
 
 // Epoch says which PINs of a token are meant: those in force or those that
@@ -54,6 +55,8 @@ type Command struct {
 	Cancels uint64 `json:"cancels,omitempty"`
 	// TimeoutMS bounds the work of a module process started for the command.
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
+	// Export says what leaves the token, wrapped.
+	Export *ExportBody `json:"export,omitempty"`
 }
 
 // Answer answers the command of the same id.
@@ -64,6 +67,7 @@ type Answer struct {
 	Module  *ModuleInfo `json:"module,omitempty"`
 	Tokens  []TokenInfo `json:"tokens,omitempty"`
 	Child   uint64      `json:"child,omitempty"`
+	Parcel  *Parcel     `json:"parcel,omitempty"`
 }
 
 // Purpose is what a module process is started for.
@@ -75,6 +79,7 @@ const (
 	ForInit   Purpose = "init"   // initialise a free token
 	ForChange Purpose = "change" // change both PINs
 	ForOpen   Purpose = "open"   // log in and serve requests
+	ForExport Purpose = "export" // wrap one movable key for a receiver
 )
 
 // Job is the first thing that a module process reads.
@@ -87,6 +92,8 @@ type Job struct {
 	// token's limits.
 	CutCurrent bool `json:"cut_current"`
 	CutNext    bool `json:"cut_next"`
+
+	Export *ExportBody `json:"export,omitempty"`
 }
 
 // Result is the one answer of a module process that serves no requests.
@@ -94,4 +101,5 @@ type Result struct {
 	Fault  *Fault      `json:"fault,omitempty"`
 	Module ModuleInfo  `json:"module"`
 	Tokens []TokenInfo `json:"tokens"`
+	Parcel *Parcel     `json:"parcel,omitempty"`
 }

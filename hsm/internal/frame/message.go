@@ -21,6 +21,8 @@ const (
 	OpDestroy  Op = "destroy-tagged"
 	OpSync     Op = "sync"
 	OpAdmit    Op = "admit"
+	OpReceive  Op = "receive"
+	OpRemove   Op = "destroy-key"
 )
 
 // Request asks the module process for one operation.
@@ -170,4 +172,35 @@ type AdmitBody struct {
 	// Loose replaces a value of the sign template, so that a test can see the
 	// suite fail: "CKA_EXTRACTABLE=true".
 	Loose []keyspec.Attribute `json:"loose,omitempty"`
+}
+
+// ExportBody names the movable key that is to leave and for whom.
+type ExportBody struct {
+	Key      keyspec.Spec `json:"key"`
+	Receiver []byte       `json:"receiver"` // SubjectPublicKeyInfo, DER
+}
+
+// Parcel is a key on its way, and what its token said of everything that took
+// part. The two blobs are useless without the receiver's private half.
+type Parcel struct {
+	Key        KeyState            `json:"key"`
+	Wrapping   []keyspec.Attribute `json:"wrapping"` // the AES key that wrapped it
+	Receiver   []keyspec.Attribute `json:"receiver"` // the receiver's public half, as imported
+	WrappedKEK []byte              `json:"wrapped_kek"`
+	WrappedKey []byte              `json:"wrapped_key"`
+}
+
+// ReceiveBody is a parcel at its destination.
+type ReceiveBody struct {
+	Receiver   keyspec.Spec `json:"receiver"`
+	Key        keyspec.Spec `json:"key"`        // as what it is to arrive
+	PublicKey  []byte       `json:"public_key"` // SubjectPublicKeyInfo, DER
+	WrappedKEK []byte       `json:"wrapped_kek"`
+	WrappedKey []byte       `json:"wrapped_key"`
+}
+
+// Arrival is what came out of a parcel.
+type Arrival struct {
+	Key       KeyState            `json:"key"`
+	Unwrapped []keyspec.Attribute `json:"unwrapped"` // the AES key, as it was here
 }
