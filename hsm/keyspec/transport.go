@@ -20,8 +20,13 @@ const (
 // that unwraps, is never shown, never leaves, and dies with its session.
 func UnwrapRules() []Attribute {
 	return []Attribute{
-		{"CKA_TOKEN", "false"}, {"CKA_SENSITIVE", "true"}, {"CKA_EXTRACTABLE", "false"},
-		{"CKA_ENCRYPT", "false"}, {"CKA_DECRYPT", "false"}, {"CKA_WRAP", "false"}, {"CKA_UNWRAP", "true"},
+		{"CKA_TOKEN", "false"},
+		{"CKA_SENSITIVE", "true"},
+		{"CKA_EXTRACTABLE", "false"},
+		{"CKA_ENCRYPT", "false"},
+		{"CKA_DECRYPT", "false"},
+		{"CKA_WRAP", "false"},
+		{"CKA_UNWRAP", "true"},
 	}
 }
 
