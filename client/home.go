@@ -158,7 +158,6 @@ type Session struct {
 	home    *Home
 	login   login
 	anchors *anchor.Anchors
-	relayCA *x509.Certificate
 	key     crypto.PublicKey // policy key
 	control *control.Client
 }
@@ -205,7 +204,7 @@ func (h *Home) session(l login, a *anchor.Anchors) (*Session, error) {
 	if err := policy.CheckKey(pub); err != nil {
 		return nil, err
 	}
-	s := &Session{home: h, login: l, anchors: a, relayCA: ca, key: pub}
+	s := &Session{home: h, login: l, anchors: a, key: pub}
 	conf, err := s.tls("access", l.Access)
 	if err != nil {
 		return nil, err
@@ -231,7 +230,11 @@ func (s *Session) tls(role, addr string) (*tls.Config, error) {
 				return ErrServer
 			}
 			c := cs.PeerCertificates[0]
-			if err := birthcert.VerifyRelay(c, s.relayCA, role, time.Now()); err != nil {
+			ca, err := s.anchors.Present("relay-ca", c)
+			if err != nil {
+				return err
+			}
+			if err := birthcert.VerifyRelay(c, ca, role, time.Now()); err != nil {
 				return fault.Errorf(fault.Peer, "%w: %w", ErrServer, err)
 			}
 			if err := c.VerifyHostname(host); err != nil {

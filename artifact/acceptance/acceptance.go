@@ -190,11 +190,13 @@ func Verify(data []byte, anchors *anchor.Anchors) (*Acceptance, error) {
 
 // chain returns the factory CA with its grant, checked against the birth root.
 func (a *Acceptance) chain(anchors *anchor.Anchors) (*x509.Certificate, birthcert.Grant, error) {
-	root, err := anchors.Certificate("birth-root")
+	ca, err := birthcert.Parse(a.FactoryCA)
 	if err != nil {
 		return nil, birthcert.Grant{}, err
 	}
-	ca, err := birthcert.Parse(a.FactoryCA)
+	// Headquarters vouch for this CA by the acceptance itself, so devices stay
+	// who they are when the birth root that certified it has been replaced.
+	root, err := anchors.Issuer("birth-root", ca)
 	if err != nil {
 		return nil, birthcert.Grant{}, err
 	}
@@ -215,7 +217,7 @@ func (a *Acceptance) VerifyDevice(cert *x509.Certificate, anchors *anchor.Anchor
 	if err != nil {
 		return nil, err
 	}
-	root, err := anchors.Certificate("birth-root")
+	root, err := anchors.Issuer("birth-root", ca)
 	if err != nil {
 		return nil, err
 	}

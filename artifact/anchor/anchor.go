@@ -10,12 +10,16 @@
 package anchor
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"regexp"
+	"slices"
 
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
@@ -51,15 +55,25 @@ type Token struct {
 
 // KeyRecord is one key made in a ceremony.
 type KeyRecord struct {
-	Algorithm string `json:"algorithm"` // "p256" or "ed25519"
+	Algorithm string `json:"algorithm"` // "p256" or "ed25519"; in some domains also "p384" and "rsa3072"
 	Domain    string `json:"domain"`    // one of Domains
 	ID        string `json:"id"`        // for example "firmware"
 	Public    []byte `json:"public"`    // DER SubjectPublicKeyInfo
 	Record    string `json:"record"`    // id of the ceremony record
 	SpecHash  string `json:"spec_hash"` // hex SHA-256 of the canonical key specification in the script
-	// SuccessorOf is the id that a dormant key may take over; empty for others.
+	// SuccessorOf names the key that this one was made to follow. Until a
+	// succession statement says so it is dormant: it signs nothing.
 	SuccessorOf string `json:"successor_of,omitempty"`
 	Token       Token  `json:"token"`
+}
+
+// Role is the name under which a key is asked for: its own, or that of the key
+// it follows.
+func (k *KeyRecord) Role() string {
+	if k.SuccessorOf != "" {
+		return k.SuccessorOf
+	}
+	return k.ID
 }
 
 // Check validates the members.
@@ -67,25 +81,42 @@ func (k *KeyRecord) Check() error {
 	if !idRE.MatchString(k.ID) || !hexRE.MatchString(k.SpecHash) || k.Record == "" || k.Token.Label == "" || k.Token.Serial == "" {
 		return fault.Errorf(fault.Verify, "key record %.40q is incomplete", k.ID)
 	}
+	if !slices.Contains(Domains(), k.Domain) {
+		return fault.Errorf(fault.Verify, "key record %s: unknown domain", k.ID)
+	}
 	if k.SuccessorOf != "" && (!idRE.MatchString(k.SuccessorOf) || k.SuccessorOf == k.ID) {
-		return fault.Errorf(fault.Verify, "key record %s succeeds %.40q", k.ID, k.SuccessorOf)
-	}
-	known := false
-	for _, d := range Domains() {
-		known = known || d == k.Domain
-	}
-	if !known || k.Algorithm != "p256" && k.Algorithm != "ed25519" {
-		return fault.Errorf(fault.Verify, "key record %s: unknown domain or algorithm", k.ID)
+		return fault.Errorf(fault.Verify, "key record %s: successor of no other key", k.ID)
 	}
 	pub, err := k.Key()
 	if err != nil {
 		return err
 	}
-	_, isEC := pub.(*ecdsa.PublicKey)
-	if err := envelope.CheckKey(pub); err != nil || isEC != (k.Algorithm == "p256") {
-		return fault.Errorf(fault.Verify, "key record %s: the key is not of algorithm %s", k.ID, k.Algorithm)
+	if !k.isOf(pub) {
+		return fault.Errorf(fault.Verify, "key record %s: the key is not of algorithm %s, or that is not one of domain %s", k.ID, k.Algorithm, k.Domain)
 	}
 	return nil
+}
+
+// foreignFormats are the domains whose bytes other programs define and check;
+// only they have room for more than the two algorithms of our own formats.
+func foreignFormats() []string { return []string{"x509", "cms", "fit", "raw-image", "tsa"} }
+
+// rsaBits is the length of an rsa3072 modulus, in bits.
+const rsaBits = 3072
+
+// isOf says whether pub is of the record's algorithm and may be in its domain.
+func (k *KeyRecord) isOf(pub crypto.PublicKey) bool {
+	foreign := slices.Contains(foreignFormats(), k.Domain)
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		if pub.Curve == elliptic.P384() {
+			return foreign && k.Algorithm == "p384"
+		}
+		return k.Algorithm == "p256" && envelope.CheckKey(pub) == nil
+	case *rsa.PublicKey:
+		return foreign && k.Algorithm == "rsa3072" && pub.N.BitLen() == rsaBits && pub.E == 65537
+	}
+	return k.Algorithm == "ed25519" && envelope.CheckKey(pub) == nil
 }
 
 // Key returns the public key.
@@ -100,13 +131,25 @@ func (k *KeyRecord) Key() (crypto.PublicKey, error) {
 // Anchors is the file.
 type Anchors struct {
 	Certificates map[string][]byte `json:"certificates"` // DER, by key id: birth-root, relay-ca
-	Format       string            `json:"format"`
-	Keys         []KeyRecord       `json:"keys"`
-	RosterHash   string            `json:"roster_hash"` // hex SHA-256 of the canonical roster
-	Successors   []KeyRecord       `json:"successors"`  // dormant roots
-	Vault        string            `json:"vault"`       // vault id, hex
-	World        world.World       `json:"world"`
+	// Former are the keys that a succession replaced. No anchors file that is
+	// read aloud has any; anchors under a succession statement do.
+	Former     []Former    `json:"former,omitempty"`
+	Format     string      `json:"format"`
+	Keys       []KeyRecord `json:"keys"`
+	RosterHash string      `json:"roster_hash"` // hex SHA-256 of the canonical roster
+	Successors []KeyRecord `json:"successors"`  // dormant: known, and signing nothing yet
+	Vault      string      `json:"vault"`       // vault id, hex
+	World      world.World `json:"world"`
 }
+
+// Former is a key that is not to be believed any more.
+type Former struct {
+	Key    KeyRecord `json:"key"`
+	Reason string    `json:"reason"` // "compromised", "destroyed", "lost" or "retired"
+}
+
+// Reasons for which a key is replaced.
+func Reasons() []string { return []string{"compromised", "destroyed", "lost", "retired"} }
 
 // Parse reads an anchors file and checks that it is consistent.
 func Parse(data []byte) (*Anchors, error) {
@@ -126,21 +169,65 @@ func (a *Anchors) Check() error {
 		return err
 	}
 	seen := map[string]bool{}
-	for _, list := range [][]KeyRecord{a.Keys, a.Successors} {
-		for i := range list {
-			k := &list[i]
-			if err := k.Check(); err != nil {
-				return err
-			}
-			if seen[k.ID] || seen[string(k.Public)] {
-				return fault.Errorf(fault.Verify, "%w: key %s stands twice", ErrAnchors, k.ID)
-			}
-			seen[k.ID], seen[string(k.Public)] = true, true
+	for _, k := range a.all() {
+		if err := k.Check(); err != nil {
+			return err
 		}
+		if seen[k.ID] || seen[string(k.Public)] {
+			return fault.Errorf(fault.Verify, "%w: key %s stands twice", ErrAnchors, k.ID)
+		}
+		seen[k.ID], seen[string(k.Public)] = true, true
+	}
+	if err := a.checkRoles(); err != nil {
+		return err
 	}
 	for id := range a.Certificates {
-		if _, err := a.Certificate(id); err != nil {
+		if _, err := a.certificate(id); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// all are the keys of the three lists, in this order.
+func (a *Anchors) all() []*KeyRecord {
+	var out []*KeyRecord
+	for _, list := range [][]KeyRecord{a.Keys, a.Successors} {
+		for i := range list {
+			out = append(out, &list[i])
+		}
+	}
+	for i := range a.Former {
+		out = append(out, &a.Former[i].Key)
+	}
+	return out
+}
+
+// checkRoles wants one active key for each role, and at most one dormant key
+// for it, of the same domain and algorithm.
+func (a *Anchors) checkRoles() error {
+	active, dormant := map[string]*KeyRecord{}, map[string]bool{}
+	for i := range a.Keys {
+		k := &a.Keys[i]
+		if active[k.Role()] != nil {
+			return fault.Errorf(fault.Verify, "%w: two active keys %s", ErrAnchors, k.Role())
+		}
+		active[k.Role()] = k
+	}
+	for i := range a.Successors {
+		k := &a.Successors[i]
+		if k.SuccessorOf == "" {
+			continue // files of the first months name no predecessor
+		}
+		of := active[k.SuccessorOf]
+		if of == nil || of.Domain != k.Domain || of.Algorithm != k.Algorithm || dormant[k.SuccessorOf] || active[k.ID] != nil {
+			return fault.Errorf(fault.Verify, "%w: %s is no successor of %s", ErrAnchors, k.ID, k.SuccessorOf)
+		}
+		dormant[k.SuccessorOf] = true
+	}
+	for _, f := range a.Former {
+		if of := active[f.Key.Role()]; of == nil || of.Domain != f.Key.Domain || !slices.Contains(Reasons(), f.Reason) {
+			return fault.Errorf(fault.Verify, "%w: former key %s", ErrAnchors, f.Key.ID)
 		}
 	}
 	return nil
@@ -163,10 +250,11 @@ func (a *Anchors) Words() (string, error) {
 	return words.Of(sum[:]), err
 }
 
-// Key returns the active key id, provided it signs in domain.
+// Key returns the active key id, provided it signs in domain. Under a
+// succession that is the key that follows id, which has its own name too.
 func (a *Anchors) Key(id, domain string) (*KeyRecord, crypto.PublicKey, error) {
 	for i := range a.Keys {
-		if k := &a.Keys[i]; k.ID == id {
+		if k := &a.Keys[i]; k.Role() == id || k.ID == id {
 			if k.Domain != domain {
 				return nil, nil, fault.Errorf(fault.Verify, "key %s signs %s, not %s", id, k.Domain, domain)
 			}
@@ -177,32 +265,104 @@ func (a *Anchors) Key(id, domain string) (*KeyRecord, crypto.PublicKey, error) {
 	return nil, nil, fault.Errorf(fault.Policy, "%w: %s", ErrNoKey, id)
 }
 
+// Dormant returns the key that is to follow id, nil without one.
+func (a *Anchors) Dormant(id string) *KeyRecord {
+	for i := range a.Successors {
+		if a.Successors[i].SuccessorOf == id {
+			return &a.Successors[i]
+		}
+	}
+	return nil
+}
+
 // EnvelopeKeys returns keys for envelope.Verify; all must sign in domain dsse.
 func (a *Anchors) EnvelopeKeys(ids ...string) ([]envelope.Key, error) {
 	var out []envelope.Key
 	for _, id := range ids {
-		_, pub, err := a.Key(id, "dsse")
+		rec, pub, err := a.Key(id, "dsse")
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, envelope.Key{Name: id, Public: pub})
+		out = append(out, envelope.Key{Name: rec.ID, Public: pub})
 	}
 	return out, nil
 }
 
-// Certificate returns the certificate of the key id ("birth-root", "relay-ca"),
-// which must be of that very key.
+// Certificate returns the certificate of the active key id ("birth-root",
+// "relay-ca"), which must be of that very key.
 func (a *Anchors) Certificate(id string) (*x509.Certificate, error) {
 	rec, _, err := a.Key(id, "x509")
 	if err != nil {
 		return nil, err
 	}
-	c, err := x509.ParseCertificate(a.Certificates[id])
-	if err != nil {
-		return nil, fault.Errorf(fault.Verify, "certificate of %s: %w", id, err)
+	return a.certificate(rec.ID)
+}
+
+// Issuer returns the certificate of that key of id, the active one or a former
+// one, which c names as its issuer; the active one if c names none of them. Use
+// it only where somebody else vouches for c (the charter for a factory's CA, an
+// acceptance for a device): a former key vouches for nothing. It checks no
+// signature.
+func (a *Anchors) Issuer(id string, c *x509.Certificate) (*x509.Certificate, error) {
+	for i := range a.Former {
+		k := &a.Former[i].Key
+		if k.Role() != id || a.Certificates[k.ID] == nil {
+			continue
+		}
+		old, err := a.certificate(k.ID)
+		if err != nil {
+			return nil, err
+		}
+		if len(old.SubjectKeyId) > 0 && bytes.Equal(old.SubjectKeyId, c.AuthorityKeyId) {
+			return old, nil
+		}
 	}
-	if string(c.RawSubjectPublicKeyInfo) != string(rec.Public) {
-		return nil, fault.Errorf(fault.Verify, "%w: certificate of %s is of another key", ErrAnchors, id)
+	return a.Certificate(id)
+}
+
+// Known returns the record of exactly the key of that id: active, dormant or
+// former. To know a key is not to believe it.
+func (a *Anchors) Known(id string) (*KeyRecord, bool) {
+	for _, k := range a.all() {
+		if k.ID == id {
+			return k, true
+		}
 	}
-	return c, nil
+	return nil, false
+}
+
+// Present returns the certificate of that key of id, the active or the dormant
+// one, which c names as its issuer; the active one if c names neither. It is for
+// peers that must find each other before one can tell the other of a
+// succession: what a dormant key certifies is never older than its activation.
+// It checks no signature.
+func (a *Anchors) Present(id string, c *x509.Certificate) (*x509.Certificate, error) {
+	if k := a.Dormant(id); k != nil && a.Certificates[k.ID] != nil {
+		next, err := a.certificate(k.ID)
+		if err != nil || len(next.SubjectKeyId) > 0 && bytes.Equal(next.SubjectKeyId, c.AuthorityKeyId) {
+			return next, err
+		}
+	}
+	return a.Certificate(id)
+}
+
+// certificate returns the certificate that stands under exactly this key id.
+func (a *Anchors) certificate(id string) (*x509.Certificate, error) {
+	for _, rec := range a.all() {
+		if rec.ID != id {
+			continue
+		}
+		if rec.Domain != "x509" {
+			return nil, fault.Errorf(fault.Verify, "key %s signs %s, not x509", id, rec.Domain)
+		}
+		c, err := x509.ParseCertificate(a.Certificates[id])
+		if err != nil {
+			return nil, fault.Errorf(fault.Verify, "certificate of %s: %w", id, err)
+		}
+		if string(c.RawSubjectPublicKeyInfo) != string(rec.Public) {
+			return nil, fault.Errorf(fault.Verify, "%w: certificate of %s is of another key", ErrAnchors, id)
+		}
+		return c, nil
+	}
+	return nil, fault.Errorf(fault.Policy, "%w: %s", ErrNoKey, id)
 }

@@ -46,8 +46,15 @@ func (w *World) Statement(image []byte, version string, security int64) *firmwar
 // in a log of its own.
 func (w *World) Release(image []byte, version string, security int64) *Release {
 	w.t.Helper()
+	return w.ReleaseBy(firmware.KeyID, image, version, security)
+}
+
+// ReleaseBy is Release by the key id, which w.Anchors have in force.
+func (w *World) ReleaseBy(id string, image []byte, version string, security int64) *Release {
+	w.t.Helper()
 	s := w.Statement(image, version, security)
-	bundle := w.Sign(w.must(s.Marshal()), firmware.KeyID)
+	s.Predicate.Key.ID = id
+	bundle := w.Sign(w.must(s.Marshal()), id)
 	proof := w.Prove(bundle)
 	var krf bytes.Buffer
 	if err := firmware.WriteKRF(&krf, bundle, proof, bytes.NewReader(image), w.Trust()); err != nil {

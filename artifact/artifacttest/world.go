@@ -111,10 +111,12 @@ func (w *World) SPKI(id string) []byte {
 
 // SelfSigned returns a root certificate of key id, in the profile of a relay CA
 // if it is one and of a birth root otherwise.
-func (w *World) SelfSigned(id string) []byte {
+func (w *World) SelfSigned(id string) []byte { return w.selfSigned(id, id) }
+
+func (w *World) selfSigned(id, as string) []byte {
 	w.t.Helper()
 	profile := birthcert.BirthRoot
-	if id == "relay-ca" {
+	if as == "relay-ca" {
 		profile = birthcert.RelayCA
 	}
 	return w.Certificate(birthcert.Template{Profile: profile, SPKI: w.SPKI(id)}, id)
@@ -149,7 +151,30 @@ func (w *World) p256() crypto.Signer {
 	return k
 }
 
+// AddSuccessors makes the key "succession" and a dormant twin X-2 of every key
+// X, as a genesis with successor safes does.
+func (w *World) AddSuccessors() {
+	w.t.Helper()
+	w.Anchors.Keys = append(w.Anchors.Keys, w.key("succession", "dsse", ""))
+	for _, k := range w.Anchors.Keys {
+		w.Anchors.Successors = append(w.Anchors.Successors, w.key(k.ID+"-2", k.Domain, k.ID))
+		if w.Anchors.Certificates[k.ID] != nil {
+			w.Anchors.Certificates[k.ID+"-2"] = w.selfSigned(k.ID+"-2", k.ID)
+		}
+	}
+	if err := w.Anchors.Check(); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w *World) admit(id, domain string) {
+	w.t.Helper()
+	w.Anchors.Keys = append(w.Anchors.Keys, w.key(id, domain, ""))
+}
+
+// key makes a key and admits it to the charter.
+func (w *World) key(id, domain, successorOf string) anchor.KeyRecord {
+	w.t.Helper()
 	alg := "p256"
 	w.Keys[id] = w.p256()
 	if domain == "note" {
@@ -162,10 +187,10 @@ func (w *World) admit(id, domain string) {
 	spec := sha256.Sum256([]byte(id))
 	rec := anchor.KeyRecord{
 		Algorithm: alg, Domain: domain, ID: id, Public: w.SPKI(id), Record: "keyrite/record/test",
-		SpecHash: hex.EncodeToString(spec[:]), Token: anchor.Token{Label: "test-work", Serial: "0"},
+		SpecHash: hex.EncodeToString(spec[:]), SuccessorOf: successorOf, Token: anchor.Token{Label: "test-work", Serial: "0"},
 	}
 	w.Approve(charter.TypeKey, rec)
-	w.Anchors.Keys = append(w.Anchors.Keys, rec)
+	return rec
 }
 
 func (w *World) genesis() *charter.Genesis {

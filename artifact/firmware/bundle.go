@@ -83,6 +83,10 @@ type Trust struct {
 	Firmware crypto.PublicKey // ECDSA P-256
 	// Log is needed for .krf files and log proofs only.
 	Log ed25519.PublicKey
+	// Gone and Dormant make a refusal clear: the firmware keys that gave way to
+	// this one, and the one that may follow it. Neither is believed.
+	Gone    []envelope.Key
+	Dormant []envelope.Key
 }
 
 // TrustOf takes the two keys from an anchors file.
@@ -99,7 +103,25 @@ func TrustOf(a *anchor.Anchors) (*Trust, error) {
 	if !ok {
 		return nil, fault.New(fault.Verify, "the log key of the anchors is not Ed25519")
 	}
-	return &Trust{World: a.World, Vault: a.Vault, Firmware: fw, Log: pub}, nil
+	t := &Trust{World: a.World, Vault: a.Vault, Firmware: fw, Log: pub}
+	for i := range a.Former {
+		if err := t.mention(&t.Gone, &a.Former[i].Key); err != nil {
+			return nil, err
+		}
+	}
+	if k := a.Dormant(KeyID); k != nil {
+		err = t.mention(&t.Dormant, k)
+	}
+	return t, err
+}
+
+func (t *Trust) mention(list *[]envelope.Key, k *anchor.KeyRecord) error {
+	if k.Role() != KeyID {
+		return nil
+	}
+	pub, err := k.Key()
+	*list = append(*list, envelope.Key{Name: k.ID, Public: pub})
+	return err
 }
 
 // Open checks the signature of a bundle and returns its statement. The image is
@@ -127,7 +149,8 @@ func Open(data []byte, t *Trust) (*Statement, error) {
 }
 
 // otherWorld gives the refusal of an unknown key the better reason if the
-// statement, unverified, says that it belongs to another world. It only ever
+// statement, unverified, says that it belongs to another world, or if it was signed
+// by a firmware key that is not in force any more or not yet. It only ever
 // turns one refusal into another.
 func otherWorld(env *envelope.Envelope, t *Trust, err error) error {
 	if !errors.Is(err, envelope.ErrUnknown) {
@@ -139,6 +162,12 @@ func otherWorld(env *envelope.Envelope, t *Trust, err error) error {
 	}
 	if werr := world.Match(t.World, s.Predicate.World); werr != nil {
 		return werr
+	}
+	if _, by, gerr := envelope.Verify(env, PayloadType, t.Gone, 1); gerr == nil {
+		return fault.Hint(fault.Errorf(fault.Policy, "%w: %s", ErrGone, by[0]), "do not install it: have the release signed again by the key in force")
+	}
+	if _, by, derr := envelope.Verify(env, PayloadType, t.Dormant, 1); derr == nil {
+		return fault.Hint(fault.Errorf(fault.Verify, "%w: %s is dormant in these anchors", err, by[0]), "if it was put in force since, pass the statement that says so: --succession FILE")
 	}
 	return err
 }

@@ -15,6 +15,8 @@ var (
 	ErrKRF = fault.New(fault.Verify, "not a well-formed .krf")
 	// ErrProof says that the release is not proven to be in the release log.
 	ErrProof = fault.New(fault.Verify, "log proof does not hold")
+	// ErrGone says that a release is signed by a key that gave way to another.
+	ErrGone = fault.New(fault.Policy, "signed by a firmware key that has been replaced")
 	// ErrDomain says that an image starts like something that a key signs in
 	// another domain.
 	ErrDomain = fault.New(fault.Policy, "image begins like a message of another signing domain")

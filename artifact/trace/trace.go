@@ -46,26 +46,27 @@ func Firmware(s *firmware.Statement, a *anchor.Anchors, records []*record.Verifi
 		link("release", fmt.Sprintf("%s %s, security version %d, channel %s, signed %s", p.Product, p.Version, p.SecurityVersion, p.Channel, p.Time), "in the signed statement"),
 		link("decision", fmt.Sprintf("asked by pipeline %s, approved by %s", p.Pipeline, strings.Join(who, " and ")), "in the signed statement"),
 	}
-	rest, err := key(p.Key.ID, "dsse", a, records)
+	rest, err := key(p.Key.ID, a, records)
 	return append(out, rest...), err
 }
 
-// Device walks back from a birth certificate that was verified.
-func Device(id *birthcert.Identity, f *charter.Factory, a *anchor.Anchors, records []*record.Verified) ([]Link, error) {
+// Device walks back from a birth certificate that was verified up to the key
+// root of the anchors.
+func Device(id *birthcert.Identity, f *charter.Factory, root string, a *anchor.Anchors, records []*record.Verified) ([]Link, error) {
 	out := []Link{
 		link("device", fmt.Sprintf("%s, key %s (%s)", id.DeviceSerial, id.SPKIHash, id.Assurance), "in the birth certificate"),
 		link("certificate", fmt.Sprintf("number %s, bundle %s", id.CertSerial, id.Bundle), "signed by the factory's CA"),
 		link("factory", fmt.Sprintf("%s, %s %d to %d, evidence: %s", f.ID, f.Product, f.SerialFrom, f.SerialTo, f.Evidence), "in the charter; its CA is certified by the birth root"),
 	}
-	rest, err := key("birth-root", "x509", a, records)
+	rest, err := key(root, a, records)
 	return append(out, rest...), err
 }
 
 // key goes from a key to the ceremony where it was born.
-func key(id, domain string, a *anchor.Anchors, records []*record.Verified) ([]Link, error) {
-	rec, _, err := a.Key(id, domain)
-	if err != nil {
-		return nil, err
+func key(id string, a *anchor.Anchors, records []*record.Verified) ([]Link, error) {
+	rec, ok := a.Known(id)
+	if !ok {
+		return nil, fault.Errorf(fault.Verify, "%w: the anchors know no key %.40q", ErrGap, id)
 	}
 	out := []Link{link("key", fmt.Sprintf("%s (%s), signs %s only, in token %s serial %s", rec.ID, rec.Algorithm, rec.Domain, rec.Token.Label, rec.Token.Serial), "in the anchors")}
 	for _, v := range records {

@@ -13,7 +13,7 @@ import (
 )
 
 func newAcceptance() *cobra.Command {
-	var anchorPath string
+	var o anchorOptions
 	c := &cobra.Command{
 		Use:   "acceptance FILE… --anchor FILE",
 		Short: "Verify acceptances of production reports",
@@ -23,9 +23,9 @@ no device stands in two of them.
 Exit codes: 0 verified, 2 not usable, 13 of another world, or a device twice,
 14 altered or not parseable.`,
 		Args: cobra.MinimumNArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runAcceptance(c, anchorPath, args) },
+		RunE: func(c *cobra.Command, args []string) error { return runAcceptance(c, o, args) },
 	}
-	anchorFlag(c, &anchorPath)
+	anchorFlags(c, &o)
 	return c
 }
 
@@ -36,8 +36,8 @@ type acceptanceResult struct {
 	Reports []string            `json:"reports"`
 }
 
-func runAcceptance(c *cobra.Command, anchorPath string, paths []string) error {
-	anchors, err := loadAnchors(anchorPath)
+func runAcceptance(c *cobra.Command, o anchorOptions, paths []string) error {
+	anchors, err := o.loadAnchors()
 	if err != nil {
 		return err
 	}

@@ -20,8 +20,9 @@ import (
 )
 
 type birthcertOptions struct {
-	anchor, charter, ca string
-	acceptances         []string
+	anchorOptions
+	charter, ca string
+	acceptances []string
 }
 
 func newBirthcert() *cobra.Command {
@@ -44,7 +45,7 @@ in no acceptance, 14 altered, of another CA or not parseable.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runBirthcert(c, o, args[0]) },
 	}
-	anchorFlag(c, &o.anchor)
+	anchorFlags(c, &o.anchorOptions)
 	charterFlag(c, &o.charter)
 	c.Flags().StringVar(&o.ca, "ca", "", "certificate of the factory CA")
 	c.Flags().StringArrayVar(&o.acceptances, "acceptance", nil, "acceptance in which the device must stand (may repeat)")
@@ -67,7 +68,7 @@ type birthcertResult struct {
 }
 
 func runBirthcert(c *cobra.Command, o birthcertOptions, path string) error {
-	anchors, err := loadAnchors(o.anchor)
+	anchors, err := o.loadAnchors()
 	if err != nil {
 		return err
 	}
@@ -121,13 +122,6 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 
 // verifyBirth finds the factory CA: behind the certificate, or in the charter.
 func verifyBirth(chain []*x509.Certificate, anchors *anchor.Anchors, state *charter.State) (*birthcert.Identity, error) {
-	root, err := anchors.Certificate("birth-root")
-	if err != nil {
-		return nil, err
-	}
-	if err := birthcert.CheckRoot(root, anchors.World); err != nil {
-		return nil, err
-	}
 	if len(chain) == 1 && state != nil {
 		for _, f := range state.Factories {
 			ca, err := birthcert.Parse(f.CA)
@@ -138,6 +132,13 @@ func verifyBirth(chain []*x509.Certificate, anchors *anchor.Anchors, state *char
 				chain = append(chain, ca)
 			}
 		}
+	}
+	if len(chain) < 2 {
+		return nil, fault.Hint(fault.Errorf(fault.Verify, "%d certificates, and a device's and its factory CA's are needed", len(chain)), "give the factory CA with --ca, or the charter with --charter")
+	}
+	root, err := birthRoot(chain[1], anchors, state)
+	if err != nil {
+		return nil, err
 	}
 	if len(chain) == 3 && chain[2].Equal(root) {
 		chain = chain[:2]
@@ -160,6 +161,19 @@ func verifyBirth(chain []*x509.Certificate, anchors *anchor.Anchors, state *char
 		}
 	}
 	return birthcert.VerifyDevice(chain[0], chain[1], root, grant)
+}
+
+// birthRoot is the root that a factory CA must verify under: the one in force,
+// or, for a CA that the charter names, the one it was issued by.
+func birthRoot(ca *x509.Certificate, anchors *anchor.Anchors, state *charter.State) (*x509.Certificate, error) {
+	root, err := anchors.Certificate("birth-root")
+	if err == nil && state != nil {
+		root, err = anchors.Issuer("birth-root", ca)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return root, birthcert.CheckRoot(root, anchors.World)
 }
 
 func checkAccepted(cert *x509.Certificate, paths []string, anchors *anchor.Anchors) error {

@@ -17,7 +17,8 @@ import (
 var errNoCharter = errors.New("no charter is given")
 
 type bundleOptions struct {
-	anchor, charter string
+	anchorOptions
+	charter string
 }
 
 func newBundle() *cobra.Command {
@@ -37,7 +38,7 @@ factory or product line, 14 altered or not parseable.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runBundle(c, o, args[0]) },
 	}
-	anchorFlag(c, &o.anchor)
+	anchorFlags(c, &o.anchorOptions)
 	charterFlag(c, &o.charter)
 	return c
 }
@@ -60,7 +61,7 @@ type bundleResult struct {
 }
 
 func runBundle(c *cobra.Command, o bundleOptions, path string) error {
-	anchors, err := loadAnchors(o.anchor)
+	anchors, err := o.loadAnchors()
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,8 @@ import (
 var errNoAnchor = errors.New("no anchors file is given")
 
 type firmwareOptions struct {
-	anchor, bundle, proof, exportDir string
+	anchorOptions
+	bundle, proof, exportDir string
 }
 
 func newFirmware() *cobra.Command {
@@ -47,7 +48,7 @@ exists.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runFirmware(c, o, args[0]) },
 	}
-	anchorFlag(c, &o.anchor)
+	anchorFlags(c, &o.anchorOptions)
 	c.Flags().StringVar(&o.bundle, "bundle", "", "Sigstore bundle of the image (default IMAGE"+firmware.BundleSuffix+")")
 	c.Flags().StringVar(&o.proof, "log-proof", "", "log proof of the image, to be checked too")
 	c.Flags().StringVar(&o.exportDir, "export-dsse", "", "new folder for pae.bin, sig.der and pub.pem")
@@ -75,7 +76,7 @@ type firmwareResult struct {
 }
 
 func runFirmware(c *cobra.Command, o firmwareOptions, path string) error {
-	anchors, err := loadAnchors(o.anchor)
+	anchors, err := o.loadAnchors()
 	if err != nil {
 		return err
 	}

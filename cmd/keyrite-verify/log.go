@@ -12,7 +12,8 @@ import (
 )
 
 type logOptions struct {
-	anchor, bundle string
+	anchorOptions
+	bundle string
 }
 
 func newLog() *cobra.Command {
@@ -29,7 +30,7 @@ or not parseable.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runLog(c, o, args[0]) },
 	}
-	anchorFlag(c, &o.anchor)
+	anchorFlags(c, &o.anchorOptions)
 	c.Flags().StringVar(&o.bundle, "bundle", "", "Sigstore bundle of the release (required)")
 	return c
 }
@@ -43,7 +44,7 @@ type logResult struct {
 }
 
 func runLog(c *cobra.Command, o logOptions, path string) error {
-	anchors, err := loadAnchors(o.anchor)
+	anchors, err := o.loadAnchors()
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,8 @@ import (
 )
 
 type reportOptions struct {
-	anchor, charter, bundle string
+	anchorOptions
+	charter, bundle string
 }
 
 func newReport() *cobra.Command {
@@ -33,7 +34,7 @@ station or bundle, or more than the quota, 14 altered or not parseable.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runReport(c, o, args[0]) },
 	}
-	anchorFlag(c, &o.anchor)
+	anchorFlags(c, &o.anchorOptions)
 	charterFlag(c, &o.charter)
 	c.Flags().StringVar(&o.bundle, "bundle", "", "bundle that the report answers, to be checked against")
 	return c
@@ -55,7 +56,7 @@ type reportResult struct {
 }
 
 func runReport(c *cobra.Command, o reportOptions, path string) error {
-	anchors, err := loadAnchors(o.anchor)
+	anchors, err := o.loadAnchors()
 	if err != nil {
 		return err
 	}

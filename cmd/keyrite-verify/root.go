@@ -5,6 +5,7 @@ import (
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/succession"
 	"keyrite/internal/cli"
 	"keyrite/internal/intake"
 )
@@ -43,6 +44,32 @@ does not parse, and 13 when the file belongs to another world.`,
 // anchorFlag adds --anchor to a command.
 func anchorFlag(c *cobra.Command, path *string) {
 	c.Flags().StringVar(path, "anchor", "", "anchors file of the world to verify against (required)")
+}
+
+// anchorFlags adds --anchor and --succession.
+func anchorFlags(c *cobra.Command, o *anchorOptions) {
+	anchorFlag(c, &o.anchor)
+	c.Flags().StringVar(&o.succession, "succession", "", "succession statement: which keys of the anchors have been replaced since")
+}
+
+// anchorOptions name what to verify against.
+type anchorOptions struct{ anchor, succession string }
+
+// loadAnchors reads the anchors in force.
+func (o *anchorOptions) loadAnchors() (*anchor.Anchors, error) {
+	a, err := loadAnchors(o.anchor)
+	if err != nil || o.succession == "" {
+		return a, err
+	}
+	data, err := intake.Read(o.succession, succession.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	s, err := succession.Verify(data, a)
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "succession %q: %w", o.succession, err)
+	}
+	return succession.Apply(a, s)
 }
 
 // loadAnchors reads the anchors; without a path there is nothing to verify

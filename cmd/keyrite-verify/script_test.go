@@ -13,8 +13,11 @@ import (
 	"time"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/jcs"
 	"keyrite/artifact/policy"
 	"keyrite/artifact/report"
+	"keyrite/artifact/succession"
 	"keyrite/internal/clitest"
 )
 
@@ -55,9 +58,12 @@ func TestScripts(t *testing.T) {
 		"factory/anchors.json": files["anchors.json"], "factory/charter.jsonl": w.Charter,
 	})
 	maps.Copy(files, policyFiles(t, w))
+	maps.Copy(files, successionFiles(t, image))
 	clitest.Run(t, "testdata", func(dir string) error {
-		if err := os.Mkdir(filepath.Join(dir, "factory"), 0o700); err != nil {
-			return err
+		for _, sub := range []string{"factory", "s/alone"} {
+			if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+				return err
+			}
 		}
 		for name, data := range files {
 			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
@@ -74,6 +80,53 @@ func pemOf(certs ...*x509.Certificate) []byte {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
 	return out
+}
+
+// successionFiles are a world with successors, and what its keys signed before
+// and after the firmware key and the birth root gave way.
+func successionFiles(t *testing.T, image []byte) map[string][]byte {
+	t.Helper()
+	w := artifacttest.New(t)
+	w.AddSuccessors()
+	w.FoundFactory()
+	b := w.Bundle()
+	device := w.Birth(1, b.BundleID)
+	old, anchors := w.Release(image, "1.0", 1), must(t)(w.Anchors.Marshal())
+	out := map[string][]byte{
+		"s/anchors.json": anchors, "s/alone/anchors.json": anchors, "s/charter.jsonl": w.Charter, "s/old.img": image, "s/old.bundle": old.Bundle, "s/old.krf": old.KRF,
+		"s/device.pem": pemOf(device.Cert, w.Parsed(w.State.Factories["factory1"].CA)), "s/acceptance.json": w.Accept(b, device), "s/bundle.json": w.SignBundle(b),
+	}
+	var list []succession.Entry
+	for _, id := range []string{"firmware", "birth-root"} {
+		list = append(list, succession.Entry{From: succession.Hash(w.SPKI(id)), ID: id, Reason: "compromised", To: *w.Anchors.Dormant(id)})
+	}
+	st := succession.New(w.Anchors, nil, list, nil, "keyrite/record/0011223344556677", artifacttest.Now())
+	out["s/succession.json"] = must(t)(st.Sign(w.Anchors, w.Keys["succession"]))
+	out["s/altered.json"] = bytes.Replace(out["s/succession.json"], []byte("keyid"), []byte("keyiD"), 1)
+	env, err := envelope.Sign(succession.PayloadType, must(t)(jcs.Marshal(st)), w.Keys["firmware"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	out["s/forged.json"] = must(t)(env.Marshal())
+	s, err := succession.Verify(out["s/succession.json"], w.Anchors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Anchors, err = succession.Apply(w.Anchors, s); err != nil {
+		t.Fatal(err)
+	}
+	out["s/new.krf"] = w.ReleaseBy("firmware-2", image, "1.1", 2).KRF
+	return out
+}
+
+func must(t *testing.T) func([]byte, error) []byte {
+	return func(b []byte, err error) []byte {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
 }
 
 // policyFiles is a policy of account acme, its key and somebody else's.

@@ -15,6 +15,7 @@ import (
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/succession"
 	"keyrite/ceremony/actions"
 	"keyrite/hsm"
 	"keyrite/internal/cli"
@@ -59,6 +60,7 @@ func (o *openOptions) load() ([]quorum.Opener, error) {
 }
 
 const (
+	maxAnchorBytes  = 1 << 20
 	maxKeyFileBytes = 64 << 10
 	maxCharterBytes = 64 << 20
 )
@@ -205,24 +207,21 @@ func (x *opened) Close() error { return errors.Join(x.sess.Close(), x.sup.Close(
 func removeQuietly(path string) { _ = os.Remove(path) }
 
 // trustOptions name anchors and charter, the two files that stand for a vault.
-type trustOptions struct{ anchor, charter string }
+type trustOptions struct{ anchor, charter, succession string }
 
 func (o *trustOptions) addFlags(c *cobra.Command) {
 	c.Flags().StringVar(&o.anchor, "anchor", "", "anchors file of the vault (required)")
 	c.Flags().StringVar(&o.charter, "charter", "", "charter file of the vault (required)")
+	c.Flags().StringVar(&o.succession, "succession", "", "succession statement: which keys of the anchors have been replaced since")
 }
 
 func (o *trustOptions) load() (*anchor.Anchors, *charter.State, error) {
 	if o.anchor == "" || o.charter == "" {
 		return nil, nil, cli.Usagef("--anchor and --charter are required")
 	}
-	data, err := intake.Read(o.anchor, 1<<20)
+	a, err := o.loadAnchors()
 	if err != nil {
 		return nil, nil, err
-	}
-	a, err := anchor.Parse(data)
-	if err != nil {
-		return nil, nil, fault.Errorf(fault.ClassOf(err), "anchors %q: %w", o.anchor, err)
 	}
 	lines, err := intake.Read(o.charter, maxCharterBytes)
 	if err != nil {
@@ -233,4 +232,24 @@ func (o *trustOptions) load() (*anchor.Anchors, *charter.State, error) {
 		return nil, nil, fault.Errorf(fault.ClassOf(err), "charter %q: %w", o.charter, err)
 	}
 	return a, st, nil
+}
+
+// loadAnchors reads the anchors in force: those of the file, or what a
+// succession statement made of them.
+func (o *trustOptions) loadAnchors() (*anchor.Anchors, error) {
+	data, err := intake.Read(o.anchor, maxAnchorBytes)
+	if err != nil {
+		return nil, err
+	}
+	var statement []byte
+	if o.succession != "" {
+		if statement, err = intake.Read(o.succession, succession.MaxBytes); err != nil {
+			return nil, err
+		}
+	}
+	a, err := succession.Effective(data, statement)
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "anchors %q: %w", o.anchor, err)
+	}
+	return a, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -62,11 +63,12 @@ type traceResult struct {
 }
 
 func runTrace(c *cobra.Command, o *traceOptions, path string) error {
+	anchored := o.trust.anchor != ""
 	a, records, err := o.load()
 	if err != nil {
 		return err
 	}
-	res := traceResult{Schema: "keyrite/trace/v1", File: path, World: string(a.World), Anchored: o.trust.anchor != ""}
+	res := traceResult{Schema: "keyrite/trace/v1", File: path, World: string(a.World), Anchored: anchored}
 	if strings.HasSuffix(path, ".pem") {
 		res.Links, err = o.device(path, a, records)
 	} else {
@@ -92,10 +94,12 @@ func (o *traceOptions) load() (*anchor.Anchors, []*record.Verified, error) {
 		}
 		path = o.records[0] + "/" + record.OutputsDir + "/anchors.json"
 	}
-	data, err := intake.Read(path, 1<<20)
+	data, err := intake.Read(path, maxAnchorBytes)
 	if err != nil {
 		return nil, nil, err
 	}
+	// Records are held against the anchors as they were read aloud, what is
+	// traced against those in force.
 	a, err := anchor.Parse(data)
 	if err != nil {
 		return nil, nil, err
@@ -108,7 +112,11 @@ func (o *traceOptions) load() (*anchor.Anchors, []*record.Verified, error) {
 		}
 		out = append(out, v)
 	}
-	return a, out, nil
+	if o.trust.succession != "" {
+		o.trust.anchor = path
+		a, err = o.trust.loadAnchors()
+	}
+	return a, out, err
 }
 
 func (o *traceOptions) firmware(c *cobra.Command, path string, a *anchor.Anchors, records []*record.Verified) ([]trace.Link, error) {
@@ -174,34 +182,45 @@ func (o *traceOptions) device(path string, a *anchor.Anchors, records []*record.
 	if err != nil {
 		return nil, err
 	}
-	root, err := a.Certificate("birth-root")
+	id, f, root, err := whichFactory(cert, a, state)
 	if err != nil {
 		return nil, err
 	}
-	id, f, err := whichFactory(cert, root, state)
-	if err != nil {
-		return nil, err
-	}
-	return trace.Device(id, f, a, records)
+	return trace.Device(id, f, root, a, records)
 }
 
-// whichFactory finds the factory of the charter that issued the certificate.
-func whichFactory(cert, root *x509.Certificate, state *charter.State) (*birthcert.Identity, *charter.Factory, error) {
+// whichFactory finds the factory of the charter that issued the certificate, and
+// the id of the birth root that certified it.
+func whichFactory(cert *x509.Certificate, a *anchor.Anchors, state *charter.State) (*birthcert.Identity, *charter.Factory, string, error) {
 	last := fault.New(fault.Verify, "the certificate is by no factory of the charter")
 	for id := range state.Factories {
 		f := state.Factories[id]
 		ca, err := birthcert.Parse(f.CA)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, "", err
+		}
+		root, err := a.Issuer("birth-root", ca)
+		if err != nil {
+			return nil, nil, "", err
 		}
 		grant := birthcert.Grant{Factory: f.ID, Product: f.Product, SerialFrom: f.SerialFrom, SerialTo: f.SerialTo}
 		who, err := birthcert.VerifyDevice(cert, ca, root, grant)
 		if err == nil {
-			return who, &f, nil
+			return who, &f, keyOf(root, a), nil
 		}
 		last = err
 	}
-	return nil, nil, last
+	return nil, nil, "", last
+}
+
+// keyOf is the id of the key that a certificate of the anchors is of.
+func keyOf(c *x509.Certificate, a *anchor.Anchors) string {
+	for id, der := range a.Certificates {
+		if bytes.Equal(der, c.Raw) {
+			return id
+		}
+	}
+	return ""
 }
 
 func printTrace(w io.Writer, r traceResult) {

@@ -300,8 +300,7 @@ func (h *Home) Control(addr string) (*control.Client, error) {
 // server with a certificate of the anchors' relay CA for role and this host. The
 // check runs on resumed sessions too.
 func (h *Home) TLS(role, addr string) (*tls.Config, error) {
-	ca, err := h.Anchors.Certificate("relay-ca")
-	if err != nil {
+	if _, err := h.Anchors.Certificate("relay-ca"); err != nil {
 		return nil, err
 	}
 	id, err := h.Element.TLSCertificate()
@@ -322,6 +321,10 @@ func (h *Home) TLS(role, addr string) (*tls.Config, error) {
 				return ErrRelay
 			}
 			c := cs.PeerCertificates[0]
+			ca, err := h.Anchors.Present("relay-ca", c)
+			if err != nil {
+				return err
+			}
 			if err := birthcert.VerifyRelay(c, ca, role, h.Now()); err != nil {
 				return fault.Errorf(fault.Peer, "%w: %w", ErrRelay, err)
 			}

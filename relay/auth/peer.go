@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 
+	"keyrite/artifact/anchor"
 	"keyrite/artifact/birthcert"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
@@ -28,35 +29,39 @@ var (
 	ErrClientKey = fault.New(fault.Peer, "the certificate is not a self-signed certificate of a P-256 or Ed25519 client key")
 )
 
-// Devices verifies birth certificates against one birth root and the factories
-// of the charter.
+// Devices verifies birth certificates against the birth roots of the anchors and
+// the factories of the charter.
 type Devices struct {
 	world     world.World
-	root      *x509.Certificate
 	factories []factory
 }
 
 type factory struct {
 	ca    *x509.Certificate
+	root  *x509.Certificate // that certified it, also a former one: the charter names this very CA
 	grant birthcert.Grant
 }
 
-// NewDevices checks root and every factory CA once.
-func NewDevices(w world.World, root *x509.Certificate, factories map[string]charter.Factory) (*Devices, error) {
-	if err := birthcert.CheckRoot(root, w); err != nil {
-		return nil, err
-	}
-	d := &Devices{world: w, root: root}
+// NewDevices checks roots and every factory CA once.
+func NewDevices(a *anchor.Anchors, factories map[string]charter.Factory) (*Devices, error) {
+	d := &Devices{world: a.World}
 	for _, f := range factories {
 		ca, err := birthcert.Parse(f.CA)
 		if err != nil {
+			return nil, err
+		}
+		root, err := a.Issuer("birth-root", ca)
+		if err != nil {
+			return nil, err
+		}
+		if err := birthcert.CheckRoot(root, a.World); err != nil {
 			return nil, err
 		}
 		g := birthcert.Grant{Factory: f.ID, Product: f.Product, SerialFrom: f.SerialFrom, SerialTo: f.SerialTo}
 		if err := birthcert.CheckFactoryCA(ca, root, g); err != nil {
 			return nil, err
 		}
-		d.factories = append(d.factories, factory{ca, g})
+		d.factories = append(d.factories, factory{ca, root, g})
 	}
 	return d, nil
 }
@@ -68,7 +73,7 @@ func (d *Devices) Verify(c *x509.Certificate) (*birthcert.Identity, error) {
 		if !bytes.Equal(c.RawIssuer, f.ca.RawSubject) {
 			continue
 		}
-		id, err := birthcert.VerifyDevice(c, f.ca, d.root, f.grant)
+		id, err := birthcert.VerifyDevice(c, f.ca, f.root, f.grant)
 		if err == nil && id.World == d.world {
 			return id, nil
 		}

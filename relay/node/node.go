@@ -143,11 +143,7 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	if err = n.state.DB.CheckVault(o.Anchors.World, o.Anchors.Vault); err != nil {
 		return nil, err
 	}
-	root, err := o.Anchors.Certificate("birth-root")
-	if err != nil {
-		return nil, err
-	}
-	devices, err := auth.NewDevices(o.Anchors.World, root, o.Charter.Factories)
+	devices, err := auth.NewDevices(o.Anchors, o.Charter.Factories)
 	if err != nil {
 		return nil, err
 	}
