@@ -116,7 +116,7 @@ func (r *Run) Unlock(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if got := key.Public(); got.Name != name || !got.Key.Equal(p.Person.Key) || got.Recipient != p.Person.Recipient || got.World != r.World {
+	if got := key.Public(); got.Name != name || !got.Equal(p.Person) || got.World != r.World {
 		p.Key.Lock()
 		return fault.Errorf(fault.Verify, "the key file of %s is of another person or world", name)
 	}

@@ -91,10 +91,10 @@ func Approve(q *Requested, sha256hex string, size int64, k *person.Key, now time
 // one whose key is that of a pipeline.
 func mayApprove(c *charter.State, p *person.Person) error {
 	m, ok := c.People.Person(p.Name)
-	if !ok || !slices.Contains(c.People.Sets.Releases.Members, p.Name) || !m.Person.Key.Equal(p.Key) {
+	if !ok || !slices.Contains(c.People.Sets.Releases.Members, p.Name) || !m.Person.Equal(p) {
 		return fault.Errorf(fault.Policy, "%w: %s", ErrApprover, p.Name)
 	}
-	if id, err := pipelineOf(c, p.Key); err == nil {
+	if id, err := pipelineOf(c, p.PublicKey()); err == nil {
 		return fault.Errorf(fault.Policy, "%w: %s has the key of pipeline %s, and who asks does not approve", ErrApprover, p.Name, id)
 	}
 	return nil
@@ -125,7 +125,7 @@ func openApproval(data []byte, q *Requested, now time.Time) (consent, error) {
 	if err := mayApprove(q.state, &m.Person); err != nil {
 		return consent{}, err
 	}
-	if _, _, err := envelope.Verify(env, ApprovalType, []envelope.Key{{Name: a.Approver, Public: m.Person.Key}}, 1); err != nil {
+	if _, _, err := envelope.Verify(env, ApprovalType, []envelope.Key{{Name: a.Approver, Public: m.Person.PublicKey()}}, 1); err != nil {
 		if errors.Is(err, envelope.ErrUnknown) {
 			return consent{}, fault.Errorf(fault.Policy, "%w: it says %s, but another key signed it", ErrApprover, a.Approver)
 		}

@@ -43,7 +43,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{World: artifacttest.New(t), t: t, dir: t.TempDir(), now: artifacttest.Now().Add(time.Hour)}
+	b := &bench{World: artifacttest.New(t, "approver2"), t: t, dir: t.TempDir(), now: artifacttest.Now().Add(time.Hour)}
 	data := bytes.Repeat([]byte("firmware\n"), 10_000)
 	sum := sha256.Sum256(data)
 	b.image, b.sum, b.size = filepath.Join(b.dir, "firmware.img"), hex.EncodeToString(sum[:]), int64(len(data))

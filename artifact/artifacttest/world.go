@@ -4,6 +4,7 @@ package artifacttest
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -11,6 +12,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,13 +57,14 @@ func domains() [][2]string {
 	}
 }
 
-// New founds a world.
-func New(t testing.TB) *World {
+// New founds a world. The people named in cards have P-256 keys outside a key
+// file, as on a card.
+func New(t testing.TB, cards ...string) *World {
 	t.Helper()
 	id := make([]byte, 6)
 	rand.Read(id)
 	w := &World{World: world.World("rehearsal:" + hex.EncodeToString(id)), People: map[string]*person.Key{}, Keys: map[string]crypto.Signer{}, t: t}
-	g := w.genesis()
+	g := w.genesis(cards)
 	w.State = &charter.State{}
 	payload := w.must(w.State.Propose(charter.TypeGenesis, g, Now()))
 	var all []crypto.Signer
@@ -167,6 +170,26 @@ func (w *World) AddSuccessors() {
 	}
 }
 
+func (w *World) card(name string) *person.Key {
+	w.t.Helper()
+	sign := w.p256()
+	x, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	id, err := person.NewIdentity(x)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pub, _ := sign.Public().(*ecdsa.PublicKey)
+	point := w.must(pub.Bytes())
+	k, err := person.Card(&person.Person{Format: person.Format, Name: name, P256: point, Recipient: id.Recipient(), World: w.World}, sign, id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return k
+}
+
 func (w *World) admit(id, domain string) {
 	w.t.Helper()
 	w.Anchors.Keys = append(w.Anchors.Keys, w.key(id, domain, ""))
@@ -193,7 +216,7 @@ func (w *World) key(id, domain, successorOf string) anchor.KeyRecord {
 	return rec
 }
 
-func (w *World) genesis() *charter.Genesis {
+func (w *World) genesis(cards []string) *charter.Genesis {
 	g := &charter.Genesis{Nonce: make([]byte, 32), ScriptHash: hex.EncodeToString(make([]byte, 32)), World: w.World}
 	rand.Read(g.Nonce)
 	masters := []string{"master1", "master2", "master3", "master4", "master5"}
@@ -203,6 +226,9 @@ func (w *World) genesis() *charter.Genesis {
 			k, err := person.New(n, w.World)
 			if err != nil {
 				w.t.Fatal(err)
+			}
+			if slices.Contains(cards, n) {
+				k = w.card(n)
 			}
 			w.People[n] = k
 			g.Roster = append(g.Roster, charter.Member{Person: *k.Public(), Role: role})

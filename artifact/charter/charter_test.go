@@ -13,8 +13,9 @@ import (
 	"keyrite/artifact/fault"
 )
 
+// Also one in which a key master, a witness and an approver have cards.
 func TestFoldAcceptsTheWorld(t *testing.T) {
-	w := artifacttest.New(t)
+	w := artifacttest.New(t, "master5", "witness2", "approver2")
 	s, err := charter.Fold(w.Charter, w.World, w.Anchors.Vault)
 	if err != nil {
 		t.Fatal(err)
@@ -175,7 +176,13 @@ func TestGenesisFailsClosed(t *testing.T) {
 			m.Role = charter.RoleWitness
 			g.Roster = append(g.Roster, m)
 		},
-		"one key, two people": func(g *charter.Genesis) { g.Roster[1].Person.Key = g.Roster[2].Person.Key },
+		"one key, two people": func(g *charter.Genesis) { g.Roster[1].Person.Ed25519 = g.Roster[2].Person.Ed25519 },
+		"one card, two people": func(g *charter.Genesis) {
+			c, _ := artifacttest.New(t, "master5").State.Genesis.Person("master5")
+			for i := range 2 {
+				g.Roster[i].Person.Ed25519, g.Roster[i].Person.P256 = nil, c.Person.P256
+			}
+		},
 	}
 	for name, edit := range edits {
 		t.Run(name, func(t *testing.T) {

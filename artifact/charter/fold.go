@@ -32,7 +32,7 @@ type State struct {
 	Relays    map[string]Relay
 
 	successor map[string]string // id → the dormant key that took it over
-	former    map[string]string // person key → name, of people once in the roster
+	former    map[string]string // key id → name, of people once in the roster
 	gone      map[string]bool   // safes retired
 	tree      tlog.Tree
 	last      time.Time
@@ -172,7 +172,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	}
 	var keys []envelope.Key
 	for _, m := range g.Roster {
-		keys = append(keys, envelope.Key{Name: m.Person.Name, Public: m.Person.Key})
+		keys = append(keys, envelope.Key{Name: m.Person.Name, Public: m.Person.PublicKey()})
 	}
 	if _, _, err := envelope.Verify(env, PayloadType, keys, len(keys)); err != nil {
 		return err

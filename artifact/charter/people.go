@@ -1,10 +1,9 @@
 package charter
 
 import (
-	"crypto"
-	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"slices"
 
 	"keyrite/artifact/envelope"
@@ -95,7 +94,7 @@ func (p *People) checkRoster(w world.World) (map[string]int, error) {
 		if !slices.Contains([]string{RoleConductor, RoleOperator, RoleKeyMaster, RoleWitness, RoleApprover}, m.Role) {
 			return nil, fault.Errorf(fault.Verify, "%w: role %.40q", ErrStatement, m.Role)
 		}
-		for _, k := range []string{"n" + m.Person.Name, "k" + string(m.Person.Key), "r" + m.Person.Recipient} {
+		for _, k := range []string{"n" + m.Person.Name, "k" + m.Person.KeyID(), "r" + m.Person.Recipient} {
 			if seen[k] {
 				return nil, fault.Errorf(fault.Verify, "%w: %s has a name or key twice in the roster", ErrStatement, m.Person.Name)
 			}
@@ -126,7 +125,7 @@ func (p *People) Added(after *People) []Member {
 	var out []Member
 	for _, m := range after.Roster {
 		old, ok := p.Person(m.Person.Name)
-		if !ok || old.Role != m.Role || !old.Person.Key.Equal(m.Person.Key) || old.Person.Recipient != m.Person.Recipient {
+		if !ok || old.Role != m.Role || !old.Person.Equal(&m.Person) {
 			out = append(out, m)
 		}
 	}
@@ -138,7 +137,7 @@ func (p *People) keys(set Set) []envelope.Key {
 	var keys []envelope.Key
 	for _, n := range set.Members {
 		if m, ok := p.Person(n); ok {
-			keys = append(keys, envelope.Key{Name: n, Public: m.Person.Key})
+			keys = append(keys, envelope.Key{Name: n, Public: m.Person.PublicKey()})
 		}
 	}
 	return keys
@@ -154,7 +153,7 @@ func (s *State) changePeople(after *People, env *envelope.Envelope) error {
 	all := append(append([]envelope.Key{}, old...), next...)
 	added := s.People.Added(after)
 	for _, m := range added {
-		all = append(all, envelope.Key{Name: m.Person.Name, Public: m.Person.Key})
+		all = append(all, envelope.Key{Name: m.Person.Name, Public: m.Person.PublicKey()})
 	}
 	if _, _, err := envelope.Verify(env, PayloadType, all, 1); err != nil {
 		return err
@@ -164,7 +163,7 @@ func (s *State) changePeople(after *People, env *envelope.Envelope) error {
 		signed[x.KeyID] = true
 	}
 	for _, m := range added {
-		if n, err := count(signed, []envelope.Key{{Public: m.Person.Key}}); err != nil || n != 1 {
+		if n, err := count(signed, []envelope.Key{{Public: m.Person.PublicKey()}}); err != nil || n != 1 {
 			return fault.Errorf(fault.Quorum, "%w: %s enters without having signed", envelope.ErrQuorum, m.Person.Name)
 		}
 	}
@@ -182,7 +181,7 @@ func (s *State) changePeople(after *People, env *envelope.Envelope) error {
 		}
 	}
 	for _, m := range s.People.Roster {
-		s.former[string(m.Person.Key)] = m.Person.Name
+		s.former[m.Person.KeyID()] = m.Person.Name
 	}
 	s.People = *after
 	return nil
@@ -194,7 +193,7 @@ func (s *State) checkPeople(after *People) error {
 		return err
 	}
 	for _, m := range after.Roster {
-		if name, ok := s.former[string(m.Person.Key)]; ok && name != m.Person.Name {
+		if name, ok := s.former[m.Person.KeyID()]; ok && name != m.Person.Name {
 			return fault.Errorf(fault.Verify, "%w: %s has the key that was %s's", ErrStatement, m.Person.Name, name)
 		}
 	}
@@ -227,24 +226,12 @@ func count(signed map[string]bool, keys []envelope.Key) (int, error) {
 }
 
 // Names maps the key id of everybody who is or was in the roster to the name.
-func (s *State) Names() (map[string]string, error) {
-	out := map[string]string{}
-	add := func(pub crypto.PublicKey, name string) error {
-		id, err := envelope.KeyID(pub)
-		out[id] = name
-		return err
-	}
-	for key, name := range s.former {
-		if err := add(ed25519.PublicKey(key), name); err != nil {
-			return nil, err
-		}
-	}
+func (s *State) Names() map[string]string {
+	out := maps.Clone(s.former)
 	for _, m := range s.People.Roster {
-		if err := add(m.Person.Key, m.Person.Name); err != nil {
-			return nil, err
-		}
+		out[m.Person.KeyID()] = m.Person.Name
 	}
-	return out, nil
+	return out
 }
 
 // Stale says that the shares in force of a safe are not those of its openers: its

@@ -166,13 +166,8 @@ func TestPeopleChangeNeedsOldAndNewAndEverybodyAdded(t *testing.T) {
 	if err := v.try(charter.TypePipeline, pipe, "approver2", "approver3", "approver4"); err != nil {
 		t.Error(err)
 	}
-	names, err := v.State.Names()
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, _ := envelope.KeyID(v.People["approver1"].Public().Key)
-	if names[id] != "approver1" {
-		t.Errorf("who signed earlier is %q", names[id])
+	if got := v.State.Names()[v.People["approver1"].Public().KeyID()]; got != "approver1" {
+		t.Errorf("who signed earlier is %q", got)
 	}
 }
 
@@ -206,8 +201,8 @@ func TestPeopleThatFailClosed(t *testing.T) {
 		"nobody witnesses":        func(_ *vault, p *charter.People) { leave(p, "witness1"); leave(p, "witness2") },
 		"member of a set is gone": func(_ *vault, p *charter.People) { leave(p, "approver1") },
 		"person of another world": func(_ *vault, p *charter.People) { p.Roster[0].Person.World = "live" },
-		"one key, two people":     func(_ *vault, p *charter.People) { p.Roster[1].Person.Key = p.Roster[2].Person.Key },
-		"key of somebody who was": func(v *vault, p *charter.People) { p.Roster[1].Person.Key = v.People["master5"].Public().Key },
+		"one key, two people":     func(_ *vault, p *charter.People) { p.Roster[1].Person.Ed25519 = p.Roster[2].Person.Ed25519 },
+		"key of somebody who was": func(v *vault, p *charter.People) { p.Roster[1].Person.Ed25519 = v.People["master5"].Public().Ed25519 },
 		"two roles": func(_ *vault, p *charter.People) {
 			m := p.Roster[1]
 			m.Role = charter.RoleWitness
@@ -250,7 +245,7 @@ func (v *vault) epoch(safe string, n int) charter.Epoch {
 		if err != nil {
 			v.t.Fatal(err)
 		}
-		e.Shares = append(e.Shares, charter.Share{Holder: holder, Index: i + 1, Public: k.Public().Key})
+		e.Shares = append(e.Shares, charter.Share{Holder: holder, Index: i + 1, Public: k.Public().Ed25519})
 	}
 	return e
 }

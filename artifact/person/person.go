@@ -1,10 +1,11 @@
 // Package person is who takes part: a public file NAME.person and a private file
 // NAME.key under a passphrase.
 //
-// A person signs with Ed25519 and receives secrets as an age recipient. The key
-// signs only signed notes, DSSE envelopes with a payload type per purpose, and
-// TUF root metadata, none of which parses as another. This package must never
-// see a key unsealed longer than its caller needs it.
+// A person signs with Ed25519, or with ECDSA P-256 where the key is on a card,
+// and receives secrets as an age recipient. The key signs only signed notes, DSSE
+// envelopes with a payload type per purpose, and TUF root metadata, none of which
+// parses as another. This package must never see a key unsealed longer than its
+// caller needs it.
 //
 // Compatibility: docs/formats/person.md, version 1 is read for ever.
 package person
@@ -12,7 +13,9 @@ package person
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
@@ -60,13 +63,44 @@ var (
 
 var nameRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 
-// Person is the public half.
+// Person is the public half. Exactly one of Ed25519 and P256 is there.
 type Person struct {
 	Format    string            `json:"format"`
-	Key       ed25519.PublicKey `json:"key"`       // Ed25519 verification key, 32 bytes
-	Name      string            `json:"name"`      // unique among the people of one vault
-	Recipient string            `json:"recipient"` // age X25519 recipient
+	Ed25519   ed25519.PublicKey `json:"key,omitempty"`  // verification key, 32 bytes
+	Name      string            `json:"name"`           // unique among the people of one vault
+	P256      []byte            `json:"p256,omitempty"` // verification key of a card: uncompressed point, 65 bytes (SEC 1, Section 2.3.3)
+	Recipient string            `json:"recipient"`      // age recipient, X25519 (age1…) or of a card (age1tag1…)
 	World     world.World       `json:"world"`
+}
+
+// PublicKey returns the verification key: ed25519.PublicKey or *ecdsa.PublicKey
+// on P-256. It is nil if Check does not hold.
+func (p *Person) PublicKey() crypto.PublicKey {
+	switch {
+	case len(p.Ed25519) == ed25519.PublicKeySize && len(p.P256) == 0:
+		return p.Ed25519
+	case len(p.Ed25519) == 0 && len(p.P256) > 0:
+		if k, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), p.P256); err == nil {
+			return k
+		}
+	}
+	return nil
+}
+
+// KeyID is the key id of the verification key as in an envelope; empty if Check
+// does not hold.
+func (p *Person) KeyID() string {
+	id, err := envelope.KeyID(p.PublicKey())
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
+// Equal says whether o is the same person file in every member.
+func (p *Person) Equal(o *Person) bool {
+	return o != nil && p.Format == o.Format && bytes.Equal(p.Ed25519, o.Ed25519) && p.Name == o.Name &&
+		bytes.Equal(p.P256, o.P256) && p.Recipient == o.Recipient && p.World == o.World
 }
 
 // Check validates every member.
@@ -77,12 +111,11 @@ func (p *Person) Check() error {
 	if !nameRE.MatchString(p.Name) {
 		return fault.Errorf(fault.Verify, "%w: %.40q", ErrName, p.Name)
 	}
-	if err := envelope.CheckKey(p.Key); err != nil {
+	if err := envelope.CheckKey(p.PublicKey()); err != nil {
 		return fault.Errorf(fault.Verify, "person %s: %w", p.Name, err)
 	}
-	r, err := age.ParseX25519Recipient(p.Recipient)
-	if err != nil || r.String() != p.Recipient {
-		return fault.Errorf(fault.Verify, "person %s: recipient is not an age X25519 recipient", p.Name)
+	if _, err := ParseRecipient(p.Recipient); err != nil {
+		return fault.Errorf(fault.Verify, "person %s: %w", p.Name, err)
 	}
 	return p.World.Check()
 }
@@ -112,11 +145,11 @@ func (p *Person) Words() (string, error) {
 	return words.Of(f[:16]), err
 }
 
-// Key is a person's private half.
+// Key is a person's private half: unsealed from a file, or a card that is at hand.
 type Key struct {
 	public   *Person
-	private  ed25519.PrivateKey
-	identity *age.X25519Identity
+	signer   crypto.Signer
+	identity age.Identity
 }
 
 type keyFile struct {
@@ -148,23 +181,69 @@ func New(name string, w world.World) (*Key, error) {
 
 func assemble(name string, w world.World, priv ed25519.PrivateKey, id *age.X25519Identity) *Key {
 	pub := bytes.Clone(priv[ed25519.SeedSize:])
-	return &Key{private: priv, identity: id, public: &Person{
-		Format: Format, Key: pub, Name: name, Recipient: id.Recipient().String(), World: w,
+	return &Key{signer: priv, identity: id, public: &Person{
+		Format: Format, Ed25519: pub, Name: name, Recipient: id.Recipient().String(), World: w,
 	}}
+}
+
+// Card is the key of a person whose private half stays where it is: signer and
+// identity ask the card. The signer must be for p's verification key.
+func Card(p *Person, signer crypto.Signer, identity age.Identity) (*Key, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	id, err := envelope.KeyID(signer.Public())
+	if err != nil || id != p.KeyID() {
+		return nil, fault.Errorf(fault.Verify, "the card holds another key than that of %s", p.Name)
+	}
+	return &Key{public: p, signer: signer, identity: identity}, nil
 }
 
 // Public returns the public half.
 func (k *Key) Public() *Person { return k.public }
 
-// Signer signs as the person (Ed25519, RFC 8032).
-func (k *Key) Signer() crypto.Signer { return k.private }
+// Signer signs as the person: Ed25519 (RFC 8032) or ECDSA P-256 (FIPS 186-5).
+func (k *Key) Signer() crypto.Signer { return k.signer }
 
 // Identity opens what was encrypted to the person.
 func (k *Key) Identity() age.Identity { return k.identity }
 
+// OnCard says that the key is not in this process, but on a card or token.
+func (k *Key) OnCard() bool {
+	_, ok := k.signer.(ed25519.PrivateKey)
+	return !ok
+}
+
 // Zero wipes the signing key. What age keeps cannot be wiped, so programs open
 // keys in short-lived processes.
-func (k *Key) Zero() { clear(k.private) }
+func (k *Key) Zero() {
+	if p, ok := k.signer.(ed25519.PrivateKey); ok {
+		clear(p)
+	}
+}
+
+// Handle returns the unsealed key for a child process of the caller, which takes
+// it with FromHandle. It goes over a pipe only and never to disk; the caller wipes
+// it. A card's key has none and is class usage: it never leaves the card.
+func (k *Key) Handle() ([]byte, error) {
+	priv, ok := k.signer.(ed25519.PrivateKey)
+	id, ok2 := k.identity.(*age.X25519Identity)
+	if !ok || !ok2 {
+		return nil, fault.Errorf(fault.Usage, "the key of %s is on a card and stays there", k.public.Name)
+	}
+	seed := priv.Seed()
+	defer clear(seed)
+	return jcs.Marshal(keyFile{KeyFormat, id.String(), k.public.Name, seed, k.public.World})
+}
+
+// FromHandle takes what Handle gave. The bytes may be wiped afterwards.
+func FromHandle(handle []byte) (*Key, error) {
+	var f keyFile
+	if err := jcs.Unmarshal(handle, &f); err != nil {
+		return nil, err
+	}
+	return f.key()
+}
 
 // Seal returns the key file: an age file under the passphrase. A live person's
 // passphrase must have at least MinPassphraseBytes.
@@ -176,7 +255,7 @@ func (k *Key) Seal(passphrase []byte) ([]byte, error) {
 			return nil, fault.Errorf(fault.Usage, "a live person's passphrase needs at least %d characters", MinPassphraseBytes)
 		}
 	}
-	plain, err := jcs.Marshal(keyFile{KeyFormat, k.identity.String(), k.public.Name, k.private.Seed(), k.public.World})
+	plain, err := k.Handle()
 	if err != nil {
 		return nil, err
 	}
@@ -220,11 +299,7 @@ func Open(data, passphrase []byte) (*Key, error) {
 		return nil, fault.Errorf(fault.Verify, "key file is damaged: %w", err)
 	}
 	defer clear(plain)
-	var f keyFile
-	if err := jcs.Unmarshal(plain, &f); err != nil {
-		return nil, err
-	}
-	return f.key()
+	return FromHandle(plain)
 }
 
 func (f *keyFile) key() (*Key, error) {

@@ -40,7 +40,7 @@ func TestKeyRoundTrip(t *testing.T) {
 		t.Errorf("public half changed: %s, %s", a, b)
 	}
 	sig, err := envelope.SignBytes(got.Signer(), []byte("m"))
-	if err != nil || envelope.CheckBytes(k.Public().Key, []byte("m"), sig) != nil {
+	if err != nil || envelope.CheckBytes(k.Public().PublicKey(), []byte("m"), sig) != nil {
 		t.Errorf("signature of the opened key: %v", err)
 	}
 	rcpt, _ := age.ParseX25519Recipient(k.Public().Recipient)
@@ -92,6 +92,9 @@ func TestLivePassphraseHasALength(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	k, _ := New("ann", rehearsal)
 	b, _ := k.Public().Marshal()
+	f.Add(b)
+	c, _ := card(f, "bob")
+	b, _ = c.Public().Marshal()
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := Parse(data)

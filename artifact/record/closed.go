@@ -93,7 +93,7 @@ func (c *checker) checkRoster() error {
 	}
 	for _, m := range g.Roster {
 		p := c.People[m.Person.Name]
-		if p == nil || c.Roles[p.Name] != m.Role || !p.Key.Equal(m.Person.Key) || p.Recipient != m.Person.Recipient {
+		if p == nil || c.Roles[p.Name] != m.Role || !p.Equal(&m.Person) {
 			return bad("%w: %s in the record is not the one in the charter", ErrRecord, m.Person.Name)
 		}
 	}
@@ -140,11 +140,7 @@ func (c *checker) checkTellsStatement(s Statement, line []byte) error {
 		if p == nil {
 			return bad("%w: charter statement %d has a signer who was not there", ErrRecord, s.Seq)
 		}
-		id, err := envelope.KeyID(p.Key)
-		if err != nil {
-			return err
-		}
-		delete(ids, id)
+		delete(ids, p.KeyID())
 	}
 	if st.Type != s.Type || len(ids) > 0 || len(s.Signers) != len(env.Signatures) {
 		return bad("%w: the transcript tells charter statement %d otherwise than it is", ErrRecord, s.Seq)
@@ -162,7 +158,7 @@ func (c *checker) checkShares() error {
 		if err != nil {
 			return err
 		}
-		if _, err := share.VerifyReceipt(&r.Envelope, place, pub, c.People[r.Holder].Key); err != nil {
+		if _, err := share.VerifyReceipt(&r.Envelope, place, pub, c.People[r.Holder].PublicKey()); err != nil {
 			return fault.Errorf(fault.Verify, "%w: entry %d: %w", ErrEntry, l.Seq, err)
 		}
 	}
@@ -256,7 +252,7 @@ func Cosign(v *Verified, k *person.Key, at time.Time) ([]byte, error) {
 		return nil, ErrVoid
 	}
 	p := v.People[k.Public().Name]
-	if p == nil || !p.Key.Equal(k.Public().Key) {
+	if p == nil || !p.Equal(k.Public()) {
 		return nil, fault.Errorf(fault.Policy, "%s did not take part in this ceremony", k.Public().Name)
 	}
 	if slices.Contains(v.Cosigners, p.Name) || v.Roles[p.Name] == charter.RoleConductor {

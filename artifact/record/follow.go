@@ -245,7 +245,7 @@ func (c *checker) checkDocuments(d *Documents) error {
 	var keys []envelope.Key
 	for name, p := range c.People {
 		if c.Roles[name] == charter.RoleWitness {
-			keys = append(keys, envelope.Key{Name: name, Public: p.Key})
+			keys = append(keys, envelope.Key{Name: name, Public: p.PublicKey()})
 		}
 	}
 	payload, _, err := envelope.Verify(&d.Envelope, DocumentsType, keys, 2)
@@ -275,7 +275,7 @@ func (c *checker) checkIncident(seq int64, d *Incident) error {
 	if p == nil {
 		return bad("incident signed by %.40q, who is not here", d.By)
 	}
-	payload, _, err := envelope.Verify(d.Envelope, IncidentType, []envelope.Key{{Name: d.By, Public: p.Key}}, 1)
+	payload, _, err := envelope.Verify(d.Envelope, IncidentType, []envelope.Key{{Name: d.By, Public: p.PublicKey()}}, 1)
 	if err != nil {
 		return err
 	}

@@ -263,7 +263,7 @@ func (c *checker) takePerson(path string, data []byte) error {
 func (c *checker) conductor() (tlog.Signer, error) {
 	for name, role := range c.Roles {
 		if p := c.People[name]; role == charter.RoleConductor && p != nil {
-			return tlog.Signer{Name: name, Public: p.Key}, nil
+			return tlog.Signer{Name: name, Public: p.PublicKey()}, nil
 		}
 	}
 	return tlog.Signer{}, bad("%w: no conductor among its people", ErrRecord)
@@ -281,7 +281,7 @@ func (c *checker) checkSignatures() error {
 	}
 	var cosigners []tlog.Signer
 	for name, p := range c.People {
-		cosigners = append(cosigners, tlog.Signer{Name: name, Public: p.Key})
+		cosigners = append(cosigners, tlog.Signer{Name: name, Public: p.PublicKey()})
 	}
 	o, err := tlog.Open(note, Origin(c.Open.Record), c.Open.World, log, cosigners)
 	if err != nil {

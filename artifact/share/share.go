@@ -30,6 +30,7 @@ import (
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
+	"keyrite/artifact/person"
 	"keyrite/artifact/world"
 )
 
@@ -138,7 +139,7 @@ func PIN(secret []byte, p Place, who, label string) ([]byte, error) {
 
 // Seal returns the share file: the share encrypted to its holder's age recipient.
 func Seal(share []byte, p Place, recipient string) ([]byte, error) {
-	r, err := age.ParseX25519Recipient(recipient)
+	r, err := person.ParseRecipient(recipient)
 	if err != nil {
 		return nil, fault.Errorf(fault.Verify, "recipient of %s: %w", p.Holder, err)
 	}
@@ -211,13 +212,14 @@ type Opening struct {
 	Place     Place  `json:"place"`
 }
 
-// Sign wraps a Receipt or Opening, signed by share key and person key.
-func Sign(payloadType string, v any, shareKey, personKey crypto.Signer) (*envelope.Envelope, error) {
+// Sign wraps a Receipt or Opening, signed by share key and person key in that
+// order.
+func Sign(payloadType string, v any, signers ...crypto.Signer) (*envelope.Envelope, error) {
 	payload, err := jcs.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	return envelope.Sign(payloadType, payload, shareKey, personKey)
+	return envelope.Sign(payloadType, payload, signers...)
 }
 
 // PlaceOf returns the place and public half of holder's share in a safe's epoch.
@@ -235,7 +237,7 @@ func PlaceOf(s *charter.State, safe, holder string) (Place, ed25519.PublicKey, e
 }
 
 // VerifyReceipt checks a receipt by its holder for the share at want.
-func VerifyReceipt(env *envelope.Envelope, want Place, shareKey, personKey ed25519.PublicKey) (*Receipt, error) {
+func VerifyReceipt(env *envelope.Envelope, want Place, shareKey ed25519.PublicKey, personKey crypto.PublicKey) (*Receipt, error) {
 	var r Receipt
 	if err := verify(env, ReceiptType, &r, shareKey, personKey); err != nil {
 		return nil, err
@@ -248,7 +250,7 @@ func VerifyReceipt(env *envelope.Envelope, want Place, shareKey, personKey ed255
 
 // VerifyOpening checks that the holder of want gave his share for operation in
 // the attempt with that nonce.
-func VerifyOpening(env *envelope.Envelope, want Place, shareKey, personKey ed25519.PublicKey, operation string, nonce []byte) error {
+func VerifyOpening(env *envelope.Envelope, want Place, shareKey ed25519.PublicKey, personKey crypto.PublicKey, operation string, nonce []byte) error {
 	var o Opening
 	if err := verify(env, OpeningType, &o, shareKey, personKey); err != nil {
 		return err
@@ -259,7 +261,7 @@ func VerifyOpening(env *envelope.Envelope, want Place, shareKey, personKey ed255
 	return nil
 }
 
-func verify(env *envelope.Envelope, typ string, v any, shareKey, personKey ed25519.PublicKey) error {
+func verify(env *envelope.Envelope, typ string, v any, shareKey ed25519.PublicKey, personKey crypto.PublicKey) error {
 	keys := []envelope.Key{{Name: "share", Public: shareKey}, {Name: "person", Public: personKey}}
 	payload, _, err := envelope.Verify(env, typ, keys, 2)
 	if err != nil {

@@ -119,26 +119,26 @@ func TestReceiptAndOpening(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := VerifyOpening(env, place(), pub, k.Public().Key, op, nonce); err != nil {
+	if err := VerifyOpening(env, place(), pub, k.Public().PublicKey(), op, nonce); err != nil {
 		t.Fatal(err)
 	}
-	if VerifyOpening(env, place(), pub, k.Public().Key, op, make([]byte, 32)) == nil {
+	if VerifyOpening(env, place(), pub, k.Public().PublicKey(), op, make([]byte, 32)) == nil {
 		t.Error("opening of another attempt was taken")
 	}
 	env.Signatures = env.Signatures[:1]
-	if VerifyOpening(env, place(), pub, k.Public().Key, op, nonce) == nil {
+	if VerifyOpening(env, place(), pub, k.Public().PublicKey(), op, nonce) == nil {
 		t.Error("opening without the person's signature was taken")
 	}
 	rc, err := Sign(ReceiptType, Receipt{op, ReceiptFormat, place()}, shareKey, k.Signer())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := VerifyReceipt(rc, place(), pub, k.Public().Key); err != nil {
+	if _, err := VerifyReceipt(rc, place(), pub, k.Public().PublicKey()); err != nil {
 		t.Error(err)
 	}
 	p := place()
 	p.Epoch = 2
-	if _, err := VerifyReceipt(rc, p, pub, k.Public().Key); err == nil {
+	if _, err := VerifyReceipt(rc, p, pub, k.Public().PublicKey()); err == nil {
 		t.Error("receipt of another epoch was taken")
 	}
 }

@@ -40,7 +40,7 @@ func OpenBare(note []byte, origin string, pub ed25519.PublicKey) (int64, Hash, e
 	root = Hash(hash)
 	b64, ok := strings.CutPrefix(lines[0], "— "+origin+" ")
 	blob, err := base64.StdEncoding.DecodeString(b64)
-	if !ok || err != nil || len(blob) != 4+ed25519.SignatureSize || binary.BigEndian.Uint32(blob) != keyHash(origin, algEd25519, pub) {
+	if !ok || err != nil || len(blob) != 4+ed25519.SignatureSize || binary.BigEndian.Uint32(blob) != keyHash(origin, []byte{algEd25519}, pub) {
 		return 0, root, ErrSigner
 	}
 	again := BareText(origin, size, root) + "\n— " + origin + " " + base64.StdEncoding.EncodeToString(blob) + "\n"
@@ -60,5 +60,5 @@ func BareText(origin string, size int64, root Hash) string {
 
 // BareKeyHash is the key hash of the log's key in its signature line.
 func BareKeyHash(origin string, pub ed25519.PublicKey) uint32 {
-	return keyHash(origin, algEd25519, pub)
+	return keyHash(origin, []byte{algEd25519}, pub)
 }

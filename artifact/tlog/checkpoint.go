@@ -3,9 +3,6 @@ package tlog
 import (
 	"bytes"
 	"crypto"
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -14,18 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
 )
 
 // MaxCheckpointBytes bounds a checkpoint with all its signatures.
 const MaxCheckpointBytes = 64 << 10
-
-// Signature types of c2sp.org/signed-note.
-const (
-	algEd25519     = 0x01
-	algCosignature = 0x04 // c2sp.org/tlog-cosignature, Ed25519 over time and note
-)
 
 var (
 	// ErrNote says that a checkpoint is not well formed or not canonical.
@@ -81,15 +73,7 @@ func parseText(text []byte) (Checkpoint, error) {
 // note, for a person his name.
 type Signer struct {
 	Name   string
-	Public ed25519.PublicKey
-}
-
-func keyHash(name string, alg byte, pub ed25519.PublicKey) uint32 {
-	h := sha256.New()
-	h.Write([]byte(name + "\n"))
-	h.Write([]byte{alg})
-	h.Write(pub)
-	return binary.BigEndian.Uint32(h.Sum(nil))
+	Public crypto.PublicKey // ed25519.PublicKey or *ecdsa.PublicKey on P-256
 }
 
 // Sign returns the checkpoint as a note signed by the log itself.
@@ -97,7 +81,7 @@ func Sign(c Checkpoint, name string, key crypto.Signer) ([]byte, error) {
 	if _, err := parseText(c.Text()); err != nil {
 		return nil, err
 	}
-	l, err := signLine(c.Text(), name, key, algEd25519, nil)
+	l, err := signLine(c.Text(), name, key, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +94,7 @@ func Cosign(note []byte, name string, key crypto.Signer, at time.Time) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	l, err := signLine(text, name, key, algCosignature, &at)
+	l, err := signLine(text, name, key, &at)
 	if err != nil {
 		return nil, err
 	}
@@ -122,10 +106,14 @@ func cosigned(text []byte, unix uint64) []byte {
 	return append(fmt.Appendf(nil, "cosignature/v1\ntime %d\n", unix), text...)
 }
 
-func signLine(text []byte, name string, key crypto.Signer, alg byte, at *time.Time) (string, error) {
-	pub, ok := key.Public().(ed25519.PublicKey)
-	if !ok || !nameRE.MatchString(name) {
-		return "", fault.New(fault.Usage, "a checkpoint is signed by an Ed25519 key with a plain name")
+func signLine(text []byte, name string, key crypto.Signer, at *time.Time) (string, error) {
+	if !nameRE.MatchString(name) {
+		return "", fault.New(fault.Usage, "a checkpoint is signed under a plain name")
+	}
+	pub := key.Public()
+	hash, err := lineHash(name, pub, at != nil)
+	if err != nil {
+		return "", err
 	}
 	var payload []byte
 	msg := text
@@ -133,14 +121,14 @@ func signLine(text []byte, name string, key crypto.Signer, alg byte, at *time.Ti
 		payload = binary.BigEndian.AppendUint64(nil, uint64(at.Unix()))
 		msg = cosigned(text, uint64(at.Unix()))
 	}
-	sig, err := key.Sign(rand.Reader, msg, crypto.Hash(0))
+	sig, err := envelope.SignBytes(key, msg)
 	if err != nil {
 		return "", fault.Errorf(fault.ClassOf(err), "sign checkpoint: %w", err)
 	}
-	if !ed25519.Verify(pub, msg, sig) {
+	if envelope.CheckBytes(pub, msg, sig) != nil {
 		return "", fault.New(fault.Token, "the key gave a signature that does not hold")
 	}
-	blob := binary.BigEndian.AppendUint32(nil, keyHash(name, alg, pub))
+	blob := binary.BigEndian.AppendUint32(nil, hash)
 	blob = append(append(blob, payload...), sig...)
 	return "— " + name + " " + base64.StdEncoding.EncodeToString(blob) + "\n", nil
 }
@@ -184,7 +172,7 @@ func Open(note []byte, origin string, w world.World, log Signer, cosigners []Sig
 		return nil, err
 	}
 	o := &Opened{Checkpoint: c, Log: log.Name, CosignedAt: map[string]time.Time{}}
-	if _, err := checkLine(lines[0], text, log, algEd25519); err != nil {
+	if _, err := checkLine(lines[0], text, log, false); err != nil {
 		return nil, err
 	}
 	for _, l := range lines[1:] {
@@ -192,7 +180,7 @@ func Open(note []byte, origin string, w world.World, log Signer, cosigners []Sig
 		if _, twice := o.CosignedAt[s.Name]; !ok || twice {
 			return nil, ErrSigner
 		}
-		at, err := checkLine(l, text, s, algCosignature)
+		at, err := checkLine(l, text, s, true)
 		if err != nil {
 			return nil, err
 		}
@@ -225,18 +213,19 @@ func parseLine(l string) (string, []byte, error) {
 	return name, blob, nil
 }
 
-func checkLine(l string, text []byte, s Signer, alg byte) (time.Time, error) {
+func checkLine(l string, text []byte, s Signer, cosignature bool) (time.Time, error) {
 	var at time.Time
 	name, blob, err := parseLine(l)
 	if err != nil {
 		return at, err
 	}
-	if name != s.Name || len(s.Public) != ed25519.PublicKeySize || len(blob) < 4 || binary.BigEndian.Uint32(blob) != keyHash(name, alg, s.Public) {
+	hash, err := lineHash(name, s.Public, cosignature)
+	if err != nil || name != s.Name || len(blob) < 4 || binary.BigEndian.Uint32(blob) != hash {
 		return at, ErrSigner
 	}
 	sig, msg := blob[4:], text
-	if alg == algCosignature {
-		if len(sig) != 8+ed25519.SignatureSize {
+	if cosignature {
+		if len(sig) < 8 {
 			return at, ErrSignature
 		}
 		unix := binary.BigEndian.Uint64(sig)
@@ -246,7 +235,7 @@ func checkLine(l string, text []byte, s Signer, alg byte) (time.Time, error) {
 		at = time.Unix(int64(unix), 0).UTC()
 		sig, msg = sig[8:], cosigned(text, unix)
 	}
-	if !ed25519.Verify(s.Public, msg, sig) {
+	if envelope.CheckBytes(s.Public, msg, sig) != nil {
 		return at, fault.Errorf(fault.Verify, "%w: %s", ErrSignature, name)
 	}
 	return at, nil

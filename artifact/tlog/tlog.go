@@ -9,7 +9,8 @@
 // nobody checked.
 //
 // Compatibility: c2sp.org/tlog-checkpoint, c2sp.org/signed-note (Ed25519,
-// signature type 0x01) and c2sp.org/tlog-cosignature (type 0x04).
+// signature type 0x01, and ECDSA P-256, type 0x02) and c2sp.org/tlog-cosignature
+// (Ed25519, type 0x04; for ECDSA P-256 a type of our own under 0xff).
 package tlog
 
 import (

@@ -137,7 +137,7 @@ func TestEveryFlippedBitIsRefused(t *testing.T) {
 // The Go team's note package, which nobody here wrote, reads our log signature.
 func TestForeignReader(t *testing.T) {
 	n, log, _ := testNote(t)
-	vkey, err := note.NewEd25519VerifierKey(log.Name, log.Public)
+	vkey, err := note.NewEd25519VerifierKey(log.Name, log.Public.(ed25519.PublicKey))
 	if err != nil {
 		t.Fatal(err)
 	}

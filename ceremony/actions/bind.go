@@ -106,10 +106,10 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 		if err != nil {
 			return nil, err
 		}
-		if seen[p.Name] || seen[string(p.Key)] || seen[p.Recipient] {
+		if seen[p.Name] || seen[p.KeyID()] || seen[p.Recipient] {
 			return nil, fault.Errorf(fault.Policy, "%s is named twice, or has the key of somebody else: a person has one role and a key of his own", p.Name)
 		}
-		seen[p.Name], seen[string(p.Key)], seen[p.Recipient] = true, true, true
+		seen[p.Name], seen[p.KeyID()], seen[p.Recipient] = true, true, true
 		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Key: ceremony.KeyFile(key)})
 		count[bp.Role]++
 	}

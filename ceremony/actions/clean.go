@@ -106,6 +106,24 @@ func (c *Cleaner) open(ctx context.Context, st *ceremony.Status, t record.TokenR
 	return r, nil
 }
 
+// secretPipe hands passphrases to a child by descriptor. A pipe holds 64 KiB, so
+// the write cannot block.
+func secretPipe(lines *redact.Secret) (*os.File, error) {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "make pipe: %w", err)
+	}
+	line := append(append([]byte{}, lines.Bytes()...), '\n')
+	_, err = pw.Write(line)
+	clear(line)
+	_ = pw.Close()
+	if err != nil {
+		_ = pr.Close()
+		return nil, fault.Errorf(fault.Unexpected, "write pipe: %w", err)
+	}
+	return pr, nil
+}
+
 func destroyTagged(ctx context.Context, sup *hsm.Supervisor, id hsm.TokenID, attempt string, e *record.Cleanup) error {
 	tag, err := parseTag(attempt)
 	if err != nil {

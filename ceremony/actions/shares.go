@@ -2,8 +2,6 @@ package actions
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"os"
 	"path/filepath"
 
@@ -18,7 +16,6 @@ import (
 	"keyrite/hsm"
 	"keyrite/internal/durable"
 	"keyrite/internal/intake"
-	"keyrite/internal/redact"
 	"keyrite/vault/quorum"
 )
 
@@ -95,28 +92,15 @@ func (a *Actions) receipts(ctx context.Context, r *ceremony.Run, st *script.Step
 		p, _ := r.Participant(sh.Holder)
 		var env *envelope.Envelope
 		err = r.WithKey(ctx, sh.Holder, "the receipt for your share of safe "+name, func(k *person.Key) error {
-			// The share child takes a key file and a passphrase: one of this moment.
-			once := make([]byte, 16)
-			rand.Read(once)
-			pass := redact.New([]byte(hex.EncodeToString(once)))
-			defer pass.Zero()
-			sealed, err := k.Seal(pass.Bytes())
-			if err != nil {
-				return err
-			}
-			pr, err := secretPipe(pass)
-			if err != nil {
-				return err
-			}
-			defer pr.Close()
-			env, err = a.quorum.Receipt(ctx, &a.state, sf.epoch, quorum.Opener{Key: sealed, Share: file}, pr)
+			var err error
+			env, err = a.quorum.Receipt(ctx, &a.state, sf.epoch, quorum.Opener{Share: file, Unlocked: k}, nil)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 		place := share.Place{Epoch: sf.epoch.Epoch, Holder: sh.Holder, Index: sh.Index, Safe: name, Vault: a.state.Vault, World: r.World}
-		if _, err := share.VerifyReceipt(env, place, sh.Public, p.Person.Key); err != nil {
+		if _, err := share.VerifyReceipt(env, place, sh.Public, p.Person.PublicKey()); err != nil {
 			return err
 		}
 		if err := r.Record(&record.Receipt{Envelope: *env, Holder: sh.Holder, Safe: name}); err != nil {
@@ -125,24 +109,6 @@ func (a *Actions) receipts(ctx context.Context, r *ceremony.Run, st *script.Step
 		r.Console.Say("good", sh.Holder+" has the share of safe "+name)
 	}
 	return nil
-}
-
-// secretPipe hands one passphrase to a child by descriptor. A pipe holds 64 KiB,
-// so the write cannot block.
-func secretPipe(pass *redact.Secret) (*os.File, error) {
-	pr, pw, err := os.Pipe()
-	if err != nil {
-		return nil, fault.Errorf(fault.Unexpected, "make pipe: %w", err)
-	}
-	line := append(append([]byte{}, pass.Bytes()...), '\n')
-	_, err = pw.Write(line)
-	clear(line)
-	_ = pw.Close()
-	if err != nil {
-		_ = pr.Close()
-		return nil, fault.Errorf(fault.Unexpected, "write pipe: %w", err)
-	}
-	return pr, nil
 }
 
 // changePINs replaces the one-time PINs by those derived from the secret, after

@@ -53,10 +53,7 @@ func runCharterShow(c *cobra.Command, o *trustOptions) error {
 	if err != nil {
 		return err
 	}
-	names, err := state.Names()
-	if err != nil {
-		return err
-	}
+	names := state.Names()
 	res := struct {
 		Schema     string        `json:"schema"`
 		Vault      string        `json:"vault"`

@@ -94,7 +94,7 @@ func RootOf(c *charter.State, version int64, expires time.Time) (*RootSpec, erro
 		if !ok {
 			return nil, fault.Errorf(fault.Verify, "approver %s is not in the roster", name)
 		}
-		spec.Root = append(spec.Root, RootKey{name, m.Person.Key})
+		spec.Root = append(spec.Root, RootKey{name, m.Person.PublicKey()})
 	}
 	spec.Need = max(2, len(set.Members))
 	return spec, nil

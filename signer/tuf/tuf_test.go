@@ -32,7 +32,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{World: artifacttest.New(t), t: t, dir: t.TempDir(), now: artifacttest.Now()}
+	b := &bench{World: artifacttest.New(t, "approver2"), t: t, dir: t.TempDir(), now: artifacttest.Now()}
 	b.root = b.makeRoot(1, "tuf-root", "approver1")
 	return b
 }

@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"bufio"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,10 +12,8 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
-	"keyrite/artifact/person"
 	"keyrite/artifact/share"
 	"keyrite/hsm"
-	"keyrite/internal/cli"
 	"keyrite/internal/secmem"
 )
 
@@ -132,58 +131,63 @@ type given struct {
 	place    share.Place
 	raw      []byte
 	shareKey ed25519.PrivateKey
-	person   *person.Key
+	holder   *holder
 }
 
 func (g *given) zero() {
 	clear(g.raw)
 	clear(g.shareKey)
-	g.person.Zero()
+	g.holder.zero()
 }
 
-// take opens the n-th opener's key file with the next passphrase and checks his
-// share against the charter.
-func (r *request) take(n int, secrets *cli.Secrets) (*given, error) {
-	o := r.Openers[n]
-	pass, err := secrets.Next("passphrase")
-	if err != nil {
-		return nil, err
+// sign signs v with the share key and the holder's key; without the latter where
+// that is on a card, which the parent asks.
+func (g *given) sign(payloadType string, v any) (*envelope.Envelope, error) {
+	signers := []crypto.Signer{g.shareKey}
+	if g.holder.key != nil {
+		signers = append(signers, g.holder.key.Signer())
 	}
-	defer pass.Zero()
-	k, err := person.Open(o.Key, pass.Bytes())
+	return share.Sign(payloadType, v, signers...)
+}
+
+// take takes the n-th opener's key and checks his share against the charter.
+func (r *request) take(n int, in *intake) (*given, error) {
+	h, err := in.holder(r.Openers[n])
 	if err != nil {
 		return nil, fault.Errorf(fault.ClassOf(err), "key file %d: %w", n+1, err)
 	}
-	name := k.Public().Name
-	if want, ok := r.Keys[name]; !ok || !want.Equal(k.Public().Key) {
-		return nil, fault.Errorf(fault.Policy, "%s's key is not the one in the charter", name)
+	if h.key != nil && !h.key.Public().Equal(r.People[h.name]) {
+		h.zero()
+		return nil, fault.Errorf(fault.Policy, "%s's key is not the one in the charter", h.name)
 	}
 	for _, sh := range r.Epoch.Shares {
-		if sh.Holder != name {
+		if sh.Holder != h.name {
 			continue
 		}
-		p := r.place(name, sh.Index)
-		raw, key, err := share.Open(o.Share, k.Identity(), p, sh.Public)
+		p := r.place(h.name, sh.Index)
+		raw, key, err := share.Open(r.Openers[n].Share, h.identity, p, sh.Public)
 		if err != nil {
+			h.zero()
 			return nil, err
 		}
-		return &given{p, raw, key, k}, nil
+		return &given{p, raw, key, h}, nil
 	}
-	return nil, fault.Errorf(fault.Policy, "%s holds no share of safe %s", name, r.Epoch.Safe)
+	h.zero()
+	return nil, fault.Errorf(fault.Policy, "%s holds no share of safe %s", h.name, r.Epoch.Safe)
 }
 
 func (r *request) receipt() (*response, error) {
 	if len(r.Openers) != 1 {
 		return nil, fault.New(fault.Unexpected, "a receipt is for one share")
 	}
-	g, err := r.take(0, cli.NewSecrets(cli.IO{}, fdPassphrases))
+	g, err := r.take(0, newIntake())
 	if err != nil {
 		return nil, err
 	}
 	defer g.zero()
 	sum := sha256.Sum256(r.Openers[0].Share)
 	rc := share.Receipt{FileHash: hex.EncodeToString(sum[:]), Format: share.ReceiptFormat, Place: g.place}
-	env, err := share.Sign(share.ReceiptType, rc, g.shareKey, g.person.Signer())
+	env, err := g.sign(share.ReceiptType, rc)
 	if err != nil {
 		return nil, err
 	}
@@ -193,11 +197,11 @@ func (r *request) receipt() (*response, error) {
 // open checks every share first, each by its holder; only then, and only when
 // enough different ones are there, it combines and derives the user PIN.
 func (r *request) open() (*response, error) {
-	secrets := cli.NewSecrets(cli.IO{}, fdPassphrases)
+	in := newIntake()
 	resp := &response{}
 	var raws [][]byte
 	for n := range r.Openers {
-		g, err := r.take(n, secrets)
+		g, err := r.take(n, in)
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +212,7 @@ func (r *request) open() (*response, error) {
 			}
 		}
 		op := share.Opening{Format: share.OpeningFormat, Nonce: r.Nonce, Operation: r.Operation, Place: g.place}
-		env, err := share.Sign(share.OpeningType, op, g.shareKey, g.person.Signer())
+		env, err := g.sign(share.OpeningType, op)
 		if err != nil {
 			return nil, err
 		}

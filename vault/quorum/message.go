@@ -1,13 +1,13 @@
 package quorum
 
 import (
-	"crypto/ed25519"
 	"encoding/json"
 	"io"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
 	"keyrite/artifact/world"
 )
 
@@ -15,6 +15,7 @@ import (
 const (
 	fdPassphrases = 3 // one line for each opener, in order
 	fdPINs        = 4 // where derived PINs go
+	fdKeys        = 5 // one line for each opener whose key is unsealed already, in order
 )
 
 // Operations of the child.
@@ -27,11 +28,11 @@ const (
 
 // request is all that the child is told. It holds no secret in the clear.
 type request struct {
-	Op    string                       `json:"op"`
-	Vault string                       `json:"vault"`
-	World world.World                  `json:"world"`
-	Epoch charter.Epoch                `json:"epoch"` // deal: without public halves
-	Keys  map[string]ed25519.PublicKey `json:"keys"`  // person keys by name
+	Op     string                    `json:"op"`
+	Vault  string                    `json:"vault"`
+	World  world.World               `json:"world"`
+	Epoch  charter.Epoch             `json:"epoch"`  // deal: without public halves
+	People map[string]*person.Person `json:"people"` // by name
 
 	Recipients map[string]string `json:"recipients,omitempty"` // deal: age recipients by name
 	HSMRandom  []byte            `json:"hsm_random,omitempty"` // deal
@@ -42,9 +43,18 @@ type request struct {
 }
 
 type opener struct {
-	Key   []byte `json:"key"`   // NAME.key file
-	Share []byte `json:"share"` // NAME.share file
+	How   string `json:"how"`
+	Key   []byte `json:"key,omitempty"`  // how passphrase: NAME.key file
+	Name  string `json:"name,omitempty"` // how card
+	Share []byte `json:"share"`          // NAME.share file
 }
+
+// How an opener's key reaches the child.
+const (
+	howPassphrase = "passphrase" // the key file here, its passphrase on fdPassphrases
+	howKey        = "key"        // the unsealed key on fdKeys
+	howCard       = "card"       // the key stays on its card: the share's file key on fdKeys, and the parent has the card sign
+)
 
 // response is the child's one answer.
 type response struct {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
 	"keyrite/artifact/share"
 	"keyrite/artifact/world"
 )
@@ -44,9 +44,11 @@ type process struct {
 	err *bytes.Buffer
 }
 
-// start runs the child with request r. passphrases and pins become its
-// descriptors 3 and 4; nil ones are /dev/null.
-func (c Config) start(ctx context.Context, r *request, passphrases, pins *os.File) (*process, error) {
+// files become the child's descriptors 3 to 5; nil ones are /dev/null.
+type files struct{ passphrases, pins, keys *os.File }
+
+// start runs the child with request r.
+func (c Config) start(ctx context.Context, r *request, fs files) (*process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "open /dev/null: %w", err)
@@ -60,7 +62,7 @@ func (c Config) start(ctx context.Context, r *request, passphrases, pins *os.Fil
 	}
 	cmd := exec.CommandContext(ctx, c.Executable, ChildCommand)
 	cmd.Env = []string{} // nothing of the environment reaches it
-	cmd.ExtraFiles = []*os.File{or(passphrases), or(pins)}
+	cmd.ExtraFiles = []*os.File{or(fs.passphrases), or(fs.pins), or(fs.keys)}
 	p := &process{cmd: cmd, err: &bytes.Buffer{}}
 	cmd.Stderr = p.err
 	in, err := cmd.StdinPipe()
@@ -135,7 +137,7 @@ func (c Config) Deal(ctx context.Context, d DealParams, pins *os.File) (*Dealing
 	for _, m := range d.Roster {
 		r.Recipients[m.Person.Name] = m.Person.Recipient
 	}
-	p, err := c.start(ctx, r, nil, pins)
+	p, err := c.start(ctx, r, files{pins: pins})
 	if err != nil {
 		return nil, err
 	}
@@ -173,31 +175,22 @@ func (d *Dealing) Abandon() {
 	}
 }
 
-// Opener is what one key master hands in: his key file and his share file.
-type Opener struct {
-	Key, Share []byte
-}
-
 // base fills a request from the people in force and a safe's epoch.
 func base(op string, st *charter.State, e charter.Epoch) *request {
-	r := &request{Op: op, Vault: st.Vault, World: st.World, Epoch: e, Keys: map[string]ed25519.PublicKey{}}
-	for _, m := range st.People.Roster {
-		r.Keys[m.Person.Name] = m.Person.Key
+	r := &request{Op: op, Vault: st.Vault, World: st.World, Epoch: e, People: map[string]*person.Person{}}
+	for i := range st.People.Roster {
+		r.People[st.People.Roster[i].Person.Name] = &st.People.Roster[i].Person
 	}
 	return r
 }
 
 // Receipt makes the receipt of one holder for the share file read back from its
-// medium. Its passphrase is the first line of passphrases.
+// medium. The passphrase of a key file is the first line of passphrases.
 func (c Config) Receipt(ctx context.Context, st *charter.State, e charter.Epoch, o Opener, passphrases *os.File) (*envelope.Envelope, error) {
 	r := base(opReceipt, st, e)
-	r.Openers = []opener{{o.Key, o.Share}}
-	resp, err := c.once(ctx, r, passphrases, nil)
+	resp, err := c.once(ctx, r, []Opener{o}, files{passphrases: passphrases})
 	if err != nil {
 		return nil, err
-	}
-	if len(resp.Envelopes) != 1 {
-		return nil, fault.New(fault.Unexpected, "share process gave no receipt")
 	}
 	return resp.Envelopes[0], nil
 }
@@ -209,7 +202,7 @@ type OpenParams struct {
 	Operation   string // hex SHA-256 of what will be done
 	Nonce       []byte // 32 random bytes of this attempt
 	Openers     []Opener
-	Passphrases *os.File // one line for each opener, in order
+	Passphrases *os.File // one line for each opener with a key file, in order
 }
 
 // Opened names those who opened, with their signed openings.
@@ -244,15 +237,9 @@ func (c Config) Check(ctx context.Context, p OpenParams) (*Opened, error) {
 func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e charter.Epoch, pins *os.File) (*Opened, error) {
 	r := base(op, p.State, e)
 	r.Operation, r.Nonce = p.Operation, p.Nonce
-	for _, o := range p.Openers {
-		r.Openers = append(r.Openers, opener(o))
-	}
-	resp, err := c.once(ctx, r, p.Passphrases, pins)
+	resp, err := c.once(ctx, r, p.Openers, files{passphrases: p.Passphrases, pins: pins})
 	if err != nil {
 		return nil, err
-	}
-	if len(resp.Holders) != len(p.Openers) || len(resp.Envelopes) != len(p.Openers) {
-		return nil, fault.New(fault.Unexpected, "share process gave an incomplete answer")
 	}
 	for i, h := range resp.Holders {
 		m, ok := p.State.People.Person(h)
@@ -260,18 +247,39 @@ func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e char
 		if !ok || err != nil {
 			return nil, errors.Join(fault.New(fault.Verify, "share process named a stranger"), err)
 		}
-		if err := share.VerifyOpening(resp.Envelopes[i], place, pub, m.Person.Key, p.Operation, p.Nonce); err != nil {
+		if err := share.VerifyOpening(resp.Envelopes[i], place, pub, m.Person.PublicKey(), p.Operation, p.Nonce); err != nil {
 			return nil, err
 		}
 	}
 	return &Opened{resp.Holders, resp.Envelopes}, nil
 }
 
-func (c Config) once(ctx context.Context, r *request, passphrases, pins *os.File) (*response, error) {
-	p, err := c.start(ctx, r, passphrases, pins)
+// once runs the child for these openers and takes its one answer, with an
+// envelope for each of them that is signed whole.
+func (c Config) once(ctx context.Context, r *request, openers []Opener, fs files) (*response, error) {
+	var err error
+	if r.Openers, fs.keys, err = messages(openers); err != nil {
+		return nil, err
+	}
+	if fs.keys != nil {
+		defer fs.keys.Close()
+	}
+	p, err := c.start(ctx, r, fs)
 	if err != nil {
 		return nil, err
 	}
 	defer p.end()
-	return p.answer()
+	resp, err := p.answer()
+	if err != nil {
+		return nil, err
+	}
+	if len(resp.Holders) != len(openers) || len(resp.Envelopes) != len(openers) {
+		return nil, fault.New(fault.Unexpected, "share process gave an incomplete answer")
+	}
+	for i, o := range openers {
+		if err := o.complete(resp.Envelopes[i]); err != nil {
+			return nil, err
+		}
+	}
+	return resp, nil
 }
