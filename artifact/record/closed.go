@@ -41,7 +41,7 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if err := c.checkShares(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.checkKeys, c.checkSpecified, c.checkTold} {
+	for _, check := range []func() error{c.checkOpenings, c.checkKeys, c.checkSpecified, c.checkEnrolled, c.checkTold} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -73,14 +73,22 @@ func (c *checker) loadOutputs(trusted *anchor.Anchors) error {
 	if err != nil {
 		return err
 	}
-	c.Charter, err = charter.Fold(lines, c.Anchors.World, c.Anchors.Vault)
-	return err
+	if c.Charter, err = charter.Fold(lines, c.Anchors.World, c.Anchors.Vault); err != nil {
+		return err
+	}
+	c.lines = bytes.Split(bytes.TrimSuffix(lines, []byte("\n")), []byte("\n"))
+	if c.Open.Base == nil {
+		return nil
+	}
+	return c.loadBase(lines, b)
 }
 
 // checkRoster compares the people who were there with those who founded.
 func (c *checker) checkRoster() error {
+	if c.base != nil {
+		return c.checkPresent()
+	}
 	g := &c.Charter.Genesis
-	c.genesis = g
 	if g.ScriptHash != c.Open.ScriptHash {
 		return bad("%w: the charter was founded under another script", ErrRecord)
 	}
@@ -100,20 +108,26 @@ func (c *checker) checkRoster() error {
 	return nil
 }
 
+// checkStatements wants the charter to be what was loaded and what was stated
+// here, each statement of a type that this kind of ceremony makes.
 func (c *checker) checkStatements() error {
-	lines, err := readFile(c.fsys, OutputsDir+"/charter.jsonl", 64<<20)
-	if err != nil {
-		return err
+	first := 0
+	if c.base != nil {
+		first = c.base.Size()
 	}
-	all := bytes.Split(bytes.TrimSuffix(lines, []byte("\n")), []byte("\n"))
-	if len(all) != len(c.stmts) {
-		return bad("%w: %d charter statements, the transcript has %d", ErrRecord, len(all), len(c.stmts))
+	if len(c.lines)-first != len(c.stmts) {
+		return bad("%w: %d charter statements are new, the transcript has %d", ErrRecord, len(c.lines)-first, len(c.stmts))
 	}
+	k := kinds()[c.Open.Kind]
 	for i, s := range c.stmts {
-		if sum := sha256.Sum256(all[i]); s.Seq != i || hex.EncodeToString(sum[:]) != s.LineHash {
-			return bad("%w: charter statement %d is not the one in the transcript", ErrRecord, i)
+		line := c.lines[first+i]
+		if sum := sha256.Sum256(line); s.Seq != first+i || hex.EncodeToString(sum[:]) != s.LineHash {
+			return bad("%w: charter statement %d is not the one in the transcript", ErrRecord, first+i)
 		}
-		if err := c.checkTellsStatement(s, all[i]); err != nil {
+		if !slices.Contains(k.statements, s.Type) {
+			return bad("%w: a ceremony of kind %s states nothing of type %.40q", ErrRecord, c.Open.Kind, s.Type)
+		}
+		if err := c.checkTellsStatement(s, line); err != nil {
 			return err
 		}
 	}
@@ -162,22 +176,45 @@ func (c *checker) checkShares() error {
 			return fault.Errorf(fault.Verify, "%w: entry %d: %w", ErrEntry, l.Seq, err)
 		}
 	}
-	for _, s := range c.genesis.Safes {
-		want, err := jcs.Marshal(c.Charter.Epochs[s.Name])
-		if err != nil {
-			return err
+	for _, s := range c.Charter.People.Safes {
+		got, done := c.dealt[s.Name], c.progress[s.Name] == safePINs || c.progress[s.Name] == safeRepinned
+		if c.base != nil && got.Epoch == 0 { // not dealt here: as it was
+			got, done = c.base.Epochs[s.Name], c.progress[s.Name] == safeNew || c.progress[s.Name] == safeOpened
 		}
-		got, err := jcs.Marshal(c.dealt[s.Name])
-		if err != nil || !bytes.Equal(got, want) || c.progress[s.Name] != safePINs {
+		same, err := equal(got, c.Charter.Epochs[s.Name])
+		if err != nil || !same || !done || c.Charter.Stale(s.Name) {
 			return bad("%w: shares of safe %s in the charter are not those dealt", ErrRecord, s.Name)
+		}
+	}
+	return c.checkTokens()
+}
+
+// checkTokens wants every safe that was opened in the token that the charter
+// names for it.
+func (c *checker) checkTokens() error {
+	for safe, t := range c.tokens {
+		if _, ok := c.Charter.People.Safe(safe); !ok || c.Charter.Epochs[safe].Token != t {
+			return bad("%w: safe %.40q is in another token than the charter says", ErrRecord, safe)
 		}
 	}
 	return nil
 }
 
+func equal(a, b any) (bool, error) {
+	x, err := jcs.Marshal(a)
+	if err != nil {
+		return false, err
+	}
+	y, err := jcs.Marshal(b)
+	return bytes.Equal(x, y), err
+}
+
 // checkKeys wants every key of anchors and charter born, stored and proven here,
-// and none besides.
+// and none besides; in a later ceremony every key that the charter gained.
 func (c *checker) checkKeys() error {
+	if c.base != nil {
+		return c.checkNewKeys()
+	}
 	if len(c.Anchors.Successors) > 0 {
 		return bad("%w: its anchors name successors, which this kind of ceremony does not make", ErrRecord)
 	}
@@ -187,7 +224,7 @@ func (c *checker) checkKeys() error {
 	}
 	for i := range c.Anchors.Keys {
 		k := c.Anchors.Keys[i]
-		if c.stored[k.ID].Key.ID == "" || !equalRecord(c.stored[k.ID].Key, k) || !equalRecord(c.Charter.Keys[k.ID], k) {
+		if c.stored[k.ID].Key.ID == "" || !sameKey(c.stored[k.ID].Key, k) || !sameKey(c.Charter.Keys[k.ID], k) {
 			return bad("%w: key %s in the anchors is not the one made", ErrRecord, k.ID)
 		}
 	}
@@ -199,44 +236,68 @@ func (c *checker) checkKeys() error {
 	return nil
 }
 
-func equalRecord(a, b anchor.KeyRecord) bool {
-	x, err := jcs.Marshal(a)
-	if err != nil {
-		return false
-	}
-	y, err := jcs.Marshal(b)
-	return err == nil && bytes.Equal(x, y)
+func sameKey(a, b anchor.KeyRecord) bool {
+	same, err := equal(a, b)
+	return err == nil && same
 }
 
-// missing lists who has yet to cosign: all witnesses, and of each safe's openers
-// as many as must agree.
+// checkNewKeys wants the keys that the charter gained to be those that were born,
+// stored and proven here, and all others as they were.
+func (c *checker) checkNewKeys() error {
+	gained := 0
+	for id, k := range c.Charter.Keys {
+		made := c.stored[id].Key
+		if old, ok := c.base.Keys[id]; ok {
+			if made.ID != "" || !sameKey(old, k) {
+				return bad("%w: key %s was there before and is another now", ErrRecord, id)
+			}
+			continue
+		}
+		gained++
+		if made.ID == "" || !sameKey(made, k) {
+			return bad("%w: key %s in the charter is not the one made", ErrRecord, id)
+		}
+	}
+	if gained != len(c.born) || gained != len(c.stored) || gained != len(c.proven) {
+		return bad("%w: %d keys born, %d stored, %d proven, %d new in the charter", ErrRecord, len(c.born), len(c.stored), len(c.proven), gained)
+	}
+	return nil
+}
+
+// missing lists who has yet to cosign: all witnesses who were there, and of the
+// openers of each safe that was made, opened or dealt as many as must agree.
 func (c *checker) missing() {
 	has := map[string]bool{}
 	for _, n := range c.Cosigners {
 		has[n] = true
 	}
 	want := map[string]bool{}
-	for _, m := range c.genesis.Roster {
-		if m.Role == charter.RoleWitness && !has[m.Person.Name] {
-			want[m.Person.Name] = true
+	for name, role := range c.Roles {
+		if role == charter.RoleWitness && !has[name] {
+			want[name] = true
 		}
 	}
-	for _, s := range c.genesis.Safes {
+	agree := func(s charter.Set) {
 		n := 0
-		for _, m := range s.Openers.Members {
-			if has[m] {
+		for _, m := range s.Members {
+			if has[m] || want[m] {
 				n++
 			}
 		}
-		for _, m := range s.Openers.Members {
-			if n >= s.Openers.Need {
-				break
-			}
-			if !has[m] {
+		for _, m := range s.Members {
+			if n < s.Need && !has[m] && !want[m] && c.Roles[m] != "" {
 				want[m] = true
 				n++
 			}
 		}
+	}
+	for _, s := range c.Charter.People.Safes {
+		if c.base == nil || c.dealt[s.Name].Epoch > 0 {
+			agree(s.Openers)
+		}
+	}
+	for at, holders := range c.opened {
+		agree(charter.Set{Members: holders, Need: c.base.Epochs[at.safe].Need})
 	}
 	for n := range want {
 		c.Missing = append(c.Missing, n)

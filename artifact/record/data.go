@@ -31,6 +31,7 @@ type Ref struct {
 type Open struct {
 	After       *Ref              `json:"after"` // the void attempt before this one, or null
 	Attempt     string            `json:"attempt"`
+	Base        *Base             `json:"base,omitempty"` // the vault that it continues; a genesis has none
 	BindHash    string            `json:"bind_hash"`
 	Environment map[string]string `json:"environment"` // network, swap, core dumps, kernel, USB
 	Format      string            `json:"format"`
@@ -177,7 +178,7 @@ type PINsChanged struct {
 
 // Intent precedes an effect in a token. Object is the CKA_ID it will have.
 type Intent struct {
-	Effect string       `json:"effect"` // "init-token", "generate", "store"
+	Effect string       `json:"effect"` // "init-token", "generate", "store", "repin"
 	Key    string       `json:"key"`
 	Object string       `json:"object"`
 	Safe   string       `json:"safe"`
@@ -253,9 +254,10 @@ type IncidentCall struct {
 
 // Cleanup is what was destroyed and what could not be.
 type Cleanup struct {
-	Burned    []string `json:"burned"`    // epochs, "safe/epoch"
-	Destroyed []string `json:"destroyed"` // object ids
-	Left      int      `json:"left"`      // objects found after, by an empty search in a fresh process
+	Burned    []string `json:"burned"`            // epochs, "safe/epoch"
+	Destroyed []string `json:"destroyed"`         // object ids
+	Exposed   []string `json:"exposed,omitempty"` // epochs in force whose shares were combined, "safe/epoch": the next ceremony deals them anew
+	Left      int      `json:"left"`              // objects found after, by an empty search in a fresh process
 	Safe      string   `json:"safe"`
 	Tainted   string   `json:"tainted"` // why the token must not be used again, or ""
 }
@@ -281,6 +283,7 @@ func (*Statement) entryType() string   { return "statement" }
 func (*TokenReady) entryType() string  { return "token" }
 func (*Admission) entryType() string   { return "admission" }
 func (*Dealt) entryType() string       { return "dealt" }
+func (*Opening) entryType() string     { return "opening" }
 func (*Receipt) entryType() string     { return "receipt" }
 func (*PINsChanged) entryType() string { return "pins-changed" }
 func (*Intent) entryType() string      { return "intent" }
@@ -296,7 +299,7 @@ func (*End) entryType() string         { return "end" }
 func parseData(typ string, raw json.RawMessage) (Data, error) {
 	for _, d := range []Data{
 		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Contingency{}, &Present{}, &Medium{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
-		&Admission{}, &Dealt{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &Possession{}, &Words{},
+		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &Possession{}, &Words{},
 		&Output{}, &Incident{}, &Cleanup{}, &End{},
 	} {
 		if d.entryType() == typ {

@@ -17,6 +17,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/tlog"
+	"keyrite/artifact/words"
 	"keyrite/artifact/world"
 )
 
@@ -27,6 +28,27 @@ type scriptFile struct {
 		Name  string `yaml:"name"`
 		Token string `yaml:"token"`
 	} `yaml:"safes"`
+	Factories []struct {
+		ID         string `yaml:"id"`
+		Product    string `yaml:"product"`
+		SerialFrom int64  `yaml:"serial_from"`
+		SerialTo   int64  `yaml:"serial_to"`
+		Evidence   string `yaml:"evidence"`
+		CA         string `yaml:"ca"`
+	} `yaml:"factories"`
+	Stations []struct {
+		ID      string `yaml:"id"`
+		Factory string `yaml:"factory"`
+	} `yaml:"stations"`
+	Pipelines []struct {
+		ID       string   `yaml:"id"`
+		Products []string `yaml:"products"`
+	} `yaml:"pipelines"`
+	Relays []struct {
+		ID          string `yaml:"id"`
+		Role        string `yaml:"role"`
+		Certificate string `yaml:"certificate"`
+	} `yaml:"relays"`
 	Keys          []scriptKey         `yaml:"keys"`
 	Contingencies []scriptContingency `yaml:"contingencies"`
 	Summon        []scriptStep        `yaml:"summon"`
@@ -45,21 +67,26 @@ type scriptContingency struct {
 // scriptKey is the specification of a key, whole, since its hash is in the key's
 // record.
 type scriptKey struct {
-	Algorithm string `yaml:"algorithm" json:"algorithm"`
-	Domain    string `yaml:"domain" json:"domain"`
-	ID        string `yaml:"id" json:"id"`
-	Purpose   string `yaml:"purpose" json:"purpose"`
-	Safe      string `yaml:"safe" json:"safe"`
-	Usage     struct {
+	Algorithm   string `yaml:"algorithm" json:"algorithm"`
+	Domain      string `yaml:"domain" json:"domain"`
+	ID          string `yaml:"id" json:"id"`
+	Movable     bool   `yaml:"movable" json:"movable,omitempty"`
+	Purpose     string `yaml:"purpose" json:"purpose"`
+	Safe        string `yaml:"safe" json:"safe"`
+	SuccessorOf string `yaml:"successor_of" json:"successor_of,omitempty"`
+	Usage       struct {
 		AlwaysAuthenticate bool `yaml:"always_authenticate" json:"always_authenticate"`
 		Decrypt            bool `yaml:"decrypt" json:"decrypt"`
 		Derive             bool `yaml:"derive" json:"derive"`
 		Destroyable        bool `yaml:"destroyable" json:"destroyable"`
+		Encrypt            bool `yaml:"encrypt" json:"encrypt,omitempty"`
 		Extractable        bool `yaml:"extractable" json:"extractable"`
 		Sensitive          bool `yaml:"sensitive" json:"sensitive"`
 		Sign               bool `yaml:"sign" json:"sign"`
 		SignRecover        bool `yaml:"sign_recover" json:"sign_recover"`
 		Unwrap             bool `yaml:"unwrap" json:"unwrap"`
+		Wrap               bool `yaml:"wrap" json:"wrap,omitempty"`
+		WrapWithTrusted    bool `yaml:"wrap_with_trusted" json:"wrap_with_trusted,omitempty"`
 	} `yaml:"usage" json:"usage"`
 }
 
@@ -311,22 +338,10 @@ func (c *checker) checkIdentified(d *Identified) error {
 // checkTold compares what was read aloud and written out with what was made: the
 // words with the anchors, each public key and certificate with its entry.
 func (c *checker) checkTold() error {
-	words, err := c.Anchors.Words()
-	if err != nil {
+	if err := c.checkWords(); err != nil {
 		return err
 	}
-	read := false
-	for _, l := range c.Timeline {
-		if w, ok := l.Data.(*Words); ok && w.What == "anchors.json" {
-			if w.Words != words {
-				return bad("%w: entry %d: the words read aloud are not those of the anchors", ErrEntry, l.Seq)
-			}
-			read = true
-		}
-	}
-	if !read {
-		return bad("%w: the anchors were never read aloud", ErrRecord)
-	}
+	var err error
 	for path := range c.outputs {
 		name, isKey := strings.CutSuffix(strings.TrimPrefix(path, OutputsDir+"/"), ".pub.pem")
 		if isKey {
@@ -344,6 +359,39 @@ func (c *checker) checkTold() error {
 		}
 	}
 	return nil
+}
+
+// checkWords compares what was read aloud: the anchors of a genesis, the charter's
+// new head of any other ceremony.
+func (c *checker) checkWords() error {
+	what := "anchors.json"
+	want, err := c.Anchors.Words()
+	if c.base != nil {
+		what = "charter.jsonl"
+		want, err = HeadWords(c.Charter)
+	}
+	if err != nil {
+		return err
+	}
+	read := false
+	for _, l := range c.Timeline {
+		if w, ok := l.Data.(*Words); ok && w.What == what {
+			if w.Words != want {
+				return bad("%w: entry %d: the words read aloud are not those of %s", ErrEntry, l.Seq, what)
+			}
+			read = true
+		}
+	}
+	if !read {
+		return bad("%w: the words of %s were never read aloud", ErrRecord, what)
+	}
+	return nil
+}
+
+// HeadWords is the head of a charter as words for reading aloud.
+func HeadWords(s *charter.State) (string, error) {
+	sum, err := hex.DecodeString(s.Head())
+	return words.Of(sum), err
 }
 
 func (c *checker) samePEM(path, typ string, same func(der []byte) bool) error {
@@ -367,6 +415,9 @@ func (c *checker) checkSpecified() error {
 	labels := map[string]string{}
 	for _, s := range c.script.Safes {
 		labels[s.Name] = s.Token
+		if t, ok := c.tokens[s.Name]; ok && t.Label != s.Token {
+			return bad("%w: safe %s is not in the token that the script names", ErrRecord, s.Name)
+		}
 	}
 	for _, k := range c.script.Keys {
 		got := c.stored[k.ID].Key

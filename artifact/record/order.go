@@ -17,21 +17,54 @@ const anyState = "any"
 // there are; this says what a step of that kind may do, whatever the script says.
 func verbStates() map[string]string {
 	return map[string]string{
-		"environment.check": "SUMMONED", "people.identify": "SUMMONED", "documents.see": "SUMMONED",
-		"genesis.sign": "RUNNING", "token.init": "RUNNING", "token.admit": "RUNNING", "shares.deal": "RUNNING", "shares.receipts": "RUNNING",
-		"token.pins": "RUNNING", "key.generate": "RUNNING", "cert.issue": "RUNNING", "charter.append": "RUNNING", "update.root": "RUNNING", "pause": "RUNNING", "break": "RUNNING",
-		"medium.in": anyState, "medium.out": anyState, "paper.print": anyState,
-		"keys.store": "SEALING", "keys.prove": "SEALING", "outputs.write": "SEALING", "read.aloud": "SEALING",
+		"environment.check": "SUMMONED",
+		"people.identify":   "SUMMONED",
+		"documents.see":     "SUMMONED",
+		"genesis.sign":      "RUNNING",
+		"token.init":        "RUNNING",
+		"token.admit":       "RUNNING",
+		"shares.deal":       "RUNNING",
+		"shares.receipts":   "RUNNING",
+		"token.pins":        "RUNNING",
+		"key.generate":      "RUNNING",
+		"cert.issue":        "RUNNING",
+		"charter.append":    "RUNNING",
+		"update.root":       "RUNNING",
+		"pause":             "RUNNING",
+		"break":             "RUNNING",
+		"medium.in":         anyState,
+		"medium.out":        anyState,
+		"paper.print":       anyState,
+		"vault.load":        "SUMMONED",
+		"people.change":     "RUNNING",
+		"safe.open":         "RUNNING",
+		"token.repin":       "RUNNING",
+		"keys.store":        "SEALING",
+		"keys.prove":        "SEALING",
+		"outputs.write":     "SEALING",
+		"read.aloud":        "SEALING",
 	}
 }
 
 // doneBy lists the verbs in which an entry of a type may stand.
 func doneBy() map[string][]string {
 	return map[string][]string{
-		"identified": {"people.identify"}, "documents": {"documents.see"}, "statement": {"genesis.sign", "charter.append"},
-		"intent": {"token.init", "key.generate", "keys.store"}, "token": {"token.init"}, "admission": {"token.admit"}, "dealt": {"shares.deal"},
-		"receipt": {"shares.receipts"}, "pins-changed": {"token.pins"}, "key": {"key.generate", "keys.store"}, "certificate": {"cert.issue"},
-		"possession": {"keys.prove"}, "words": {"read.aloud"}, "present": {"break"}, "medium": {"medium.in", "medium.out"},
+		"identified":   {"people.identify"},
+		"documents":    {"documents.see"},
+		"statement":    {"genesis.sign", "people.change", "charter.append"},
+		"opening":      {"safe.open", "token.repin"},
+		"intent":       {"token.init", "token.repin", "key.generate", "keys.store"},
+		"token":        {"token.init"},
+		"admission":    {"token.admit"},
+		"dealt":        {"shares.deal"},
+		"receipt":      {"shares.receipts"},
+		"pins-changed": {"token.pins", "token.repin"},
+		"key":          {"key.generate", "keys.store"},
+		"certificate":  {"cert.issue"},
+		"possession":   {"keys.prove"},
+		"words":        {"read.aloud"},
+		"present":      {"break"},
+		"medium":       {"medium.in", "medium.out"},
 	}
 }
 
@@ -40,6 +73,9 @@ func (c *checker) place(e *Entry, d Data) error {
 	if b, ok := d.(*Begin); ok {
 		if want := verbStates()[b.Do]; want == "" || want != anyState && want != c.State || want == anyState && !acting(c.State) {
 			return bad("%w: step %s (%.40q) in state %s", ErrEntry, e.Step, b.Do, c.State)
+		}
+		if k := kinds()[c.Open.Kind]; !k.has(b.Do) {
+			return bad("%w: a ceremony of kind %.40q has no step %s", ErrEntry, c.Open.Kind, b.Do)
 		}
 		c.do = b.Do
 		return nil
@@ -92,7 +128,9 @@ func (c *checker) medium(d *Medium) error {
 	return nil
 }
 
-// progress of a safe; each step of it follows the one before, once.
+// progress of a safe; each step of it follows the one before, once. A fresh safe
+// goes from new to admitted, one that exists from new to opened; both are dealt,
+// and the latter, whose PINs hold already, is announced once more.
 const (
 	safeNew = iota
 	safeAnnounced
@@ -100,7 +138,16 @@ const (
 	safeAdmitted
 	safeDealt
 	safePINs
+	safeOpened    // by its shares in force
+	safeRedealt   // a new epoch, while the old one still opens
+	safeRepinning // the old PINs may give way at any moment
+	safeRepinned
 )
+
+// opens says whether only shares open the safe, and keys may be born in it.
+func opens(progress int) bool {
+	return progress == safePINs || progress == safeOpened || progress == safeRepinned
+}
 
 // advance takes a safe from one state to the next.
 func (c *checker) advance(safe string, from, to int, what string) error {
@@ -125,11 +172,12 @@ func (c *checker) announced(d *Intent) error {
 			return bad("%w: intent for key %.40q repeats an object", ErrEntry, d.Key)
 		}
 		for _, p := range c.progress {
-			if p != safePINs {
+			if !opens(p) {
 				return bad("%w: key %.40q before every safe opens for shares only", ErrEntry, d.Key)
 			}
 		}
-		if c.progress[d.Safe] != safePINs || c.tokens[d.Safe] != d.Token {
+		c.sees(d)
+		if !opens(c.progress[d.Safe]) || c.tokens[d.Safe] != d.Token {
 			return bad("%w: key %.40q is announced outside the token of safe %.40q", ErrEntry, d.Key, d.Safe)
 		}
 		c.intents[d.Object] = intent{d.Key, d.Safe, d.Token}
@@ -139,8 +187,60 @@ func (c *checker) announced(d *Intent) error {
 			return bad("%w: key %.40q is stored as what was not announced", ErrEntry, d.Key)
 		}
 		return nil
+	case "repin":
+		c.sees(d)
+		e := c.dealt[d.Safe]
+		if c.tokens[d.Safe] != d.Token || d.Object != "" || d.Key != "" || c.do != "token.repin" || e.Token != d.Token {
+			return bad("%w: the PINs of safe %.40q are announced for another token", ErrEntry, d.Safe)
+		}
+		if err := c.allReceipts(d.Safe); err != nil {
+			return err
+		}
+		if len(c.opened[opening{d.Safe, c.step}]) == 0 {
+			return bad("%w: the PINs of safe %.40q change without its shares", ErrEntry, d.Safe)
+		}
+		return c.advance(d.Safe, safeRedealt, safeRepinning, "announcement of new PINs")
 	}
 	return bad("%w: intent %.40q", ErrEntry, d.Effect)
+}
+
+// sees notes the token of a safe that exists. Whether it is the charter's is
+// checked at the end (checkTokens).
+func (c *checker) sees(d *Intent) {
+	if _, ok := c.tokens[d.Safe]; !ok && c.progress[d.Safe] != safeNew {
+		c.tokens[d.Safe] = d.Token
+	}
+}
+
+// opening is a step in which a safe was opened.
+type opening struct{ safe, step string }
+
+// shareGiven takes one opening: in safe.open of a safe not touched yet, or when
+// its PINs are about to change.
+func (c *checker) shareGiven(e *Entry, d *Opening) error {
+	at := opening{d.Safe, e.Step}
+	if slices.Contains(c.opened[at], d.Holder) {
+		return bad("%w: the share of %.40q was given twice", ErrEntry, d.Holder)
+	}
+	first := len(c.opened[at]) == 0
+	switch {
+	case c.do == "safe.open" && first:
+		if err := c.advance(d.Safe, safeNew, safeOpened, "opening"); err != nil {
+			return err
+		}
+	case c.do == "safe.open" && c.progress[d.Safe] != safeOpened, c.do == "token.repin" && c.progress[d.Safe] != safeRedealt:
+		return bad("%w: opening of safe %.40q is out of order", ErrEntry, d.Safe)
+	}
+	c.opened[at] = append(c.opened[at], d.Holder)
+	c.openings = append(c.openings, given{e.Seq, e.Step, d})
+	return nil
+}
+
+// given is an opening with its place in the transcript.
+type given struct {
+	seq  int64
+	step string
+	data *Opening
 }
 
 // intent announces an effect; the key that follows must be the one announced.
@@ -175,31 +275,51 @@ func (c *checker) program(name string) string {
 	return ""
 }
 
+// deal takes a new secret: the first epoch of a fresh safe, or a later one of a
+// safe that was opened.
 func (c *checker) deal(d *Dealt) error {
 	e := d.Epoch
-	if e.Epoch != 1 || e.Token != c.tokens[e.Safe] || e.Need < 2 || len(e.Shares) < e.Need {
-		return bad("%w: shares dealt for safe %.40q are not those of its first epoch", ErrEntry, e.Safe)
+	from, to := safeAdmitted, safeDealt
+	if c.progress[e.Safe] == safeOpened {
+		from, to = safeOpened, safeRedealt
+		if _, ok := c.tokens[e.Safe]; !ok {
+			c.tokens[e.Safe] = e.Token
+		}
+	}
+	if (e.Epoch == 1) != (to == safeDealt) || e.Epoch < 1 || e.Token != c.tokens[e.Safe] || e.Need < 2 || len(e.Shares) < e.Need {
+		return bad("%w: shares dealt for safe %.40q are not those of its next epoch", ErrEntry, e.Safe)
 	}
 	c.dealt[e.Safe] = e
-	return c.advance(e.Safe, safeAdmitted, safeDealt, "dealing")
+	return c.advance(e.Safe, from, to, "dealing")
 }
 
 func (c *checker) receipt(d *Receipt) error {
-	if c.progress[d.Safe] != safeDealt || c.receipts[d.Safe+"/"+d.Holder] {
+	p := c.progress[d.Safe]
+	if p != safeDealt && p != safeRedealt || c.receipts[d.Safe+"/"+d.Holder] {
 		return bad("%w: receipt of %.40q for safe %.40q is out of order", ErrEntry, d.Holder, d.Safe)
 	}
 	c.receipts[d.Safe+"/"+d.Holder] = true
 	return nil
 }
 
-func (c *checker) pinsChanged(d *PINsChanged) error {
-	for _, s := range c.dealt[d.Safe].Shares {
-		if !c.receipts[d.Safe+"/"+s.Holder] {
-			return bad("%w: PINs of safe %.40q changed before %s gave a receipt", ErrEntry, d.Safe, s.Holder)
+func (c *checker) allReceipts(safe string) error {
+	for _, s := range c.dealt[safe].Shares {
+		if !c.receipts[safe+"/"+s.Holder] {
+			return bad("%w: PINs of safe %.40q changed before %s gave a receipt", ErrEntry, safe, s.Holder)
 		}
+	}
+	return nil
+}
+
+func (c *checker) pinsChanged(d *PINsChanged) error {
+	if err := c.allReceipts(d.Safe); err != nil {
+		return err
 	}
 	if d.Epoch != c.dealt[d.Safe].Epoch {
 		return bad("%w: PINs of safe %.40q are of epoch %d", ErrEntry, d.Safe, d.Epoch)
+	}
+	if c.do == "token.repin" {
+		return c.advance(d.Safe, safeRepinning, safeRepinned, "PIN change")
 	}
 	return c.advance(d.Safe, safeDealt, safePINs, "PIN change")
 }

@@ -76,13 +76,13 @@ func (c *checker) entry(e *Entry, d Data) error {
 		}
 		c.ended, c.Cause = true, d.Cause
 	default:
-		return c.secretEntry(d)
+		return c.secretEntry(e, d)
 	}
 	return nil
 }
 
 // secretEntry checks the entries about tokens, shares and keys.
-func (c *checker) secretEntry(d Data) error {
+func (c *checker) secretEntry(e *Entry, d Data) error {
 	switch d := d.(type) {
 	case *Admission:
 		return c.admission(d)
@@ -90,6 +90,8 @@ func (c *checker) secretEntry(d Data) error {
 		return c.deal(d)
 	case *Receipt:
 		return c.receipt(d)
+	case *Opening:
+		return c.shareGiven(e, d)
 	case *PINsChanged:
 		return c.pinsChanged(d)
 	case *Intent:
@@ -117,6 +119,13 @@ func (c *checker) open(o *Open) error {
 	}
 	if o.World.IsLive() && (o.Rehearsal == nil || !idRE.MatchString(o.Rehearsal.Record) || len(o.Rehearsal.Root) != 64) {
 		return bad("%w: live ceremony without a rehearsal", ErrEntry)
+	}
+	k, ok := kinds()[o.Kind]
+	if !ok {
+		return bad("%w: ceremony of unknown kind %.40q", ErrEntry, o.Kind)
+	}
+	if (o.Base != nil) != k.continues || o.Base != nil && (len(o.Base.Anchors) != 64 || len(o.Base.CharterHead) != 64 || o.Base.CharterSize < 1) {
+		return bad("%w: a %s ceremony names the vault that it continues, and a genesis none", ErrEntry, o.Kind)
 	}
 	c.Open, c.State = *o, "DRAFT"
 	return o.World.Check()

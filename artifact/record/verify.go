@@ -61,7 +61,10 @@ type checker struct {
 	Verified
 	fsys     fs.FS
 	tr       *Transcript
-	genesis  *charter.Genesis
+	lines    [][]byte       // of the charter among the outputs
+	base     *charter.State // that it continues, nil in a genesis
+	openings []given
+	opened   map[opening][]string // holders who gave their shares
 	outputs  map[string]Output
 	script   scriptFile
 	tokens   map[string]anchor.Token // by safe
@@ -145,7 +148,7 @@ func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
 		proven: map[string]bool{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
-		inDrive: map[string]bool{},
+		inDrive: map[string]bool{}, opened: map[opening][]string{},
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
 	data, err := readFile(fsys, TranscriptFile, MaxTranscriptBytes)

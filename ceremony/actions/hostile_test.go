@@ -324,7 +324,7 @@ func TestForgedRecordIsRefused(t *testing.T) {
 			l[n].Data["reason"] = "somebody sneezed"
 			return l, n
 		}, "the signed incident is another one"},
-		{"other words read aloud", false, set("words", nil, func(e *entry) { e.Data["words"] = "aardvark" + e.Data["words"].(string)[8:] }), "not those of the anchors"},
+		{"other words read aloud", false, set("words", nil, func(e *entry) { e.Data["words"] = "aardvark" + e.Data["words"].(string)[8:] }), "not those of anchors.json"},
 		{"step left out", true, wholeStep("4.2"), ""},
 		{"documents never seen", true, wholeStep("1.3"), ""},
 		{"steps exchanged", true, func(t *testing.T, l []entry) ([]entry, int) {
