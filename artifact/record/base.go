@@ -79,7 +79,7 @@ func (c *checker) checkOpenings() error {
 		if err != nil {
 			return err
 		}
-		if err := share.VerifyOpening(&o.data.Envelope, place, pub, m.Person.Key, op, nonce); err != nil {
+		if err := share.VerifyOpening(&o.data.Envelope, place, pub, m.Person.PublicKey(), op, nonce); err != nil {
 			return bad("%w: entry %d: %w", ErrEntry, o.seq, err)
 		}
 	}

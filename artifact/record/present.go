@@ -30,5 +30,5 @@ func (c *checker) checkPresent() error {
 
 func inForce(s *charter.State, p *person.Person, role string) bool {
 	m, ok := s.People.Person(p.Name)
-	return ok && m.Role == role && m.Person.Key.Equal(p.Key) && m.Person.Recipient == p.Recipient
+	return ok && m.Role == role && m.Person.Equal(p)
 }
