@@ -60,6 +60,9 @@ type key struct {
 
 // New prepares the actions of a genesis. hsmd is empty except in tests.
 func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Actions, error) {
+	if err := supported(s); err != nil {
+		return nil, err
+	}
 	if err := b.checkFresh(s); err != nil {
 		return nil, err
 	}

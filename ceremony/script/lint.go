@@ -1,53 +1,35 @@
 package script
 
 import (
+	"maps"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
-// Verbs of the language, each with the phase it belongs to and what it needs.
-type verb struct {
-	phase string
-	needs string // "", "safe", "key" or "cert"
-}
-
-func verbs() map[string]verb {
-	return map[string]verb{
-		"environment.check": {"summon", ""},
-		"people.identify":   {"summon", ""},
-		"documents.see":     {"summon", ""},
-		"genesis.sign":      {"run", ""},
-		"token.init":        {"run", "safe"},
-		"token.admit":       {"run", "safe"},
-		"shares.deal":       {"run", "safe"},
-		"shares.receipts":   {"run", "safe"},
-		"token.pins":        {"run", "safe"},
-		"key.generate":      {"run", "key"},
-		"cert.issue":        {"run", "cert"},
-		"charter.append":    {"run", ""},
-		"update.root":       {"run", ""},
-		"pause":             {"run", ""},
-		"keys.store":        {"seal", "safe"},
-		"keys.prove":        {"seal", "safe"},
-		"outputs.write":     {"seal", ""},
-		"read.aloud":        {"seal", ""},
-	}
-}
-
 var (
-	stepRE = regexp.MustCompile(`^[1-9][0-9]{0,2}(\.[1-9][0-9]{0,2})?$`)
-	nameRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
-	hashRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	stepRE    = regexp.MustCompile(`^[1-9][0-9]{0,2}(\.[1-9][0-9]{0,2})?$`)
+	plannedRE = regexp.MustCompile(`^[A-Z](\.[1-9][0-9]{0,2})?$`) // steps of a contingency
+	nameRE    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+	hashRE    = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-// maxLimit bounds a step's time limit.
-const maxLimit = 24 * time.Hour
+// maxLimit bounds a step's time limit, maxTries how often it may be begun.
+const (
+	maxLimit = 24 * time.Hour
+	maxTries = 10
+)
 
-// Lint checks the script and walks all its steps. Each fault is an *Error that
-// names the step.
+// Roles of people, as steps and bindings name them.
+func roleNames() []string {
+	return []string{"conductor", "operator", "key-master", "witness", "approver", "auditor"}
+}
+
+// Lint checks the script and walks every way through it. Each fault is an
+// *Error with its place and, where a way leads to it, that way.
 func (s *Script) Lint() error {
-	for _, check := range []func() error{s.lintHead, s.lintThings, s.lintCerts, s.lintStatements, s.lintSteps} {
+	for _, check := range []func() error{s.lintHead, s.lintRoles, s.lintThings, s.lintStatements, s.lintRoom, s.lintSteps, s.lintContingencies, s.lintUse} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -56,191 +38,194 @@ func (s *Script) Lint() error {
 }
 
 func (s *Script) lintHead() error {
+	kind, known := KindByName(s.Kind)
+	var names []string
+	for _, k := range Kinds() {
+		names = append(names, k.Name)
+	}
 	switch {
 	case s.Format != Format:
-		return bad("format", "is %q, not %q", s.Format, Format)
-	case s.Kind != "genesis":
-		return bad("kind", "%q is not known to this version; it knows genesis", s.Kind)
+		return s.bad("format", "format", "is %q, not %q", s.Format, Format)
+	case !known:
+		err := s.bad("kind", "kind", "%.40q is not known to this version; it knows %s", s.Kind, strings.Join(names, ", "))
+		err.Hint = meant(s.Kind, names)
+		return err
 	case s.Title == "" || s.Purpose == "":
-		return bad("title", "title and purpose are required")
+		return s.bad("title", "title", "title and purpose are required")
 	case !hashRE.MatchString(s.Pins.Keyrite) || !hashRE.MatchString(s.Pins.HSMD) || !hashRE.MatchString(s.Pins.Module):
-		return bad("pins", "keyrite, hsmd and module each need a SHA-256 in hex; 'keyrite ceremony new' fills them in")
+		return s.bad("pins", "pins", "keyrite, hsmd and module each need a SHA-256 in hex; 'keyrite ceremony new' fills them in")
 	case !slices.Contains([]string{"down", "any"}, s.Environment.Network) || !slices.Contains([]string{"off", "any"}, s.Environment.Swap):
-		return bad("environment", "network is down or any, swap is off or any")
+		return s.bad("environment", "environment", "network is down or any, swap is off or any")
 	}
+	for _, x := range []struct {
+		name string
+		n    int
+	}{
+		{"keys", len(s.Keys)},
+		{"existing", len(s.Existing)},
+		{"certificates", len(s.Certificates)},
+		{"crls", len(s.CRLs)},
+		{"successions", len(s.Successions)},
+		{"factories", len(s.Factories)},
+		{"stations", len(s.Stations)},
+		{"pipelines", len(s.Pipelines)},
+		{"relays", len(s.Relays)},
+	} {
+		if x.n > 0 && !slices.Contains(kind.Things, x.name) {
+			return s.bad(x.name, x.name, "a ceremony of kind %s has no %s", kind.Name, x.name)
+		}
+	}
+	return nil
+}
+
+func (s *Script) lintRoles() error {
 	r := s.Roles
+	operators := 1
+	if r.ConductorOperates {
+		operators = 0
+	}
+	decides := slices.ContainsFunc(s.allSteps(), func(st *Step) bool {
+		return slices.Contains([]string{"genesis.sign", "people.change", "charter.append", "update.root"}, st.Do)
+	})
 	switch {
 	case r.Conductor != 1:
-		return bad("roles", "there is one conductor")
-	case !r.ConductorOperates:
-		return bad("roles", "this version needs conductor_operates: true")
+		return s.bad("roles.conductor", "roles", "there is one conductor")
+	case r.Operator != operators:
+		return s.bad("roles.operator", "roles", "conductor_operates: true and operator: 0, or conductor_operates: false and operator: 1")
 	case r.Witnesses < 2:
-		return bad("roles", "at least 2 witnesses")
-	case r.KeyMasters.Need < 2 || r.KeyMasters.Need > r.KeyMasters.Of || r.KeyMasters.Of > 255:
-		return bad("roles", "key masters: need at least 2, at most as many as there are")
-	case r.Approvers.Need < 2 || r.Approvers.Need > r.Approvers.Of:
-		return bad("roles", "approvers: need at least 2, at most as many as there are")
+		return s.bad("roles.witnesses", "roles", "at least 2 witnesses")
+	case r.Auditors < 0:
+		return s.bad("roles.auditors", "roles", "auditors cannot be fewer than none")
+	case (len(s.Safes) > 0 || r.KeyMasters != Quorum{}) && !r.KeyMasters.good() && !s.allGrouped():
+		return s.bad("roles.key_masters", "roles", "key masters: need at least 2, at most as many as there are (255)")
+	case (decides || r.Approvers != Quorum{}) && !r.Approvers.good():
+		return s.bad("roles.approvers", "roles", "approvers: need at least 2, at most as many as there are")
 	}
 	return nil
 }
 
-func (s *Script) lintThings() error {
-	seen := map[string]bool{}
-	fresh := func(kind, name string) error {
-		if !nameRE.MatchString(name) || seen[kind+name] {
-			return bad(kind+" "+name, "needs a name of its own: a-z, 0-9 and -, at most 32")
-		}
-		seen[kind+name] = true
-		return nil
-	}
-	if len(s.Safes) == 0 || len(s.Keys) == 0 {
-		return bad("safes", "a genesis has safes and keys")
-	}
-	for _, x := range s.Safes {
-		if err := fresh("safe", x.Name); err != nil {
-			return err
-		}
-		if err := fresh("token", x.Token); err != nil {
-			return err
-		}
-	}
-	for i := range s.Keys {
-		if err := fresh("key", s.Keys[i].ID); err != nil {
-			return err
-		}
-		if err := s.lintKey(&s.Keys[i]); err != nil {
-			return err
-		}
-	}
-	for _, c := range s.Certificates {
-		if err := fresh("certificate", c.ID); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+// maxHolders is how many shares a split may have (vault/shamir: x is one byte,
+// not 0).
+const maxHolders = 255
 
-func (s *Script) lintKey(k *Key) error {
-	where := "key " + k.ID
-	if _, ok := s.SafeByName(k.Safe); !ok {
-		return bad(where, "its safe %q is not in the script", k.Safe)
-	}
-	domains := []string{"dsse", "note", "x509", "tuf-root", "tuf-targets", "tuf-online"}
-	switch {
-	case k.Purpose == "":
-		return bad(where, "purpose is required")
-	case !slices.Contains(domains, k.Domain):
-		return bad(where, "signing domain %q is none of %v", k.Domain, domains)
-	case k.Algorithm != "p256" && k.Algorithm != "ed25519":
-		return bad(where, "algorithm is p256 or ed25519")
-	case (k.Domain == "note") != (k.Algorithm == "ed25519"):
-		return bad(where, "logs are signed with ed25519, everything else with p256")
-	}
-	u := k.Usage
-	u.AlwaysAuthenticate = false
-	if u != (Usage{Sign: true, Sensitive: true, Destroyable: true}) {
-		return bad(where, "a signing key signs, is sensitive and destroyable, and does nothing else")
-	}
-	return nil
-}
+func (q Quorum) good() bool { return q.Need >= 2 && q.Need <= q.Of && q.Of <= maxHolders }
 
-func (s *Script) lintCerts() error {
-	for _, c := range s.Certificates {
-		where := "certificate " + c.ID
-		issuer, ok := s.KeyByID(c.Issuer)
-		if !ok || issuer.Domain != "x509" {
-			return bad(where, "its issuer %q is no x509 key of the script", c.Issuer)
-		}
-		if (c.Key == "") == (c.CSR == "") {
-			return bad(where, "is of a key of the script or of a CSR in the binding, one of the two")
-		}
-		if (c.Profile == "relay") != (c.Days > 0) {
-			return bad(where, "only a relay's certificate has days; the chain above devices has no end (IEEE 802.1AR)")
-		}
-		switch c.Profile {
-		case "birth-root", "relay-ca":
-			if c.Key != c.ID || c.Issuer != c.Key {
-				return bad(where, "a root is issued by itself, and bears the name of its key")
-			}
-		case "factory-ca":
-			if _, ok := find(s.Factories, func(f *Factory) bool { return f.ID == c.Factory && f.CA == c.ID }); !ok || c.CSR == "" {
-				return bad(where, "needs a CSR and a factory that names it as its ca")
-			}
-		case "relay":
-			if c.CSR == "" || c.Role != "access" && c.Role != "vpn" || len(c.Names) == 0 || c.Days > 30 {
-				return bad(where, "needs a CSR, a role access or vpn, names, and at most 30 days")
-			}
-		default:
-			return bad(where, "profile %q is not known", c.Profile)
-		}
-	}
-	return nil
-}
-
-func (s *Script) lintStatements() error {
-	for _, f := range s.Factories {
-		c, ok := s.CertByID(f.CA)
-		if !ok || c.Profile != "factory-ca" || f.SerialFrom < 1 || f.SerialTo < f.SerialFrom || f.Evidence == "" || !nameRE.MatchString(f.ID) || !nameRE.MatchString(f.Product) {
-			return bad("factory "+f.ID, "needs id, product, a serial range from 1, evidence and a factory-ca certificate")
-		}
-	}
-	for _, x := range s.Stations {
-		if _, ok := find(s.Factories, func(f *Factory) bool { return f.ID == x.Factory }); !ok || x.ReportKey == "" || !nameRE.MatchString(x.ID) {
-			return bad("station "+x.ID, "needs id, a factory of the script and a report_key")
-		}
-	}
-	for _, p := range s.Pipelines {
-		if len(p.Products) == 0 || p.Key == "" || !nameRE.MatchString(p.ID) {
-			return bad("pipeline "+p.ID, "needs id, products and key; an empty list grants nothing and is refused")
-		}
-	}
-	for _, r := range s.Relays {
-		c, ok := s.CertByID(r.Certificate)
-		if !ok || c.Profile != "relay" || c.Role != r.Role || !nameRE.MatchString(r.ID) {
-			return bad("relay "+r.ID, "needs id and a relay certificate of the same role")
-		}
-	}
-	return nil
+// allGrouped says whether every safe has key masters of its own, so that the
+// role needs none.
+func (s *Script) allGrouped() bool {
+	return s.Roles.KeyMasters == Quorum{} && !slices.ContainsFunc(s.Safes, func(x Safe) bool { return x.Group == "" })
 }
 
 func (s *Script) lintSteps() error {
-	vs, seen := verbs(), map[string]bool{}
-	roles := []string{"conductor", "key-master", "witness", "approver"}
+	verbs, seen := verbTable(), map[string]bool{}
 	for _, ph := range s.Phases() {
 		if len(ph.Steps) == 0 {
-			return bad(ph.Name, "has no step")
+			return s.bad(ph.Name, ph.Name, "has no step")
 		}
-		for _, st := range ph.Steps {
-			where := "step " + st.ID
-			v, ok := vs[st.Do]
-			switch {
-			case !stepRE.MatchString(st.ID) || seen[st.ID]:
-				return bad(where, "needs a number of its own like 2.1")
-			case !ok:
-				return bad(where, "verb %q is not in the language", st.Do)
-			case v.phase != ph.Name:
-				return bad(where, "%s belongs under %s, not %s", st.Do, v.phase, ph.Name)
-			case (v.needs == "safe") != (st.Safe != "") || (v.needs == "key") != (st.Key != "") || (v.needs == "cert") != (st.Cert != ""):
-				return bad(where, "%s takes %s and nothing else", st.Do, orNothing(v.needs))
-			case st.Title == "" || st.Limit <= 0 || st.Limit > maxLimit:
-				return bad(where, "title and a limit of at most 24h are required")
-			case st.Tries < 1 || st.Tries > 10:
-				return bad(where, "tries is 1 to 10")
-			}
-			for _, r := range st.Confirm {
-				if !slices.Contains(roles, r) {
-					return bad(where, "confirm names the role %q, which is none of %v", r, roles)
-				}
+		for i := range ph.Steps {
+			st := &ph.Steps[i]
+			if !stepRE.MatchString(st.ID) || seen[st.ID] {
+				return s.bad(join(st.path, "id"), "step "+st.ID, "needs a number of its own like 2.1")
 			}
 			seen[st.ID] = true
+			if err := s.lintStep(st, verbs, ph.Name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func orNothing(s string) string {
-	if s == "" {
+// lintStep checks one step of a phase by itself.
+func (s *Script) lintStep(st *Step, verbs map[string]*Verb, phase string) error {
+	where := "step " + st.ID
+	v, ok := verbs[st.Do]
+	if !ok {
+		err := s.bad(join(st.path, "do"), where, "verb %.40q is not in the language", st.Do)
+		err.Hint = meant(st.Do, slices.Sorted(maps.Keys(verbs)))
+		return err
+	}
+	kind, _ := KindByName(s.Kind)
+	switch {
+	case !kind.has(st.Do):
+		return s.bad(join(st.path, "do"), where, "a ceremony of kind %s has no %s", s.Kind, st.Do)
+	case !slices.Contains(v.Phases, phase):
+		return s.bad(join(st.path, "do"), where, "%s belongs under %s, not %s", st.Do, strings.Join(v.Phases, " or "), phase)
+	case st.Title == "":
+		return s.bad(st.path, where, "title is required")
+	case st.Limit <= 0 || st.Limit > maxLimit:
+		return s.bad(join(st.path, "limit"), where, "a limit of at most 24h is required")
+	case st.Tries < 1 || st.Tries > maxTries:
+		return s.bad(join(st.path, "tries"), where, "tries is 1 to %d", maxTries)
+	case st.Minutes < 0 || time.Duration(st.Minutes)*time.Minute > st.Limit:
+		return s.bad(join(st.path, "minutes"), where, "minutes is at most the limit")
+	}
+	for _, r := range st.Confirm {
+		if !slices.Contains(roleNames(), r) {
+			err := s.bad(join(st.path, "confirm"), where, "confirm names the role %.40q, which is none of %s", r, strings.Join(roleNames(), ", "))
+			err.Hint = meant(r, roleNames())
+			return err
+		}
+	}
+	if err := s.lintArgs(st, v); err != nil {
+		return err
+	}
+	return s.lintModelOf(st)
+}
+
+// lintArgs checks that a step has the arguments of its verb, no others, and that
+// each names something.
+func (s *Script) lintArgs(st *Step, v *Verb) error {
+	where := "step " + st.ID
+	for _, a := range s.args(st) {
+		wanted := slices.Contains(v.Args, a.name)
+		if wanted != (a.value != "") {
+			return s.bad(join(st.path, a.name), where, "%s takes %s and nothing else", st.Do, orNothing(v.Args))
+		}
+		if wanted && !slices.Contains(a.known, a.value) {
+			err := s.bad(join(st.path, a.name), where, "%s %.40q is not in the script", a.what, a.value)
+			err.Hint = meant(a.value, a.known)
+			return err
+		}
+	}
+	if len(v.Cases) > 0 && v.Cases[0].Safe != "" { // for fresh or for existing safes
+		x, _ := s.SafeByName(st.Safe)
+		if !slices.ContainsFunc(v.Cases, func(c Case) bool { return (c.Safe == StateExisting) == s.IsExisting(x) }) {
+			return s.bad(join(st.path, "safe"), where, "%s is for a safe that is %s; %s is %s", st.Do, v.Cases[0].Safe, x.Name, x.State)
+		}
+	}
+	if st.Do == "key.transfer" {
+		if k, ok := s.ExistingByID(st.Key); !ok || k.Safe != st.Safe || st.To == st.Safe {
+			return s.bad(st.path, where, "key.transfer takes a key of existing out of the safe that it lies in, to another one")
+		}
+	}
+	return nil
+}
+
+type arg struct {
+	name, value, what string
+	known             []string
+}
+
+func (s *Script) args(st *Step) []arg {
+	safes := each(s.Safes, "", func(x *Safe) (string, bool) { return x.Name, true })
+	keys := each(s.Existing, "", func(k *ExistingKey) (string, bool) { return k.ID, true })
+	if st.Do == "key.generate" {
+		keys = each(s.Keys, "", func(k *Key) (string, bool) { return k.ID, true })
+	}
+	return []arg{
+		{"safe", st.Safe, "safe", safes},
+		{"key", st.Key, "key", keys},
+		{"cert", st.Cert, "certificate", each(s.Certificates, "", func(c *Certificate) (string, bool) { return c.ID, true })},
+		{"crl", st.CRL, "CRL", each(s.CRLs, "", func(c *CRL) (string, bool) { return c.ID, true })},
+		{"to", st.To, "safe", safes},
+		{"medium", st.Medium, "medium", each(s.Media, "", func(x *Medium) (string, bool) { return x.Name, true })},
+	}
+}
+
+func orNothing(args []string) string {
+	if len(args) == 0 {
 		return "no object"
 	}
-	return "a " + s
+	return "a " + strings.Join(args, " and a ")
 }

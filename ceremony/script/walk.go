@@ -1,159 +1,206 @@
 package script
 
-// walker is the model of the world that a script changes.
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Passage is one thing that happens on a way through the script.
+type Passage struct {
+	Step    string            `json:"step"`
+	Do      string            `json:"do"`
+	Outcome string            `json:"outcome"` // done; contingency ID; fault
+	Model   map[string]string `json:"model,omitempty"`
+}
+
+func (p Passage) String() string {
+	out := p.Step + " " + p.Do + " " + p.Outcome
+	for _, k := range slices.Sorted(maps.Keys(p.Model)) {
+		out += ", " + k + " " + p.Model[k]
+	}
+	return out
+}
+
+// maxWorlds bounds the situations that the ways through a script may lead to
+// before one step. Nobody could review a script with more.
+const maxWorlds = 4096
+
+// node is a world with the way that led to it.
+type node struct {
+	world world
+	prev  *node
+	by    Passage
+}
+
+// walker goes every way through a script at once: step by step, it keeps all
+// worlds that some way leads to, each with the shortest way to it. A step ends
+// done, in a planned contingency, or void; void needs no walk, for the engine
+// takes it to VOID whatever the step is. Contingencies are bounded by tries, and
+// a world is never walked twice, so it ends.
 type walker struct {
-	s      *Script
-	did    map[string]bool
-	safe   map[string]int // how far each safe is, an index of safeOrder
-	born   map[string]bool
-	issued map[string]bool
-	chartered,
-	founded bool
+	*scope
+	verbs map[string]*Verb
 }
 
-// safeOrder is the only order in which a safe comes to be. A secret dealt is
-// thereby always received by everybody before a PIN depends on it, and no key is
-// born before the one-time PINs are gone.
-func safeOrder() []string {
-	return []string{"token.init", "token.admit", "shares.deal", "shares.receipts", "token.pins"}
-}
-
-// walk goes from the first step to the last and checks what each needs. Every
-// step has two ways out: done, which is walked here, and anything else, which
-// the engine takes to VOID whatever the step is; so the second needs no walk.
 func (s *Script) walk() error {
-	w := &walker{s: s, did: map[string]bool{}, safe: map[string]int{}, born: map[string]bool{}, issued: map[string]bool{}}
+	c, start := newScope(s)
+	w := &walker{c, verbTable()}
+	layer := []*node{{world: start}}
 	for _, ph := range s.Phases() {
 		for i := range ph.Steps {
-			if err := w.step(&ph.Steps[i]); err != nil {
+			var err error
+			if layer, err = w.step(layer, &ph.Steps[i]); err != nil {
 				return err
 			}
 		}
 	}
-	return w.finish()
+	for _, n := range layer {
+		if err := w.finish(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (w *walker) step(st *Step) error {
-	where := "step " + st.ID
-	if st.Safe != "" {
-		if _, ok := w.s.SafeByName(st.Safe); !ok {
-			return bad(where, "safe %q is not in the script", st.Safe)
+// step leads a layer of worlds through one step.
+func (w *walker) step(layer []*node, st *Step) ([]*node, error) {
+	var out []*node
+	left, begun := map[world]bool{}, map[world]bool{}
+	add := func(n *node) {
+		if !left[n.world] {
+			left[n.world] = true
+			out = append(out, n)
 		}
 	}
-	for i, do := range safeOrder() {
-		if st.Do != do {
+	for range max(st.Tries, 0) + 1 { // the first time, and as often again as it may
+		var again []*node
+		for _, n := range layer {
+			if begun[n.world] {
+				continue
+			}
+			begun[n.world] = true
+			done, err := w.do(n, st)
+			if err != nil {
+				return nil, err
+			}
+			add(done)
+			for _, id := range st.Planned {
+				c, ok := w.s.ContingencyByID(id)
+				if !ok {
+					continue
+				}
+				end, err := w.contingency(n, st, c)
+				if err != nil {
+					return nil, err
+				}
+				if c.Then == "next" {
+					add(end)
+				} else {
+					again = append(again, end)
+				}
+			}
+			if len(out)+len(begun) > maxWorlds {
+				return nil, w.s.bad(st.path, "step "+st.ID, "can be reached in more than %d situations; plan fewer contingencies or give the model fewer states", maxWorlds)
+			}
+		}
+		layer = again
+	}
+	return out, nil
+}
+
+// contingency goes through the steps of a planned contingency.
+func (w *walker) contingency(n *node, st *Step, c *Contingency) (*node, error) {
+	n = &node{n.world, n, w.passage(n.world, st, "contingency "+c.ID)}
+	for i := range c.Steps {
+		var err error
+		if n, err = w.do(n, &c.Steps[i]); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+func (w *walker) passage(x world, st *Step, outcome string) Passage {
+	return Passage{st.ID, st.Do, outcome, w.model(x)}
+}
+
+// do does a step: it checks what the step needs and makes what it makes.
+func (w *walker) do(n *node, st *Step) (*node, error) {
+	for _, thing := range slices.Sorted(maps.Keys(st.Requires)) {
+		if got := w.state(n.world, "model "+thing); got != st.Requires[thing] {
+			return nil, w.fault(n, st, join(st.path, "requires."+thing), "requires %s %s, but on this way it is %s", thing, st.Requires[thing], got)
+		}
+	}
+	x := n.world
+	for _, c := range w.verbs[st.Do].Cases {
+		if !w.applies(&c, st) {
 			continue
 		}
-		if !w.founded {
-			return bad(where, "%s comes after genesis.sign: nothing is touched before everybody signed", do)
+		for _, need := range c.Needs {
+			if unmet, ok := w.holds(n.world, need, st); !ok {
+				return nil, w.fault(n, st, st.path, "%s%s%s", w.subject(st), need.Else, unmet)
+			}
 		}
-		if w.safe[st.Safe] != i {
-			return bad(where, "%s of safe %s is out of order; the order is %v", do, st.Safe, safeOrder())
-		}
-		w.safe[st.Safe]++
-	}
-	switch st.Do {
-	case "genesis.sign":
-		if w.founded || !w.did["people.identify"] || !w.did["environment.check"] {
-			return bad(where, "genesis.sign comes once, after environment.check and people.identify")
-		}
-		w.founded = true
-	case "key.generate":
-		return w.generate(where, st)
-	case "cert.issue":
-		return w.issue(where, st)
-	case "charter.append":
-		if w.chartered {
-			return bad(where, "the charter is written twice")
-		}
-		w.chartered = true
-	case "update.root":
-		if !w.chartered || w.did[st.Do] {
-			return bad(where, "the update root is signed once, after the charter named its keys")
-		}
-	case "keys.store", "keys.prove":
-		if st.Do == "keys.prove" && !w.did["keys.store"+st.Safe] {
-			return bad(where, "keys of safe %s are proven before they are stored", st.Safe)
-		}
-		if w.did[st.Do+st.Safe] {
-			return bad(where, "%s of safe %s twice", st.Do, st.Safe)
-		}
-	case "outputs.write":
-		if w.did[st.Do] {
-			return bad(where, "outputs are written twice")
-		}
-		for _, x := range w.s.Safes {
-			if !w.did["keys.prove"+x.Name] {
-				return bad(where, "outputs are written before the keys of safe %s are proven", x.Name)
+		for _, m := range c.Makes {
+			for _, slot := range w.of(m.Of, st) {
+				x = w.set(x, slot, m.Is)
 			}
 		}
 	}
-	w.did[st.Do], w.did[st.Do+st.Safe] = true, true
-	return nil
+	for _, thing := range slices.Sorted(maps.Keys(st.Sets)) {
+		x = w.set(x, "model "+thing, st.Sets[thing])
+	}
+	return &node{x, n, w.passage(x, st, "done")}, nil
 }
 
-func (w *walker) generate(where string, st *Step) error {
-	k, ok := w.s.KeyByID(st.Key)
-	switch {
-	case !ok:
-		return bad(where, "key %q is not in the script", st.Key)
-	case w.born[k.ID]:
-		return bad(where, "key %s is made twice", k.ID)
-	case w.chartered:
-		return bad(where, "key %s is made after the charter was written", k.ID)
-	}
-	for _, x := range w.s.Safes {
-		if w.safe[x.Name] != len(safeOrder()) {
-			return bad(where, "key %s is made before safe %s has its PINs from shares", k.ID, x.Name)
-		}
-	}
-	w.born[k.ID] = true
-	return nil
+func (w *walker) applies(c *Case, st *Step) bool {
+	x, ok := w.s.SafeByName(st.Safe)
+	return c.Safe == "" || ok && (c.Safe == "existing") == w.s.IsExisting(x)
 }
 
-func (w *walker) issue(where string, st *Step) error {
-	c, ok := w.s.CertByID(st.Cert)
-	switch {
-	case !ok:
-		return bad(where, "certificate %q is not in the script", st.Cert)
-	case w.issued[c.ID]:
-		return bad(where, "certificate %s is issued twice", c.ID)
-	case !w.born[c.Issuer]:
-		return bad(where, "certificate %s is issued before its issuer %s is made", c.ID, c.Issuer)
-	case c.Issuer != c.Key && !w.issued[c.Issuer]:
-		return bad(where, "certificate %s is issued before its issuer %s has one", c.ID, c.Issuer)
-	case w.chartered:
-		return bad(where, "certificate %s is issued after the charter was written", c.ID)
+// holds says whether the slots that a need names are in one of its states, and
+// if they are many, which is not.
+func (w *walker) holds(x world, need Need, st *Step) (unmet string, ok bool) {
+	slots := w.of(need.Of, st)
+	if strings.HasPrefix(need.Of, "some ") {
+		return "", slices.ContainsFunc(slots, func(slot string) bool { return slices.Contains(need.Is, w.state(x, slot)) })
 	}
-	w.issued[c.ID] = true
-	return nil
+	for _, slot := range slots {
+		if got := w.state(x, slot); !slices.Contains(need.Is, got) {
+			if len(slots) > 1 {
+				unmet = fmt.Sprintf(" (%s is %s)", slot, got)
+			}
+			return unmet, false
+		}
+	}
+	return "", true
 }
 
-// finish checks that nothing was left undone.
-func (w *walker) finish() error {
-	for _, k := range w.s.Keys {
-		if !w.born[k.ID] {
-			return bad("key "+k.ID, "no step makes it")
+// subject says what a step is about, to begin a sentence with.
+func (w *walker) subject(st *Step) string {
+	for _, x := range []struct{ what, name string }{{"key", st.Key}, {"certificate", st.Cert}, {"CRL", st.CRL}, {"medium", st.Medium}, {"safe", st.Safe}} {
+		if x.name != "" {
+			return fmt.Sprintf("%s of %s %s: ", st.Do, x.what, x.name)
 		}
 	}
-	for _, c := range w.s.Certificates {
-		if !w.issued[c.ID] {
-			return bad("certificate "+c.ID, "no step issues it")
-		}
+	return st.Do + ": "
+}
+
+// fault is an error with the way that leads to it.
+func (w *walker) fault(n *node, st *Step, path, format string, args ...any) *Error {
+	e := w.s.bad(path, "step "+st.ID, format, args...)
+	e.Path = append(way(n), w.passage(n.world, st, "fault"))
+	return e
+}
+
+// way is how a world came about, from the start.
+func way(n *node) []Passage {
+	var out []Passage
+	for ; n.prev != nil; n = n.prev {
+		out = append(out, n.by)
 	}
-	for _, x := range w.s.Safes {
-		if !w.did["keys.store"+x.Name] || !w.did["keys.prove"+x.Name] {
-			return bad("safe "+x.Name, "its keys are not stored and proven: they would be lost at the end")
-		}
-	}
-	if k, ok := w.s.KeyByID("tuf-root"); ok && !w.did["update.root"] {
-		return bad("key "+k.ID, "no step signs the update root with it")
-	}
-	if !w.did["documents.see"] {
-		return bad("end", "nobody looks at identity documents: documents.see is required")
-	}
-	if !w.chartered || !w.did["outputs.write"] || !w.did["read.aloud"] {
-		return bad("end", "charter.append, outputs.write and read.aloud are required")
-	}
-	return nil
+	slices.Reverse(out)
+	return out
 }
