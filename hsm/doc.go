@@ -40,6 +40,8 @@ type (
 	Destroyed = frame.Destroyed
 	// GenerateSpec asks for a key pair.
 	GenerateSpec = keyspec.Spec
+	// Algorithm is the kind of a key pair.
+	Algorithm = keyspec.Algorithm
 	// KeyID is a CKA_ID: attempt tag and key.
 	KeyID = keyspec.KeyID
 	// Tag names the attempt that made an object.

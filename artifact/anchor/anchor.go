@@ -12,9 +12,6 @@ package anchor
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -55,7 +52,7 @@ type Token struct {
 
 // KeyRecord is one key made in a ceremony.
 type KeyRecord struct {
-	Algorithm string `json:"algorithm"` // "p256" or "ed25519"; in some domains also "p384" and "rsa3072"
+	Algorithm string `json:"algorithm"` // one of Algorithms(Domain)
 	Domain    string `json:"domain"`    // one of Domains
 	ID        string `json:"id"`        // for example "firmware"
 	Public    []byte `json:"public"`    // DER SubjectPublicKeyInfo
@@ -91,32 +88,10 @@ func (k *KeyRecord) Check() error {
 	if err != nil {
 		return err
 	}
-	if !k.isOf(pub) {
+	if !slices.Contains(Algorithms(k.Domain), k.Algorithm) || !checkAlgorithm(k.Algorithm, pub) {
 		return fault.Errorf(fault.Verify, "key record %s: the key is not of algorithm %s, or that is not one of domain %s", k.ID, k.Algorithm, k.Domain)
 	}
 	return nil
-}
-
-// foreignFormats are the domains whose bytes other programs define and check;
-// only they have room for more than the two algorithms of our own formats.
-func foreignFormats() []string { return []string{"x509", "cms", "fit", "raw-image", "tsa"} }
-
-// rsaBits is the length of an rsa3072 modulus, in bits.
-const rsaBits = 3072
-
-// isOf says whether pub is of the record's algorithm and may be in its domain.
-func (k *KeyRecord) isOf(pub crypto.PublicKey) bool {
-	foreign := slices.Contains(foreignFormats(), k.Domain)
-	switch pub := pub.(type) {
-	case *ecdsa.PublicKey:
-		if pub.Curve == elliptic.P384() {
-			return foreign && k.Algorithm == "p384"
-		}
-		return k.Algorithm == "p256" && envelope.CheckKey(pub) == nil
-	case *rsa.PublicKey:
-		return foreign && k.Algorithm == "rsa3072" && pub.N.BitLen() == rsaBits && pub.E == 65537
-	}
-	return k.Algorithm == "ed25519" && envelope.CheckKey(pub) == nil
 }
 
 // Key returns the public key.

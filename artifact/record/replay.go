@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"slices"
 
-	"keyrite/artifact/envelope"
 	"keyrite/artifact/tlog"
 )
 
@@ -235,12 +234,8 @@ func (c *checker) possession(p *Possession) error {
 	if err != nil {
 		return err
 	}
-	pub, err := k.Key.Key()
-	if err != nil {
-		return err
-	}
 	c.proven[p.Key] = true
-	if err := envelope.CheckBytes(pub, msg, p.Signature); err != nil {
+	if err := k.Key.CheckBytes(msg, p.Signature); err != nil {
 		return bad("%w: proof of possession of key %s: %w", ErrEntry, p.Key, err)
 	}
 	return nil

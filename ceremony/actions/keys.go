@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"keyrite/artifact/anchor"
-	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
@@ -12,14 +11,19 @@ import (
 	"keyrite/hsm"
 )
 
+// algorithms gives what a key of the script is in a token.
+func algorithms() map[string]hsm.Algorithm {
+	return map[string]hsm.Algorithm{
+		anchor.P256: hsm.ECDSAP256, anchor.P384: hsm.ECDSAP384, anchor.Ed25519: hsm.Ed25519,
+		anchor.RSA3072: hsm.RSA3072PKCS1, anchor.RSA4096: hsm.RSA4096PKCS1, anchor.RSA3072PSS: hsm.RSA3072PSS, anchor.RSA4096PSS: hsm.RSA4096PSS,
+	}
+}
+
 // spec turns the script's key into what hsm makes.
 func (a *Actions) spec(k *script.Key, n int) hsm.GenerateSpec {
-	sp := hsm.GenerateSpec{Template: hsm.Sign, Algorithm: hsm.ECDSAP256, KeyID: hsm.NewKeyID(a.tag, uint64(n)), Label: k.ID, SessionObject: true}
+	sp := hsm.GenerateSpec{Template: hsm.Sign, Algorithm: algorithms()[k.Algorithm], KeyID: hsm.NewKeyID(a.tag, uint64(n)), Label: k.ID, SessionObject: true}
 	if k.Usage.AlwaysAuthenticate {
 		sp.Template = hsm.RootSign
-	}
-	if k.Algorithm == "ed25519" {
-		sp.Algorithm = hsm.Ed25519
 	}
 	return sp
 }
@@ -149,7 +153,7 @@ func (a *Actions) prove(ctx context.Context, r *ceremony.Run, st *script.Step) e
 		if err != nil {
 			return err
 		}
-		sig, err := envelope.SignBytes(signer, msg)
+		sig, err := k.rec.SignBytes(signer, msg)
 		if err != nil {
 			return err
 		}
