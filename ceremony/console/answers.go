@@ -30,7 +30,7 @@ type answersFile struct {
 
 // Answers are a rehearsal's prepared answers. A live ceremony refuses them.
 type Answers struct {
-	*Line
+	ceremony.Console
 	file answersFile
 	dir  string
 }
@@ -42,9 +42,9 @@ type Incident struct {
 	Reason string `yaml:"reason"`
 }
 
-// LoadAnswers reads an answers file; what it lacks is asked at line.
-func LoadAnswers(path string, line *Line) (*Answers, error) {
-	a := &Answers{dir: filepath.Dir(path), Line: line}
+// LoadAnswers reads an answers file; what it lacks is asked at room.
+func LoadAnswers(path string, room ceremony.Console) (*Answers, error) {
+	a := &Answers{dir: filepath.Dir(path), Console: room}
 	if _, err := config.Load(path, &a.file); err != nil {
 		return nil, err
 	}
@@ -52,6 +52,16 @@ func LoadAnswers(path string, line *Line) (*Answers, error) {
 		return nil, fault.Errorf(fault.Usage, "answers %q have format %q, not %q", path, a.file.Format, AnswersFormat)
 	}
 	return a, nil
+}
+
+// complete says whether nothing is left to ask of these people.
+func (a *Answers) complete(names []string) bool {
+	for _, n := range names {
+		if !a.says(a.file.Yes, n) || a.file.Passphrases[n] == "" || a.file.Documents[n] == "" && a.file.Documents["all"] == "" {
+			return false
+		}
+	}
+	return true
 }
 
 func (a *Answers) says(list []string, who string) bool {
@@ -65,17 +75,17 @@ func (a *Answers) Ask(ctx context.Context, p ceremony.Prompt) (string, *ceremony
 		return "", &ceremony.Call{By: i.By, Reason: i.Reason}, nil
 	}
 	if p.Role != "" && a.says(a.file.Yes, p.Who) {
-		a.Say("", cli.Escape(p.Who)+": "+p.Text+" "+p.Want[0])
+		a.Say("", p.Who+": "+p.Text+" "+p.Want[0])
 		return p.Want[0], nil, nil
 	}
-	return a.Line.Ask(ctx, p)
+	return a.Console.Ask(ctx, p)
 }
 
 // Secret reads a prepared passphrase.
 func (a *Answers) Secret(ctx context.Context, who string) (*redact.Secret, error) {
 	path, ok := a.file.Passphrases[who]
 	if !ok {
-		return a.Line.Secret(ctx, who)
+		return a.Console.Secret(ctx, who)
 	}
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(a.dir, path)
@@ -106,7 +116,7 @@ func (a *Answers) Documents(ctx context.Context, names []string) (map[string]str
 	if len(missing) == 0 {
 		return seen, nil
 	}
-	more, err := a.Line.Documents(ctx, missing)
+	more, err := a.Console.Documents(ctx, missing)
 	maps.Copy(seen, more)
 	return seen, err
 }

@@ -1,45 +1,52 @@
-// Package console is what the room sees and answers: Line is a plain terminal,
-// Answers a rehearsal's prepared answers, with Line for whatever they lack.
-//
-// Nothing secret is ever shown. Names and reasons from outside are escaped.
 package console
 
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/term"
 
 	"keyrite/artifact/fault"
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
-	"keyrite/internal/cli"
 	"keyrite/internal/redact"
 )
 
 // ErrNoTerminal says that a question had nobody to answer it.
 var ErrNoTerminal = fault.New(fault.Usage, "there is no terminal to ask at")
 
-// Line is a console of plain lines, also for serial lines and screen readers.
+// Line is a console of plain lines, for serial lines and screen readers: no line
+// is ever changed once it is written, and nothing moves. The terminal echoes only
+// while somebody is asked for an answer. Close gives it back as it was.
 type Line struct {
 	out   io.Writer
+	look  look
 	color bool
 	tty   *os.File
+	old   *term.State
 	lines chan string
 	view  ceremony.View
+	count string
+
+	mu    sync.Mutex // guards asked
+	asked bool       // somebody is being asked; a line that comes otherwise is thrown away
 }
 
 // NewLine shows on out and asks at the controlling terminal, if there is one.
 func NewLine(out io.Writer) *Line {
-	l := &Line{out: out}
-	if f, ok := out.(*os.File); ok {
-		l.color = term.IsTerminal(int(f.Fd()))
+	l := &Line{out: out, look: lookOf()}
+	f, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		l.look.ascii = false // a log is UTF-8 whatever the locale says
+		return l
 	}
+	l.color = !l.look.plain && os.Getenv("TERM") != "dumb"
 	return l
 }
 
@@ -50,22 +57,30 @@ func (l *Line) paint(code, text string) string {
 	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
+func (l *Line) say(code, format string, args ...any) {
+	fmt.Fprintln(l.out, l.paint(code, l.look.clean(fmt.Sprintf(format, args...))))
+}
+
 // View is shown where a step opens.
 func (l *Line) View(v ceremony.View) { l.view = v }
 
 // Count is one line, once somebody has done his part.
 func (l *Line) Count(c ceremony.Count) {
-	if len(c.Done) > 0 {
-		fmt.Fprintf(l.out, "    %s: %d of %d (%s)\n", c.What, len(c.Done), c.Need, cli.Escape(strings.Join(c.Done, " ")))
+	text := fmt.Sprintf("    %s: %d of %d (%s)", c.What, len(c.Done), c.Need, strings.Join(c.Done, " "))
+	if len(c.Done) > 0 && text != l.count {
+		l.say("0", "%s", text)
 	}
+	l.count = text
 }
 
 // Show opens a step.
 func (l *Line) Show(phase string, n, of int, st *script.Step) {
-	fmt.Fprintf(l.out, "\n%s %s\n", l.paint("1", fmt.Sprintf("[%d/%d] %s", n, of, st.ID)), l.paint("1", cli.Escape(st.Title)))
-	fmt.Fprintf(l.out, "    %s · time limit %s\n", phase, st.Limit)
+	fmt.Fprintln(l.out)
+	l.say("1", "[%d/%d] %s %s", n, of, st.ID, st.Title)
+	l.say("0", "    %s · %s · time limit %s · ends %s UTC", phase, l.view.State, st.Limit, time.Now().Add(st.Limit).UTC().Format(time.TimeOnly))
+	l.say("0", "    running hash %s · entry %d", shortHash(l.view.Root), l.view.Entries)
 	if st.Say != "" {
-		fmt.Fprintf(l.out, "    read aloud: “%s”\n", cli.Escape(st.Say))
+		l.say("1", "    read aloud: “%s”", st.Say)
 	}
 }
 
@@ -78,7 +93,7 @@ func (l *Line) Say(level, text string) {
 	case "bad":
 		mark, code = " ✗ ", "31"
 	}
-	fmt.Fprintln(l.out, l.paint(code, mark+" "+cli.Escape(text)))
+	l.say(code, "%s %s", mark, text)
 }
 
 // open opens the terminal and reads it line by line for the whole ceremony, so
@@ -87,48 +102,99 @@ func (l *Line) open() error {
 	if l.tty != nil {
 		return nil
 	}
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	tty, err := openTTY()
 	if err != nil {
+		return err
+	}
+	if l.old, err = term.GetState(int(tty.Fd())); err == nil {
+		err = echo(int(tty.Fd()), false, false)
+	}
+	if err != nil {
+		_ = tty.Close()
 		return ErrNoTerminal
 	}
-	l.tty, l.lines = tty, make(chan string)
-	go func() {
-		defer close(l.lines)
-		sc := bufio.NewScanner(tty)
-		for sc.Scan() {
-			l.lines <- sc.Text()
-		}
-	}()
+	l.tty, l.lines = tty, make(chan string, 1)
+	go l.read(tty)
 	return nil
 }
 
-func (l *Line) readLine(ctx context.Context) (string, error) {
+func (l *Line) read(tty *os.File) {
+	defer close(l.lines)
+	sc := bufio.NewScanner(tty)
+	for sc.Scan() {
+		l.mu.Lock()
+		if l.asked {
+			l.asked = false
+			l.lines <- sc.Text()
+		}
+		l.mu.Unlock()
+	}
+}
+
+// Close gives the terminal back. What was typed and not read is thrown away.
+func (l *Line) Close() {
+	if l.tty != nil {
+		flush(l.tty)
+		_ = term.Restore(int(l.tty.Fd()), l.old) // nothing can be done about a terminal that is gone
+		l.tty = nil
+	}
+}
+
+// ask prints a question and waits for one line. What was typed before is thrown
+// away, for nobody had asked. Only an answer is echoed.
+func (l *Line) ask(ctx context.Context, question string, shown bool) (string, error) {
+	if err := l.open(); err != nil {
+		return "", err
+	}
+	fd := int(l.tty.Fd())
+	if err := echo(fd, shown, true); err != nil {
+		return "", ErrClosed
+	}
+	l.expect(true)
+	fmt.Fprint(l.tty, question)
+	defer func() {
+		l.expect(false)
+		_ = echo(fd, false, true) // a terminal that is gone echoes nothing
+	}()
 	select {
 	case <-ctx.Done():
+		fmt.Fprintln(l.tty)
 		return "", ctx.Err()
 	case s, ok := <-l.lines:
 		if !ok {
-			return "", fault.New(fault.Interrupted, "the terminal was closed")
+			return "", ErrClosed
 		}
-		return strings.TrimSpace(s), nil
+		if !shown {
+			fmt.Fprintln(l.tty)
+		}
+		return s, nil
 	}
+}
+
+// expect says whether the next line is an answer. One that came for a question
+// that was taken back is thrown away.
+func (l *Line) expect(on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.lines:
+	default:
+	}
+	l.asked = on
 }
 
 // Ask waits for a line. The word incident opens an incident by anybody.
 func (l *Line) Ask(ctx context.Context, p ceremony.Prompt) (string, *ceremony.Call, error) {
-	if err := l.open(); err != nil {
-		return "", nil, err
-	}
 	who := p.Who
 	if p.Role != "" {
 		who += " (" + p.Role + ")"
 	}
-	fmt.Fprintf(l.tty, "%s: %s [%s | incident] ", l.paint("33", cli.Escape(who)), cli.Escape(p.Text), strings.Join(p.Want, " | "))
-	answer, err := l.readLine(ctx)
+	answer, err := l.ask(ctx, fmt.Sprintf("%s: %s [%s | %s] ", l.paint("33", l.look.clean(who)), l.look.clean(p.Text), strings.Join(p.Want, " | "), incidentWord), true)
 	if err != nil {
 		return "", nil, err
 	}
-	if answer != "incident" {
+	answer = strings.TrimSpace(answer)
+	if answer != incidentWord && answer != incidentKey {
 		if answer == "" {
 			answer = p.Want[0]
 		}
@@ -139,31 +205,18 @@ func (l *Line) Ask(ctx context.Context, p ceremony.Prompt) (string, *ceremony.Ca
 		text string
 		into *string
 	}{{"who calls it (name)? ", &call.By}, {"what happened? ", &call.Reason}} {
-		fmt.Fprint(l.tty, q.text)
-		if *q.into, err = l.readLine(ctx); err != nil {
+		s, err := l.ask(ctx, q.text, true)
+		if err != nil {
 			return "", nil, err
 		}
+		*q.into = strings.TrimSpace(s)
 	}
 	return "", call, nil
 }
 
 // Secret asks for a passphrase without showing it.
 func (l *Line) Secret(ctx context.Context, who string) (*redact.Secret, error) {
-	if err := l.open(); err != nil {
-		return nil, err
-	}
-	fd := int(l.tty.Fd())
-	old, err := term.GetState(fd)
-	if err == nil {
-		err = echo(fd, false)
-	}
-	if err != nil {
-		return nil, errors.Join(ErrNoTerminal, err)
-	}
-	defer term.Restore(fd, old) //nolint:errcheck // nothing can be done about a terminal that is gone
-	fmt.Fprintf(l.tty, "%s: passphrase of your key: ", l.paint("33", cli.Escape(who)))
-	s, err := l.readLine(ctx)
-	fmt.Fprintln(l.tty)
+	s, err := l.ask(ctx, l.paint("33", l.look.clean(who))+": passphrase of your key: ", false)
 	if err != nil {
 		return nil, err
 	}
@@ -175,17 +228,15 @@ func (l *Line) Elsewhere(string) bool { return false }
 
 // Documents asks for the kind of identity document of each person.
 func (l *Line) Documents(ctx context.Context, names []string) (map[string]string, error) {
-	if err := l.open(); err != nil {
-		return nil, err
-	}
 	seen := map[string]string{}
 	for _, n := range names {
-		fmt.Fprintf(l.tty, "which identity document did %s show (passport, identity card…)? ", cli.Escape(n))
-		s, err := l.readLine(ctx)
-		if err != nil {
-			return nil, err
+		for seen[n] == "" {
+			s, err := l.ask(ctx, "which identity document did "+l.look.clean(n)+" show (passport, identity card...)? ", true)
+			if err != nil {
+				return nil, err
+			}
+			seen[n] = strings.TrimSpace(s)
 		}
-		seen[n] = s
 	}
 	return seen, nil
 }

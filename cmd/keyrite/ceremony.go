@@ -40,12 +40,14 @@ func (c systemClock) Mono() time.Duration { return time.Since(c.start) }
 
 type ceremonyOptions struct {
 	bind, answers, after, record, rehearsal string
+	plain                                   bool
 }
 
 func (o *ceremonyOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.bind, "bind", "", "binding file: module, people, requests (required)")
 	f.StringVar(&o.after, "after", "", "record folder of the void attempt before this one")
+	f.BoolVar(&o.plain, "plain", false, "lines instead of the full screen, for serial lines and screen readers")
 	f.StringVar(&o.record, "record", "", "new folder for the record (required)")
 }
 
@@ -128,30 +130,46 @@ func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, 
 	if err := secmem.Harden(); err != nil {
 		return fault.Errorf(fault.Unexpected, "harden the process: %w", err)
 	}
-	line := console.NewLine(std.Err)
-	cfg.Console = line
-	if o.answers != "" {
-		if cfg.Console, err = console.LoadAnswers(o.answers, line); err != nil {
-			return err
-		}
-	}
 	// The engine must know which signal came, and go on living after it. Without
 	// SIGPIPE here a broken pipe on stderr would kill it on the spot.
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGQUIT)
 	defer signal.Ignore(syscall.SIGPIPE) // the exit code counts more than the last line
 	defer signal.Stop(signals)
 	cfg.Interrupt = signals
+	room, err := o.room(std, cfg, signals)
+	if err != nil {
+		return err
+	}
+	defer room.Close() // after a panic too
+	cfg.Console = room
 	r, err := ceremony.Execute(withoutCancel(c), *cfg)
 	if r != nil {
 		if reportErr := paper.WriteReport(o.record); reportErr != nil {
 			err = errors.Join(err, reportErr)
 		}
+		room.Linger(signals)
 	}
+	room.Close()
 	if err != nil {
 		return err
 	}
 	return printClosed(c, r, o.record)
+}
+
+// room opens the console that this terminal can show. On a full screen Ctrl-C is
+// a key and comes as the signal that it is elsewhere.
+func (o *ceremonyOptions) room(std cli.IO, cfg *ceremony.Config, signals chan os.Signal) (*console.Room, error) {
+	var names []string
+	for _, p := range cfg.People {
+		names = append(names, p.Person.Name)
+	}
+	return console.Open(console.Options{In: std.In, Err: std.Err, Plain: o.plain, Answers: o.answers, Names: names, Interrupt: func() {
+		select {
+		case signals <- syscall.SIGINT:
+		default: // several are on their way
+		}
+	}})
 }
 
 // config gathers everything that is checked before the record folder is made.

@@ -24,8 +24,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"keyrite/artifact/charter"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
@@ -570,18 +568,7 @@ type terminal struct {
 
 func (h *house) terminal(t *testing.T, args ...string) *terminal {
 	t.Helper()
-	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(ptmx.Fd()), unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(int(ptmx.Fd()), unix.TIOCSPTLCK, 0)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	tty, err := os.OpenFile("/dev/pts/"+strconv.Itoa(n), os.O_RDWR|unix.O_NOCTTY, 0)
+	ptmx, tty, err := clitest.OpenPTY(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ var Tree = Rules{
 		{Prefix: "client", Allow: []string{"artifact", "wire", "internal"}},
 
 		// Leaf helpers, free for all but artifact and wire.
-		{Prefix: "internal/clitest", Third: []string{"github.com/rogpeppe/go-internal"}},
+		{Prefix: "internal/clitest", Third: []string{"github.com/rogpeppe/go-internal", "golang.org/x/sys"}},
 		{Prefix: "internal", Third: []string{"go.yaml.in/yaml/v3", "github.com/spf13/cobra", "golang.org/x"}},
 
 		// Whole-system tests and measurements see everything.
