@@ -295,6 +295,11 @@ func (a *Anchors) Issuer(id string, c *x509.Certificate) (*x509.Certificate, err
 	return a.Certificate(id)
 }
 
+// Roles returns every key of the role id: in force, dormant and former.
+func (a *Anchors) Roles(id string) []*KeyRecord {
+	return slices.DeleteFunc(a.all(), func(k *KeyRecord) bool { return k.Role() != id })
+}
+
 // Known returns the record of exactly the key of that id: active, dormant or
 // former. To know a key is not to believe it.
 func (a *Anchors) Known(id string) (*KeyRecord, bool) {

@@ -89,5 +89,5 @@ func (o *options) slots(e *secureelement.Element, open opener) (*update.Slots, e
 	if err != nil {
 		return nil, err
 	}
-	return open(filepath.Join(o.stateDir, "boot"), e, d)
+	return open(filepath.Join(o.stateDir, update.BootDir), e, d)
 }

@@ -41,6 +41,7 @@ type statusResult struct {
 	PolicyKey       string                `json:"policy_key"` // fingerprint in the element, "" before enrolment
 	SecurityVersion int64                 `json:"security_version"`
 	PolicyVersion   int64                 `json:"policy_version"`
+	Succession      int64                 `json:"succession"` // counter of the succession statement in force, 0 without one
 	Account         string                `json:"account"`
 	Gateway         string                `json:"gateway"`
 	Access          string                `json:"access"`
@@ -115,6 +116,7 @@ func (o *options) slotStatus(e *secureelement.Element, out *statusResult) error 
 	if err != nil {
 		return err
 	}
+	out.Succession = s.Succession().Counter()
 	out.ActiveSlot, out.RunningSlot, out.Slots = st.Active, st.Running, map[string]slotResult{}
 	for name, x := range map[string]*update.Slot{"a": &st.A, "b": &st.B} {
 		r := slotResult{State: x.State}
@@ -140,6 +142,9 @@ func printStatus(w io.Writer, s *statusResult) {
 		fmt.Fprintf(w, "policy key       %s\n", s.PolicyKey)
 	}
 	fmt.Fprintf(w, "policy version   %d\n", s.PolicyVersion)
+	if s.Succession > 0 {
+		fmt.Fprintf(w, "succession       %d: keys of the anchors have been replaced\n", s.Succession)
+	}
 	fmt.Fprintf(w, "security version %d\n", s.SecurityVersion)
 	for _, name := range []string{"a", "b"} {
 		x, mark := s.Slots[name], ""

@@ -79,6 +79,7 @@ func runUpdate(c *cobra.Command, o updateOptions) error {
 	}
 	client := &update.Client{
 		Source: source, Dir: filepath.Join(o.stateDir, "tuf"), Root: h.Root, Anchors: h.Anchors, Element: e, Device: device, Now: time.Now,
+		Succession: s.Succession(),
 	}
 	offer, err := client.Find(c.Context())
 	if err != nil {

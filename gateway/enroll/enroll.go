@@ -111,7 +111,8 @@ func ParseEnrolment(data []byte, w world.World) (*Enrolment, error) {
 type Home struct {
 	Dir       string
 	Element   Element
-	Anchors   *anchor.Anchors
+	Anchors   *anchor.Anchors // as the gateway was born with them
+	inForce   *anchor.Anchors // under the succession that it learnt of since
 	Root      []byte // first TUF root
 	Serial    birthcert.DeviceSerial
 	Product   string
@@ -186,7 +187,11 @@ func verify(dir string, e Element, anchors, root []byte) (*Home, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Home{Dir: dir, Element: e, Anchors: a, Root: root, SPKI: birthcert.Hash(chain[0].RawSubjectPublicKeyInfo), Serial: birthcert.DeviceSerial(chain[0].Subject.SerialNumber)}
+	x, err := update.LoadSuccession(filepath.Join(dir, update.BootDir), e)
+	if err != nil {
+		return nil, err
+	}
+	h := &Home{Dir: dir, Element: e, Anchors: a, inForce: x.InForce(a), Root: root, SPKI: birthcert.Hash(chain[0].RawSubjectPublicKeyInfo), Serial: birthcert.DeviceSerial(chain[0].Subject.SerialNumber)}
 	h.Product, _, err = h.Serial.Split()
 	return h, err
 }
@@ -300,7 +305,7 @@ func (h *Home) Control(addr string) (*control.Client, error) {
 // server with a certificate of the anchors' relay CA for role and this host. The
 // check runs on resumed sessions too.
 func (h *Home) TLS(role, addr string) (*tls.Config, error) {
-	if _, err := h.Anchors.Certificate("relay-ca"); err != nil {
+	if _, err := h.inForce.Certificate("relay-ca"); err != nil {
 		return nil, err
 	}
 	id, err := h.Element.TLSCertificate()
@@ -321,7 +326,7 @@ func (h *Home) TLS(role, addr string) (*tls.Config, error) {
 				return ErrRelay
 			}
 			c := cs.PeerCertificates[0]
-			ca, err := h.Anchors.Present("relay-ca", c)
+			ca, err := h.inForce.Present("relay-ca", c)
 			if err != nil {
 				return err
 			}

@@ -21,7 +21,7 @@ import (
 func indexes() map[string]tpm2.TPMHandle {
 	return map[string]tpm2.TPMHandle{
 		"birth record": 0x01800100, "certificate": 0x01800101, "firmware key": 0x01800110, "security version": 0x01800112,
-		"policy version": 0x01800113, "first policy key": 0x01800120, "second policy key": 0x01800121,
+		"policy version": 0x01800113, "succession": 0x01800115, "first policy key": 0x01800120, "second policy key": 0x01800121,
 	}
 }
 

@@ -33,12 +33,14 @@ type Birth struct {
 }
 
 type birthRecord struct {
-	Anchors      string      `json:"anchors"`
-	Format       string      `json:"format"`
-	PolicyBase   int64       `json:"policy_base"`   // value of the policy counter that means version 0
-	SecurityBase int64       `json:"security_base"` // same for the security version
-	Vault        string      `json:"vault"`
-	World        world.World `json:"world"`
+	Anchors      string `json:"anchors"`
+	Format       string `json:"format"`
+	PolicyBase   int64  `json:"policy_base"`   // value of the policy counter that means version 0
+	SecurityBase int64  `json:"security_base"` // same for the security version
+	// SuccessionBase is the same for successions; 0 in elements born before there were any.
+	SuccessionBase int64       `json:"succession_base,omitempty"`
+	Vault          string      `json:"vault"`
+	World          world.World `json:"world"`
 }
 
 func (b *Birth) check() error {
@@ -89,6 +91,9 @@ func (e *Element) Provision(b Birth) error {
 		return err
 	}
 	if rec.PolicyBase, err = e.newCounter(nvPolicy); err != nil {
+		return err
+	}
+	if rec.SuccessionBase, err = e.newCounter(nvSuccession); err != nil {
 		return err
 	}
 	if err := e.define(timeFloorIndex()); err != nil {

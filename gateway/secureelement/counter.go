@@ -88,6 +88,22 @@ func (e *Element) PolicyVersion() (int64, error) { return e.version(nvPolicy) }
 // RaisePolicyVersion works as RaiseSecurityVersion does.
 func (e *Element) RaisePolicyVersion(v int64) error { return e.raise(nvPolicy, v) }
 
+// Succession is how far the gateway has followed the successions of its keys, as
+// RaiseSuccession was told; false on an element born before there was a counter
+// for it.
+func (e *Element) Succession() (int64, bool, error) {
+	defer e.enter()()
+	_, rec, err := e.lockedBirth()
+	if err != nil || rec.SuccessionBase == 0 {
+		return 0, false, err
+	}
+	v, err := e.versionLocked(nvSuccession)
+	return v, true, err
+}
+
+// RaiseSuccession works as RaiseSecurityVersion does.
+func (e *Element) RaiseSuccession(v int64) error { return e.raise(nvSuccession, v) }
+
 func (e *Element) version(index tpm2.TPMHandle) (int64, error) {
 	defer e.enter()()
 	return e.versionLocked(index)
@@ -98,10 +114,7 @@ func (e *Element) versionLocked(index tpm2.TPMHandle) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	base := rec.SecurityBase
-	if index == nvPolicy {
-		base = rec.PolicyBase
-	}
+	base := map[tpm2.TPMHandle]int64{nvSecurity: rec.SecurityBase, nvPolicy: rec.PolicyBase, nvSuccession: rec.SuccessionBase}[index]
 	v, err := e.count(index)
 	if err == nil && (base < 1 || v < base) {
 		err = fault.Errorf(fault.Verify, "counter %#x: %w", uint32(index), ErrContent)

@@ -20,6 +20,7 @@ const (
 	nvSecurity    tpm2.TPMHandle = 0x01800112 // counter: security version
 	nvPolicy      tpm2.TPMHandle = 0x01800113 // counter: policy version
 	nvTimeFloor   tpm2.TPMHandle = 0x01800114 // seconds since 1970, big-endian
+	nvSuccession  tpm2.TPMHandle = 0x01800115 // counter: succession, twice its counter and one once it is complete
 	nvAccount     tpm2.TPMHandle = 0x01800120 // first of AccountSlots policy-key slots
 )
 

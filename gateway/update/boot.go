@@ -134,6 +134,12 @@ func (s *Slots) Confirm() (*firmware.Statement, error) {
 			return nil, err
 		}
 	}
+	if err := s.step("close the way back to replaced keys"); err != nil {
+		return nil, err
+	}
+	if err := s.succession.confirmed(x.Bundle); err != nil {
+		return nil, err
+	}
 	if err := s.step("raise the security version"); err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ type repo struct {
 	root    []byte
 	version int64
 	expires time.Time
+	suffix  string // of the ids of the keys that sign targets, snapshot and timestamp
 }
 
 func newRepo(t *testing.T, w *artifacttest.World) *repo {
@@ -53,7 +54,7 @@ func (r *repo) check(err error) {
 func (r *repo) makeRoot(change func(*metadata.Metadata[metadata.RootType]), signers ...string) []byte {
 	root := metadata.Root(time.Now().Add(24 * time.Hour))
 	root.Signed.ConsistentSnapshot = true
-	for role, id := range map[string]string{"root": "tuf-root", "targets": "tuf-targets", "snapshot": "tuf-online", "timestamp": "tuf-online"} {
+	for role, id := range map[string]string{"root": "tuf-root", "targets": "tuf-targets" + r.suffix, "snapshot": "tuf-online" + r.suffix, "timestamp": "tuf-online" + r.suffix} {
 		k, err := metadata.KeyFromPublicKey(r.w.Keys[id].Public())
 		r.check(err)
 		r.check(root.Signed.AddKey(k, role))
@@ -94,15 +95,15 @@ func (r *repo) publish(files map[string][]byte) {
 		sum := sha256.Sum256(data)
 		r.put("targets/"+hex.EncodeToString(sum[:])+"."+name, data)
 	}
-	r.sign(func(x signature.Signer) error { _, err := targets.Sign(x); return err }, r.w.Keys["tuf-targets"])
+	r.sign(func(x signature.Signer) error { _, err := targets.Sign(x); return err }, r.w.Keys["tuf-targets"+r.suffix])
 	snapshot := metadata.Snapshot(r.expires)
 	snapshot.Signed.Version = r.version
 	snapshot.Signed.Meta["targets.json"] = metadata.MetaFile(r.version)
-	r.sign(func(x signature.Signer) error { _, err := snapshot.Sign(x); return err }, r.w.Keys["tuf-online"])
+	r.sign(func(x signature.Signer) error { _, err := snapshot.Sign(x); return err }, r.w.Keys["tuf-online"+r.suffix])
 	timestamp := metadata.Timestamp(r.expires)
 	timestamp.Signed.Version = r.version
 	timestamp.Signed.Meta["snapshot.json"] = metadata.MetaFile(r.version)
-	r.sign(func(x signature.Signer) error { _, err := timestamp.Sign(x); return err }, r.w.Keys["tuf-online"])
+	r.sign(func(x signature.Signer) error { _, err := timestamp.Sign(x); return err }, r.w.Keys["tuf-online"+r.suffix])
 	v := strconv.FormatInt(r.version, 10)
 	for name, m := range map[string]interface{ ToBytes(bool) ([]byte, error) }{v + ".targets.json": targets, v + ".snapshot.json": snapshot, "timestamp.json": timestamp} {
 		b, err := m.ToBytes(false)
@@ -115,6 +116,8 @@ func (r *repo) publish(files map[string][]byte) {
 type fake struct {
 	world    world.World
 	vault    string
+	anchors  string
+	follows  int64
 	key      *ecdsa.PublicKey
 	security int64
 	floor    time.Time
@@ -125,7 +128,13 @@ func newFake(w *artifacttest.World) *fake {
 }
 
 func (f *fake) Birth() (*secureelement.Birth, error) {
-	return &secureelement.Birth{World: f.world, Vault: f.vault}, nil
+	return &secureelement.Birth{Anchors: f.anchors, World: f.world, Vault: f.vault}, nil
+}
+
+func (f *fake) Succession() (int64, bool, error) { return f.follows, true, nil }
+func (f *fake) RaiseSuccession(v int64) error {
+	f.follows = v
+	return nil
 }
 
 func (f *fake) FirmwareKey() (*ecdsa.PublicKey, error) { return f.key, nil }

@@ -89,6 +89,8 @@ type Slots struct {
 	world   world.World
 	step    func(string) error // called before each effect; tests cut the power there
 	lock    *os.File
+
+	succession *Succession
 }
 
 // OpenSlots opens the pair in dir, made if it does not exist, for one process at
@@ -110,12 +112,18 @@ func OpenSlots(dir string, e Element, d Device) (*Slots, error) {
 		return nil, fault.New(fault.Sealed, "the slots are in use by another process")
 	}
 	s := &Slots{dir: dir, element: e, device: d, world: b.World, step: func(string) error { return nil }, lock: lock}
-	if _, err := s.State(); err != nil {
+	if _, err = s.State(); err == nil {
+		s.succession, err = LoadSuccession(dir, e)
+	}
+	if err != nil {
 		_ = lock.Close()
 		return nil, err
 	}
 	return s, nil
 }
+
+// Succession is what is known of replaced keys; updates add to it.
+func (s *Slots) Succession() *Succession { return s.succession }
 
 // ViewSlots opens the pair in dir to look at it, beside whoever else uses it.
 func ViewSlots(dir string, e Element, d Device) (*Slots, error) {
@@ -123,7 +131,11 @@ func ViewSlots(dir string, e Element, d Device) (*Slots, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Slots{dir: dir, element: e, device: d, world: b.World, step: func(string) error { return errView }}, nil
+	x, err := LoadSuccession(dir, e)
+	if err != nil {
+		return nil, err
+	}
+	return &Slots{dir: dir, element: e, device: d, world: b.World, step: func(string) error { return errView }, succession: x}, nil
 }
 
 var errView = fault.New(fault.Unexpected, "the slots were opened to look at them only")
@@ -175,11 +187,15 @@ func (s *Slots) save(st *State, why string) error {
 // Statement returns the verified statement of a slot, without looking at the
 // image.
 func (s *Slots) Statement(x *Slot) (*firmware.Statement, error) {
-	t, err := trust(s.element, nil)
+	st, err := s.State()
 	if err != nil {
 		return nil, err
 	}
-	return firmware.Open(x.Bundle, t)
+	active := []byte{}
+	if st.Active != "" {
+		active = st.slot(st.Active).Bundle
+	}
+	return s.succession.started(x.Bundle, active)
 }
 
 // verify reads the image of a slot and checks everything about it, as if it

@@ -1,11 +1,13 @@
 package update
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -27,6 +29,7 @@ import (
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/firmware"
+	"keyrite/artifact/succession"
 	"keyrite/internal/durable"
 )
 
@@ -56,6 +59,9 @@ type Client struct {
 	Element Element
 	Device  Device
 	Now     func() time.Time
+	// Succession is that of the gateway's slots; what the repository offers is
+	// added to it. Anchors are those of the birth all the same.
+	Succession *Succession
 }
 
 // CheckRoot says whether data is a first TUF root of the world of a: signed by
@@ -126,25 +132,46 @@ func isAnchor(a *anchor.Anchors, id string, pub crypto.PublicKey) bool {
 // tufDomain is the signing domain of a TUF key, by the same name.
 func tufDomain(id string) string { return id }
 
-// checkRootSigner wants the anchors' tuf-root key among the signers: TUF's own
-// threshold could be met by people alone.
+// checkRootSigner wants the anchors' tuf-root key among the signers, and beside two
+// root tokens a person: TUF's own threshold could be met without.
 func checkRootSigner(root *metadata.Metadata[metadata.RootType], a *anchor.Anchors) error {
 	keys, err := roleKeys(root, metadata.ROOT)
 	if err != nil {
 		return err
 	}
+	var inForce, people []string
+	tokens := 0
 	for id, pub := range keys {
-		if !isAnchor(a, keyTUFRoot, pub) {
-			continue
+		switch {
+		case isAnchor(a, keyTUFRoot, pub):
+			inForce = append(inForce, id)
+			tokens++
+		case isTokenKey(a, pub):
+			tokens++
+		default:
+			people = append(people, id)
 		}
-		only := *root
-		only.Signed.Roles = map[string]*metadata.Role{metadata.ROOT: {KeyIDs: []string{id}, Threshold: 1}}
-		if err := only.VerifyDelegate(metadata.ROOT, root); err != nil {
-			return fault.Errorf(fault.Verify, "TUF root: %w: %w", ErrTUF, err)
-		}
-		return nil
 	}
-	return fault.Errorf(fault.Verify, "TUF root: %w: it is not signed by the anchors' key %s", ErrTUF, keyTUFRoot)
+	if !signedByOne(root, inForce) {
+		return fault.Errorf(fault.Verify, "TUF root: %w: it is not signed by the anchors' key %s", ErrTUF, keyTUFRoot)
+	}
+	if tokens > 1 && !signedByOne(root, people) {
+		return fault.Errorf(fault.Verify, "TUF root: %w: it is signed by tokens only, by no person", ErrTUF)
+	}
+	return nil
+}
+
+// signedByOne says whether one of the root role's keys ids signed root.
+func signedByOne(root *metadata.Metadata[metadata.RootType], ids []string) bool {
+	only := *root
+	only.Signed.Roles = map[string]*metadata.Role{metadata.ROOT: {KeyIDs: ids, Threshold: 1}}
+	return len(ids) > 0 && only.VerifyDelegate(metadata.ROOT, root) == nil
+}
+
+// isTokenKey says whether pub is a tuf-root key of the anchors, in force or not.
+func isTokenKey(a *anchor.Anchors, pub crypto.PublicKey) bool {
+	der, err := x509.MarshalPKIXPublicKey(pub)
+	return err != nil || slices.ContainsFunc(a.Roles(keyTUFRoot), func(k *anchor.KeyRecord) bool { return bytes.Equal(k.Public, der) })
 }
 
 // Offer is a release that TUF offers and whose statement holds.
@@ -162,6 +189,9 @@ type Offer struct {
 func (c *Client) Find(ctx context.Context) (*Offer, error) {
 	files, prefix, err := c.refresh(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.checkNewest(); err != nil {
 		return nil, err
 	}
 	floor, err := c.Element.SecurityVersion()
@@ -245,11 +275,7 @@ func (s *stream) Write(b []byte) (int, error) {
 }
 
 func (o *Offer) open(ctx context.Context) (*firmware.KRF, *stream, error) {
-	key, err := logKey(o.c.Anchors)
-	if err != nil {
-		return nil, nil, err
-	}
-	t, err := trust(o.c.Element, key)
+	t, err := o.c.trust()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -268,6 +294,18 @@ func (o *Offer) open(ctx context.Context) (*firmware.KRF, *stream, error) {
 		return nil, nil, err
 	}
 	return k, s, nil
+}
+
+// trust is what an offer is checked with: the key in force, nothing else.
+func (c *Client) trust() (*firmware.Trust, error) {
+	if c.Succession.Counter() > 0 {
+		return firmware.TrustOf(c.Succession.InForce(c.Anchors))
+	}
+	key, err := logKey(c.Anchors)
+	if err != nil {
+		return nil, err
+	}
+	return trust(c.Element, key)
 }
 
 func logKey(a *anchor.Anchors) (ed25519.PublicKey, error) {
@@ -375,7 +413,52 @@ func (c *Client) refresh(ctx context.Context) ([]*metadata.TargetFiles, bool, er
 	if err := c.keep(work); err != nil {
 		return nil, false, err
 	}
+	if err := c.learn(ctx, u); err != nil {
+		return nil, false, err
+	}
 	return c.releases(u)
+}
+
+// learn takes the succession statement that the repository offers.
+func (c *Client) learn(ctx context.Context, u *updater.Updater) error {
+	f := u.GetTopLevelTargets()[SuccessionTarget]
+	if f == nil || c.Succession == nil {
+		return nil
+	}
+	sum := f.Hashes["sha256"]
+	if len(sum) != sha256.Size || f.Length < 1 || f.Length > succession.MaxBytes {
+		return fault.Errorf(fault.Verify, "%w: %s", ErrTUF, SuccessionTarget)
+	}
+	path := SuccessionTarget
+	if u.GetTrustedMetadataSet().Root.Signed.ConsistentSnapshot {
+		path = hex.EncodeToString(sum) + "." + path
+	}
+	body, err := c.Source.Target(ctx, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fault.Errorf(fault.Verify, "%w: it is missing", ErrTarget)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = body.Close() }() // read only
+	data, err := io.ReadAll(io.LimitReader(body, f.Length+1))
+	if err != nil {
+		return fetchError(err)
+	}
+	if got := sha256.Sum256(data); int64(len(data)) != f.Length || string(got[:]) != string(sum) {
+		return ErrTarget
+	}
+	return c.Succession.take(data, c.Anchors)
+}
+
+// checkNewest wants the newest root to be signed by the root token's key in
+// force: TUF's own threshold could be met without it.
+func (c *Client) checkNewest() error {
+	_, root, err := c.walk()
+	if err != nil {
+		return err
+	}
+	return checkRootSigner(root, c.Succession.InForce(c.Anchors))
 }
 
 func roleFiles() []string {

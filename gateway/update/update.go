@@ -31,6 +31,8 @@ type Element interface {
 	RaiseSecurityVersion(int64) error
 	TimeFloor() (time.Time, error)
 	RaiseTimeFloor(time.Time) error
+	Succession() (int64, bool, error)
+	RaiseSuccession(int64) error
 }
 
 // Device is what the gateway is, from its birth certificate and its board.
