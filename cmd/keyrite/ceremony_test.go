@@ -7,8 +7,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -437,15 +435,7 @@ func TestNoSecretShows(t *testing.T) {
 	if len(secrets) != 10+10+10+2 {
 		t.Fatalf("%d secrets", len(secrets))
 	}
-	for where, data := range places {
-		for what, s := range secrets {
-			for _, form := range []string{string(s), hex.EncodeToString(s), strings.ToUpper(hex.EncodeToString(s)), base64.StdEncoding.EncodeToString(s), base64.RawURLEncoding.EncodeToString(s)} {
-				if bytes.Contains(data, []byte(form)) {
-					t.Errorf("%s stands in %s", what, where)
-				}
-			}
-		}
-	}
+	search(t, places, secrets)
 	// The search finds what is there: the names of the files with passphrases.
 	if !bytes.Contains(places["what is printed"], []byte("conductor")) {
 		t.Error("the search is broken")
