@@ -14,6 +14,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -31,6 +32,22 @@ import (
 type Clock interface {
 	Now() time.Time
 	Mono() time.Duration
+	// Timer fires once, after d of Mono; stop takes it back.
+	Timer(d time.Duration) (fired <-chan time.Time, stop func())
+}
+
+// SystemClock is the time of this computer.
+func SystemClock() Clock { return systemClock{time.Now()} }
+
+type systemClock struct{ start time.Time }
+
+func (systemClock) Now() time.Time { return time.Now().Round(0) } // wall clock only
+
+func (c systemClock) Mono() time.Duration { return time.Since(c.start) }
+
+func (systemClock) Timer(d time.Duration) (<-chan time.Time, func()) {
+	t := time.NewTimer(d)
+	return t.C, func() { t.Stop() }
 }
 
 // maxClockDrift is how far wall clock and monotonic clock may part.
@@ -112,7 +129,10 @@ type Config struct {
 	Console     Console
 	Clock       Clock
 	Actions     Actions
-	Interrupt   <-chan os.Signal // SIGINT, SIGTERM, SIGHUP
+	Interrupt   <-chan os.Signal         // SIGINT, SIGTERM, SIGHUP
+	Calls       <-chan Call              // incidents called while nobody is asked; nil if that cannot be
+	Media       func() ([]string, error) // what could carry data in or out: see Media; nil if it is not watched
+	Random      io.Reader                // every random byte of engine and actions; nil is crypto/rand
 }
 
 // Run is an attempt under way; Actions record through it.
@@ -121,6 +141,9 @@ type Run struct {
 	ID      string // record id, 16 hex digits
 	Attempt string // tag of the attempt's objects, 16 hex digits
 
+	loop
+	room    Console // Config.Console; the work sees it through the loop
+	title   string  // of the step under way
 	log     *durable.Append
 	tr      *record.Transcript
 	state   string
@@ -164,29 +187,45 @@ func Execute(ctx context.Context, cfg Config) (*Run, error) {
 	defer r.log.Close()
 	defer cfg.Actions.Close()
 	defer r.lock()
-	if err := r.summon(ctx); err != nil {
+	defer close(r.left)
+	if err := r.serve(ctx, r.summon); err != nil {
 		return r, err
 	}
-	if err := r.armed(ctx); err != nil {
-		if r.state == "SUMMONED" { // no room for the record: nothing was done
-			return r, err
-		}
-		return r, r.void(ctx, err)
+	err = r.serve(ctx, r.armed)
+	if err != nil && r.state == "SUMMONED" { // no room for the record: nothing was done
+		return r, err
 	}
-	if err := r.close(ctx); err != nil {
+	if err == nil {
+		err = r.serve(ctx, r.close)
+	}
+	if err != nil {
 		return r, r.void(ctx, err)
 	}
 	return r, nil
 }
 
-func randomID() string {
+// randomID is 16 hex digits.
+func (cfg *Config) randomID() (string, error) {
 	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
+	if _, err := io.ReadFull(cfg.Random, b[:]); err != nil {
+		return "", fault.Errorf(fault.Unexpected, "read random bytes: %w", err)
+	}
+	return hex.EncodeToString(b[:]), nil
 }
 
 // start makes the record folder and its first entries.
 func start(cfg Config) (*Run, error) {
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	id, err := cfg.randomID()
+	if err != nil {
+		return nil, err
+	}
+	attempt, err := cfg.randomID()
+	if err != nil {
+		return nil, err
+	}
 	if err := refuseExisting(cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -202,7 +241,13 @@ func start(cfg Config) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Run{Config: cfg, ID: randomID(), Attempt: randomID(), log: log, tr: record.NewTranscript(), state: "DRAFT", wall: cfg.Clock.Now(), mono: cfg.Clock.Mono(), held: map[string]*person.Key{}}
+	r := &Run{Config: cfg, ID: id, Attempt: attempt, room: cfg.Console, log: log, tr: record.NewTranscript(), state: "DRAFT", wall: cfg.Clock.Now(), mono: cfg.Clock.Mono(), held: map[string]*person.Key{}}
+	r.ops, r.answers, r.left = make(chan func()), make(chan answer), make(chan struct{})
+	r.Console = seats{r}
+	if err := r.startMedia(); err != nil {
+		_ = log.Close()
+		return nil, err
+	}
 	for _, ph := range cfg.Script.Phases() {
 		r.of += len(ph.Steps)
 	}
@@ -210,15 +255,15 @@ func start(cfg Config) (*Run, error) {
 	if cfg.World.IsLive() {
 		mode = "live"
 	}
-	err = r.Record(&record.Open{
+	err = r.write(&record.Open{
 		After: cfg.After, Attempt: r.Attempt, BindHash: cfg.BindHash, Environment: cfg.Environment, Format: record.Format, Kind: cfg.Script.Kind, Mode: mode,
 		Programs: cfg.Programs, Record: r.ID, Rehearsal: cfg.Rehearsal, ScriptHash: cfg.Script.Hash(), Title: cfg.Script.Title, World: cfg.World,
 	})
 	if err == nil {
-		err = r.enter("LINTED", "")
+		err = r.change("LINTED", "")
 	}
 	if err == nil && cfg.Rehearsal != nil {
-		err = r.enter("REHEARSED", "")
+		err = r.change("REHEARSED", "")
 	}
 	if err != nil {
 		_ = log.Close()
@@ -246,12 +291,12 @@ func refuseExisting(dir string) error {
 	return fault.Hint(fault.Errorf(fault.Exists, "record folder %q exists", dir), "records are never overwritten: choose another folder")
 }
 
-// Record makes one entry durable. A clock that jumped is an error.
-func (r *Run) Record(d record.Data) error {
+// write makes one entry durable.
+func (r *Run) write(d record.Data) error {
 	now, mono := r.Clock.Now(), r.Clock.Mono()
-	if drift := now.Sub(r.wall) - (mono - r.mono); drift > maxClockDrift || drift < -maxClockDrift {
-		if !r.voiding && (r.state == "RUNNING" || r.state == "ARMED" || r.state == "SEALING") {
-			return fault.Errorf(fault.Unexpected, "the clock jumped by %s", drift.Round(time.Millisecond))
+	if err := r.checkClock(now, mono); err != nil {
+		if !r.voiding && r.acting() {
+			return err
 		}
 		r.wall = now.Add(-(mono - r.mono)) // before ARMED, and in the clean-up, a clock may be set
 	}
@@ -270,34 +315,42 @@ func (r *Run) Record(d record.Data) error {
 
 // view shows the room the state and the hash that the entry d led to.
 func (r *Run) view(d record.Data) {
-	if r.Console == nil { // recover has no room
+	if r.room == nil { // recover has no room
 		return
 	}
 	state := r.state
 	if s, ok := d.(*record.State); ok {
 		state = s.State
 	}
-	r.Console.View(View{Title: r.Script.Title, Kind: r.Script.Kind, Record: r.ID, World: r.World, State: state, Entries: r.Size(), Root: r.Root()})
+	r.room.View(View{Title: r.Script.Title, Kind: r.Script.Kind, Record: r.ID, World: r.World, State: state, Entries: r.tr.Size(), Root: rootHex(r.tr)})
 }
 
 // Root and Size state the transcript so far; the root is the running hash.
-func (r *Run) Root() string {
-	h := r.tr.Root()
-	return hex.EncodeToString(h[:])
-}
+func (r *Run) Root() string { return look(r, func() string { return rootHex(r.tr) }) }
 
 // Size is the number of entries.
-func (r *Run) Size() int64 { return r.tr.Size() }
+func (r *Run) Size() int64 { return look(r, r.tr.Size) }
 
 // State is the state of the attempt.
-func (r *Run) State() string { return r.state }
+func (r *Run) State() string { return look(r, func() string { return r.state }) }
 
-func (r *Run) enter(state, cause string) error {
-	if err := r.Record(&record.State{Cause: cause, State: state}); err != nil {
+// change takes the attempt to another state.
+func (r *Run) change(state, cause string) error {
+	if err := r.write(&record.State{Cause: cause, State: state}); err != nil {
 		return err
 	}
 	r.state = state
 	return nil
+}
+
+// enter is change for the work.
+func (r *Run) enter(state, cause string) error {
+	return r.do(func() error {
+		if r.cause != nil {
+			return r.cause
+		}
+		return r.change(state, cause)
+	})
 }
 
 // Output writes a public file into the record and lists it.

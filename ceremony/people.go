@@ -82,7 +82,7 @@ func (r *Run) askFor(name string) Ask {
 				return nil, &Contingency{CausePassphrase, fault.Errorf(fault.Token, "%s: %w, %d times", name, wrong, of)}
 			}
 		}
-		return await(ctx, r, func(ctx context.Context) (*redact.Secret, error) { return r.Console.Secret(ctx, name) })
+		return r.Console.Secret(ctx, name)
 	}
 }
 

@@ -107,7 +107,7 @@ func (r *Run) list(name string) error {
 		return fault.Errorf(fault.Storage, "read record: %w", err)
 	}
 	sum := sha256.Sum256(data)
-	return r.Record(&record.Output{Path: name, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))})
+	return r.write(&record.Output{Path: name, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))})
 }
 
 // finishVoid writes what is missing up to the end.
@@ -117,15 +117,15 @@ func (r *Run) finishVoid(ctx context.Context, st *Status, clean Cleaner, abandon
 		cause = errKilled.Error()
 	}
 	if st.State != "INVALID" && st.State != "CLEANUP" && st.State != "VOID" {
-		if err := r.Record(&record.Incident{By: "engine", Class: string(fault.Void), Reason: errKilled.Error()}); err != nil {
+		if err := r.write(&record.Incident{By: "engine", Class: string(fault.Void), Reason: errKilled.Error()}); err != nil {
 			return err
 		}
-		if err := r.enter("INVALID", cause); err != nil {
+		if err := r.change("INVALID", cause); err != nil {
 			return err
 		}
 	}
 	if r.state == "INVALID" {
-		if err := r.enter("CLEANUP", ""); err != nil {
+		if err := r.change("CLEANUP", ""); err != nil {
 			return err
 		}
 	}
@@ -136,11 +136,11 @@ func (r *Run) finishVoid(ctx context.Context, st *Status, clean Cleaner, abandon
 		if err := r.cleanTokens(ctx, st, clean, abandon); err != nil {
 			return err
 		}
-		if err := r.enter("VOID", cause); err != nil {
+		if err := r.change("VOID", cause); err != nil {
 			return err
 		}
 	}
-	return r.Record(&record.End{Cause: cause, State: "VOID"})
+	return r.write(&record.End{Cause: cause, State: "VOID"})
 }
 
 // cleanTokens cleans every token that the attempt touched. All of them are tried
@@ -180,7 +180,7 @@ func (r *Run) cleanTokens(ctx context.Context, st *Status, clean Cleaner, abando
 		}
 	}
 	for _, e := range out {
-		if err := r.Record(e); err != nil {
+		if err := r.write(e); err != nil {
 			return err
 		}
 	}

@@ -3,9 +3,8 @@ package ceremony
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
-	"syscall"
+	"strings"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
@@ -38,7 +37,7 @@ func (r *Run) summon(ctx context.Context) error {
 // armed arms, runs and seals. ARMED is durable, with room for the whole
 // transcript, before the first act.
 func (r *Run) armed(ctx context.Context) error {
-	if err := r.log.Reserve(reserveBytes); err != nil {
+	if err := r.do(func() error { return r.log.Reserve(reserveBytes) }); err != nil {
 		return err
 	}
 	if err := r.enter("ARMED", ""); err != nil {
@@ -68,37 +67,58 @@ func (r *Run) steps(ctx context.Context, phase string, list []script.Step) error
 
 // one takes one step from its beginning to its end.
 func (r *Run) one(ctx context.Context, phase string, st *script.Step) error {
-	r.step, r.tries = st.ID, st.Tries
 	if err := r.act(ctx, phase, st); err != nil {
 		return fault.Errorf(fault.ClassOf(err), "step %s (%s): %w", st.ID, st.Title, err)
 	}
-	r.step = ""
 	return nil
 }
 
 func (r *Run) act(ctx context.Context, phase string, st *script.Step) error {
-	r.Console.Show(phase, r.n, r.of, st)
-	if err := r.Record(&record.Begin{Do: st.Do, Title: st.Title}); err != nil {
+	if err := r.open(phase, st); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, st.Limit)
-	defer cancel()
-	if err := r.begin(limited, st); err != nil {
-		return r.overtime(ctx, limited, st, err)
-	}
-	if err := r.Actions.Do(limited, r, st); err != nil {
-		return r.overtime(ctx, limited, st, err)
-	}
-	if err := r.agreed(limited, st); err != nil {
-		return r.overtime(ctx, limited, st, err)
-	}
-	if err := r.interrupted(ctx); err != nil {
+	if err := r.begin(ctx, st); err != nil {
 		return err
 	}
-	if err := limited.Err(); err != nil { // a verb that cannot be stopped ran over
-		return r.overtime(ctx, limited, st, err)
+	if err := r.Actions.Do(ctx, r, st); err != nil {
+		return err
 	}
-	return r.Record(&record.Done{Do: st.Do})
+	if err := r.agreed(ctx, st); err != nil {
+		return err
+	}
+	return r.done(st)
+}
+
+// open begins a step: from here on its time runs.
+func (r *Run) open(phase string, st *script.Step) error {
+	return r.do(func() error {
+		if r.cause != nil {
+			return r.cause
+		}
+		r.step, r.title, r.tries = st.ID, st.Title, st.Tries
+		r.exchange = strings.HasPrefix(st.Do, "medium.")
+		r.room.Show(phase, r.n, r.of, st)
+		r.beginLimit(st.Limit)
+		return r.write(&record.Begin{Do: st.Do, Title: st.Title})
+	})
+}
+
+// done ends a step that went well.
+func (r *Run) done(st *script.Step) error {
+	return r.do(func() error {
+		if r.cause != nil {
+			return r.cause
+		}
+		if err := r.settleMedia(); err != nil {
+			return err
+		}
+		if err := r.write(&record.Done{Do: st.Do}); err != nil {
+			return err
+		}
+		r.endLimit()
+		r.step, r.title, r.tries, r.exchange = "", "", 0, false
+		return nil
+	})
 }
 
 // agreed asks everybody whom the step names.
@@ -117,13 +137,6 @@ func (r *Run) agreed(ctx context.Context, st *script.Step) error {
 		}
 	}
 	return nil
-}
-
-func (r *Run) overtime(ctx, limited context.Context, st *script.Step, err error) error {
-	if limited.Err() != nil && ctx.Err() == nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
-		return fault.Errorf(fault.Unreachable, "the time limit of %s passed", st.Limit)
-	}
-	return err
 }
 
 // begin waits for the conductor, who reads aloud first.
@@ -163,87 +176,8 @@ func (r *Run) Confirm(ctx context.Context, st *script.Step, name, text string) e
 	}
 }
 
-type reply struct {
-	answer string
-	call   *Call
-}
-
-// ask waits for the answer, the clock or an interrupt, whichever comes first.
-func (r *Run) ask(ctx context.Context, p Prompt) (string, *Call, error) {
-	x, err := await(ctx, r, func(ctx context.Context) (reply, error) {
-		a, c, err := r.Console.Ask(ctx, p)
-		return reply{a, c}, err
-	})
-	return x.answer, x.call, err
-}
-
-// await waits for what people answer. An interrupt takes the question back, so
-// that the one about VOID has the terminal to itself, and asks it again if the
-// ceremony goes on.
-func await[T any](ctx context.Context, r *Run, question func(context.Context) (T, error)) (T, error) {
-	type result struct {
-		v   T
-		err error
-	}
-	var none T
-	for {
-		if err := r.interrupted(ctx); err != nil {
-			return none, err
-		}
-		asking, cancel := context.WithCancel(ctx)
-		done := make(chan result, 1)
-		go func() {
-			v, err := question(asking)
-			done <- result{v, err}
-		}()
-		select {
-		case x := <-done:
-			cancel()
-			return x.v, x.err
-		case <-ctx.Done():
-			cancel()
-			return none, ctx.Err()
-		case s := <-r.Interrupt:
-			cancel()
-			x := <-done
-			if a, ok := any(x.v).(reply); ok && x.err == nil && a.call != nil {
-				return x.v, nil // an incident was called at the same moment, and goes first
-			}
-			if err := r.interrupt(ctx, s); err != nil {
-				return none, err
-			}
-		}
-	}
-}
-
-// interrupted looks for a signal that came during a verb.
-func (r *Run) interrupted(ctx context.Context) error {
-	select {
-	case s := <-r.Interrupt:
-		return r.interrupt(ctx, s)
-	default:
-		return nil
-	}
-}
-
-// interrupt decides on a signal: before ARMED it ends the command; later SIGINT
-// asks for the word VOID, and a closed terminal asks nobody.
-func (r *Run) interrupt(ctx context.Context, s os.Signal) error {
-	if r.state != "ARMED" && r.state != "RUNNING" && r.state != "SEALING" {
-		return fault.Errorf(fault.Interrupted, "interrupted in state %s", r.state)
-	}
-	if s == syscall.SIGINT {
-		a, call, err := r.Console.Ask(ctx, Prompt{Step: r.step, Who: "operator", Text: "Interrupting makes the whole ceremony void. Type VOID to do it, anything else to go on.", Want: []string{"go on", "VOID"}})
-		if err == nil && call != nil {
-			return r.called(ctx, call)
-		}
-		if err == nil && a != "VOID" {
-			r.Console.Say("", "going on")
-			return nil
-		}
-	}
-	return fault.Errorf(fault.Interrupted, "interrupted (signal: %s)", s)
-}
+// ask asks a person.
+func (r *Run) ask(ctx context.Context, p Prompt) (string, *Call, error) { return r.Console.Ask(ctx, p) }
 
 // called takes an incident. It must be signed by the person who called it; if
 // that cannot be had, the ceremony is void all the same.
@@ -277,9 +211,6 @@ func (r *Run) close(ctx context.Context) error {
 	conductor := r.Names(charter.RoleConductor)[0]
 	var note []byte
 	err := r.WithKey(ctx, conductor, "the closed record", func(k *person.Key) error {
-		if err := r.interrupted(ctx); err != nil {
-			return err
-		}
 		if err := r.enter("CLOSED", ""); err != nil {
 			return err
 		}
@@ -320,7 +251,7 @@ func (r *Run) close(ctx context.Context) error {
 }
 
 func (r *Run) checkpoint(k *person.Key) ([]byte, error) {
-	c := tlog.Checkpoint{Origin: record.Origin(r.ID), World: r.World, Size: r.tr.Size(), Root: r.tr.Root()}
+	c := tlog.Checkpoint{Origin: record.Origin(r.ID), World: r.World, Size: r.Size(), Root: look(r, r.tr.Root)}
 	note, err := tlog.Sign(c, k.Public().Name, k.Signer())
 	if err != nil {
 		return nil, err

@@ -15,12 +15,37 @@ import (
 // void takes the attempt to VOID whatever happens on the way, and returns the
 // error that says so.
 func (r *Run) void(ctx context.Context, cause error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	// A clock that jumped must not keep the end from being written.
+	r.voiding = true
+	if errors.Is(cause, errHung) {
+		return r.giveUp(cause)
+	}
+	var out error
+	err := r.serve(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		out = r.cleanUp(ctx, cause)
+		return nil
+	})
+	if err != nil {
+		return &voidError{errors.Join(cause, err), r.Dir}
+	}
+	return out
+}
+
+// giveUp leaves the clean-up to a fresh process: a verb hangs and may still act.
+func (r *Run) giveUp(cause error) error {
+	text := plain(cause.Error())
+	r.room.Say("bad", "INVALID: "+text)
+	err := r.write(&record.Incident{By: "engine", Class: string(fault.ClassOf(cause)), Reason: text})
+	err = errors.Join(err, r.change("INVALID", text))
+	return fault.Hint(&voidError{errors.Join(cause, err), r.Dir}, "its tokens were not looked into: keyrite ceremony recover --record "+r.Dir)
+}
+
+// cleanUp is what is done on the way to VOID.
+func (r *Run) cleanUp(ctx context.Context, cause error) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	text := plain(cause.Error())
 	r.Console.Say("bad", "INVALID: "+text)
-	// A clock that jumped must not keep the end from being written.
-	r.voiding = true
 	var trouble []error
 	note := func(err error) {
 		if err != nil {
@@ -33,7 +58,7 @@ func (r *Run) void(ctx context.Context, cause error) error {
 	note(r.enter("INVALID", text))
 	note(r.enter("CLEANUP", ""))
 	note(r.Actions.Cleanup(ctx, r))
-	r.step = ""
+	note(r.do(func() error { r.step = ""; return nil }))
 	note(r.enter("VOID", text))
 	note(r.Record(&record.End{Cause: text, State: "VOID"}))
 	if len(trouble) == 0 {

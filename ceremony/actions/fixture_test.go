@@ -156,11 +156,6 @@ func (h *house) script(t testing.TB, label string) (*script.Script, []byte) {
 	return s, []byte(text)
 }
 
-type realClock struct{ start time.Time }
-
-func (realClock) Now() time.Time        { return time.Now().Round(0) }
-func (c realClock) Mono() time.Duration { return time.Since(c.start) }
-
 // rehearse runs the genesis in this process; incident is the line of the answers
 // file that spoils it, or "". around may wrap the actions.
 func (h *house) rehearse(t testing.TB, label, incident string, around func(ceremony.Actions) ceremony.Actions) (string, error) {
@@ -202,7 +197,7 @@ func (h *house) rehearse(t testing.TB, label, incident string, around func(cerem
 	dir := h.path("record-" + label)
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: s, ScriptBytes: text, BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: Environment(), Console: cons, Clock: realClock{time.Now()}, Actions: acts,
+		Environment: Environment(), Console: cons, Clock: ceremony.SystemClock(), Actions: acts,
 	})
 	return dir, err
 }

@@ -31,13 +31,6 @@ func newCeremony(std cli.IO) *cobra.Command {
 	return c
 }
 
-// systemClock is the real time.
-type systemClock struct{ start time.Time }
-
-func (systemClock) Now() time.Time { return time.Now().Round(0) } // wall clock only
-
-func (c systemClock) Mono() time.Duration { return time.Since(c.start) }
-
 type ceremonyOptions struct {
 	bind, answers, after, record, rehearsal string
 	plain                                   bool
@@ -181,7 +174,7 @@ func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config,
 	if bind.World.IsLive() != live {
 		return nil, fault.Errorf(fault.Policy, "the binding is of the world %s: 'run' takes only a live one, 'rehearse' only a rehearsal's", bind.World)
 	}
-	cfg := &ceremony.Config{Script: s, BindHash: bind.Hash(), Dir: o.record, World: bind.World, Environment: actions.Environment(), Clock: systemClock{time.Now()}}
+	cfg := &ceremony.Config{Script: s, BindHash: bind.Hash(), Dir: o.record, World: bind.World, Environment: actions.Environment(), Clock: ceremony.SystemClock()}
 	if cfg.People, err = bind.Participants(s); err != nil {
 		return nil, err
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -167,7 +166,7 @@ func runRecover(c *cobra.Command, std cli.IO, o *recoverOptions) error {
 		}
 		clean = c
 	}
-	err := ceremony.Recover(c.Context(), o.record, systemClock{time.Now()}, clean, o.abandon)
+	err := ceremony.Recover(c.Context(), o.record, ceremony.SystemClock(), clean, o.abandon)
 	if class := fault.ClassOf(err); class != "" && class != fault.Void {
 		return err // nothing was recovered
 	}
