@@ -35,8 +35,8 @@ type Config struct {
 }
 
 // allowed are the variables that modules are configured with; a name that
-// ends in an underscore is a prefix.
-var allowed = []string{"SOFTHSM2_CONF", "TPM2_PKCS11_", "TPM2TOOLS_TCTI", "OPENCRYPTOKI_", "OCK_", "P11_KIT_SERVER_ADDRESS"}
+// ends in an underscore is a prefix. OPENSC_DEBUG is not among them: it logs PINs.
+var allowed = []string{"SOFTHSM2_CONF", "TPM2_PKCS11_", "TPM2TOOLS_TCTI", "OPENCRYPTOKI_", "OCK_", "P11_KIT_SERVER_ADDRESS", "OPENSC_CONF", "PCSCLITE_CSOCK_NAME"}
 
 // environment filters by the allow-list. The search path is ours: modules
 // start programs by absolute names or not at all.

@@ -268,6 +268,10 @@ func (s *session) sign(id keyspec.KeyID, in []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.signWith(k, in)
+}
+
+func (s *session) signWith(k *key, in []byte) ([]byte, error) {
 	mech, data, err := signing(k.algorithm, in)
 	if err != nil {
 		return nil, err

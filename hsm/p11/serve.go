@@ -231,6 +231,8 @@ func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
 			return nil, err
 		}
 		return nil, s.remove(k)
+	case frame.OpCardKeys, frame.OpCardSign, frame.OpCardDerive, frame.OpCardMake:
+		return s.card(q, a)
 	case frame.OpSync:
 		return nil, s.store.sync(s.token.Serial)
 	}

@@ -23,6 +23,12 @@ const (
 	OpAdmit    Op = "admit"
 	OpReceive  Op = "receive"
 	OpRemove   Op = "destroy-key"
+
+	// The requests to a person's card or token; see card.go.
+	OpCardKeys   Op = "card-keys"
+	OpCardSign   Op = "card-sign"
+	OpCardDerive Op = "card-derive"
+	OpCardMake   Op = "card-make"
 )
 
 // Request asks the module process for one operation.
