@@ -125,7 +125,7 @@ func algorithms(domain string) []string {
 	case "note":
 		return []string{"ed25519"}
 	case "x509":
-		return []string{"p256", "p384", "rsa3072"}
+		return []string{"p256", "p384", "rsa3072", "rsa4096", "rsa3072-pss", "rsa4096-pss"}
 	case domainWrap:
 		return []string{"rsa3072"}
 	}
@@ -167,11 +167,20 @@ func (s *Script) lintCert(c *Certificate, path string) error {
 	if !s.signs(c.Issuer, "x509") {
 		return s.bad(join(path, "issuer"), where, "its issuer %q is no x509 key of the script", c.Issuer)
 	}
-	if (c.Key == "") == (c.CSR == "") {
-		return s.bad(path, where, "is of a key of the script or of a CSR in the binding, one of the two")
+	subjects := 0
+	for _, x := range []string{c.Key, c.CSR, c.Public} {
+		if x != "" {
+			subjects++
+		}
+	}
+	if subjects != 1 || c.Public != "" && c.Profile != "ca" {
+		return s.bad(path, where, "is of a key of the script or of a CSR in the binding (with profile ca also of a public key in the binding), one of them")
 	}
 	if _, ok := s.KeyByID(c.Key); c.Key != "" && !ok {
 		return s.bad(join(path, "key"), where, "its key %.40q is not made by the script", c.Key)
+	}
+	if (c.Profile == "ca") != !c.CA.empty() {
+		return s.bad(path, where, "profile ca has a ca that says everything, and no other profile has one")
 	}
 	if (c.Profile == "relay") != (c.Days > 0) {
 		return s.bad(path, where, "only a relay's certificate has days; the chain above devices has no end (IEEE 802.1AR)")
@@ -189,8 +198,10 @@ func (s *Script) lintCert(c *Certificate, path string) error {
 		if c.CSR == "" || c.Role != "access" && c.Role != "vpn" || len(c.Names) == 0 || c.Days > maxRelayDays {
 			return s.bad(path, where, "needs a CSR, a role access or vpn, names, and at most 30 days")
 		}
+	case "ca":
+		return s.lintAuthority(c, path)
 	default:
-		profiles := []string{"birth-root", "relay-ca", "factory-ca", "relay"}
+		profiles := []string{"birth-root", "relay-ca", "factory-ca", "relay", "ca"}
 		err := s.bad(join(path, "profile"), where, "profile %.40q is not known", c.Profile)
 		err.Hint = meant(c.Profile, profiles)
 		return err

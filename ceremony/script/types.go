@@ -80,7 +80,7 @@ type Key struct {
 	ID          string `yaml:"id" json:"id"`                               // what charter and anchors call it
 	Safe        string `yaml:"safe" json:"safe"`                           // the safe it is born in
 	Purpose     string `yaml:"purpose" json:"purpose"`                     // what it is for, in words
-	Algorithm   string `yaml:"algorithm" json:"algorithm"`                 // p256, p384, rsa3072 or ed25519
+	Algorithm   string `yaml:"algorithm" json:"algorithm"`                 // p256, p384, rsa3072, rsa4096 (both also with -pss) or ed25519
 	Domain      string `yaml:"domain" json:"domain"`                       // signing domain; one key, one domain
 	SuccessorOf string `yaml:"successor_of" json:"successor_of,omitempty"` // the key whose place it takes one day
 	Movable     bool   `yaml:"movable" json:"movable,omitempty"`           // it may be moved to another token once, wrapped
@@ -113,14 +113,37 @@ type ExistingKey struct {
 // Certificate is one to be issued.
 type Certificate struct {
 	ID      string   `yaml:"id" json:"id"`                     // what charter and outputs call it
-	Profile string   `yaml:"profile" json:"profile"`           // birth-root, relay-ca, factory-ca or relay
+	Profile string   `yaml:"profile" json:"profile"`           // birth-root, relay-ca, factory-ca, relay or ca
 	Key     string   `yaml:"key" json:"key,omitempty"`         // a key of this script, or
-	CSR     string   `yaml:"csr" json:"csr,omitempty"`         // a request named in the binding
+	CSR     string   `yaml:"csr" json:"csr,omitempty"`         // a request named in the binding, or
+	Public  string   `yaml:"public" json:"public,omitempty"`   // ca: a public key named in the binding
 	Issuer  string   `yaml:"issuer" json:"issuer"`             // id of the key that signs; its own for a root
 	Days    int      `yaml:"days" json:"days,omitempty"`       // relay: 1 to 30; the other profiles have no end
 	Factory string   `yaml:"factory" json:"factory,omitempty"` // factory-ca: which factory
 	Role    string   `yaml:"role" json:"role,omitempty"`       // relay: access or vpn
 	Names   []string `yaml:"names" json:"names,omitempty"`     // relay: DNS names and IP addresses
+
+	CA Authority `yaml:"ca" json:"ca,omitempty,omitzero"` // ca: everything that the certificate says
+}
+
+// Authority is what the certificate of a certification authority says, for
+// hierarchies that are not ours. Nothing is filled in: what is not stated is not
+// in the certificate.
+type Authority struct {
+	CommonName   string   `yaml:"common_name" json:"common_name"`                 // subject
+	Organization string   `yaml:"organization" json:"organization"`               // subject
+	Country      string   `yaml:"country" json:"country"`                         // subject: two capital letters
+	Signature    string   `yaml:"signature" json:"signature"`                     // how the issuer signs: ecdsa-sha256, ecdsa-sha384 or rsa-sha256
+	NotBefore    string   `yaml:"not_before" json:"not_before"`                   // 2026-11-22T00:00:00Z; a rehearsal takes its own day
+	NotAfter     string   `yaml:"not_after" json:"not_after"`                     // 2036-11-21T23:59:59Z; a rehearsal's certificate ends after 30 days
+	PathLength   int      `yaml:"path_length" json:"path_length"`                 // authorities that may follow below it; -1: no limit
+	KeyUsages    []string `yaml:"key_usages" json:"key_usages"`                   // of cert-sign, crl-sign, digital-signature
+	ExtKeyUsages []string `yaml:"ext_key_usages" json:"ext_key_usages,omitempty"` // of server-auth, client-auth
+	Policies     []string `yaml:"policies" json:"policies,omitempty"`             // object identifiers
+	CRLURL       string   `yaml:"crl_url" json:"crl_url,omitempty"`               // where its issuer's revocation list is found
+	IssuerURL    string   `yaml:"issuer_url" json:"issuer_url,omitempty"`         // where its issuer's certificate is found
+	OCSPURL      string   `yaml:"ocsp_url" json:"ocsp_url,omitempty"`             // where its issuer answers for it
+	SubjectKeyID string   `yaml:"subject_key_id" json:"subject_key_id,omitempty"` // hex; only where another certificate of the key has one already
 }
 
 // CRL is a certificate revocation list to be issued.

@@ -21,22 +21,9 @@ func notOurs() []string { return nil }
 // examine runs zlint, restricted to RFC 5280 and RFC 5480 (the CA/Browser rules
 // do not fit certificates without an end), and the lints of our own.
 func examine(der []byte, profile birthcert.ProfileName) error {
-	zc, err := zx509.ParseCertificate(der)
+	found, err := zlintFindings(der)
 	if err != nil {
-		return fault.Errorf(fault.Verify, "%w: zlint cannot read it: %w", ErrLint, err)
-	}
-	registry, err := lint.GlobalRegistry().Filter(lint.FilterOptions{
-		IncludeSources: lint.SourceList{lint.RFC5280, lint.RFC5480},
-		ExcludeNames:   notOurs(),
-	})
-	if err != nil {
-		return fault.Errorf(fault.Unexpected, "choose lints: %w", err)
-	}
-	var found []string
-	for name, r := range zlint.LintCertificateEx(zc, registry).Results {
-		if r.Status >= lint.Warn {
-			found = append(found, name+" ("+r.Status.String()+")")
-		}
+		return err
 	}
 	c, err := x509.ParseCertificate(der)
 	if err != nil {
@@ -47,11 +34,37 @@ func examine(der []byte, profile birthcert.ProfileName) error {
 			found = append(found, l.name)
 		}
 	}
-	if len(found) > 0 {
-		sort.Strings(found)
-		return fault.Errorf(fault.Verify, "%w: %s", ErrLint, strings.Join(found, ", "))
+	return verdict(found)
+}
+
+func verdict(found []string) error {
+	if len(found) == 0 {
+		return nil
 	}
-	return nil
+	sort.Strings(found)
+	return fault.Errorf(fault.Verify, "%w: %s", ErrLint, strings.Join(found, ", "))
+}
+
+// zlintFindings names everything that zlint has to say against a certificate.
+func zlintFindings(der []byte) ([]string, error) {
+	zc, err := zx509.ParseCertificate(der)
+	if err != nil {
+		return nil, fault.Errorf(fault.Verify, "%w: zlint cannot read it: %w", ErrLint, err)
+	}
+	registry, err := lint.GlobalRegistry().Filter(lint.FilterOptions{
+		IncludeSources: lint.SourceList{lint.RFC5280, lint.RFC5480},
+		ExcludeNames:   notOurs(),
+	})
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "choose lints: %w", err)
+	}
+	var found []string
+	for name, r := range zlint.LintCertificateEx(zc, registry).Results {
+		if r.Status >= lint.Warn {
+			found = append(found, name+" ("+r.Status.String()+")")
+		}
+	}
+	return found, nil
 }
 
 type ownLint struct {
