@@ -121,8 +121,9 @@ type Config struct {
 	BindHash    string
 	Dir         string // record folder, must not exist
 	World       world.World
-	After       *record.Ref // the void attempt before
-	Rehearsal   *record.Ref // live only
+	After       *record.Ref  // the void attempt before
+	Base        *record.Base // the vault that it continues, nil for a genesis
+	Rehearsal   *record.Ref  // live only
 	People      []Participant
 	Programs    []record.Program
 	Environment map[string]string
@@ -256,7 +257,7 @@ func start(cfg Config) (*Run, error) {
 		mode = "live"
 	}
 	err = r.write(&record.Open{
-		After: cfg.After, Attempt: r.Attempt, BindHash: cfg.BindHash, Environment: cfg.Environment, Format: record.Format, Kind: cfg.Script.Kind, Mode: mode,
+		After: cfg.After, Attempt: r.Attempt, Base: cfg.Base, BindHash: cfg.BindHash, Environment: cfg.Environment, Format: record.Format, Kind: cfg.Script.Kind, Mode: mode,
 		Programs: cfg.Programs, Record: r.ID, Rehearsal: cfg.Rehearsal, ScriptHash: cfg.Script.Hash(), Title: cfg.Script.Title, World: cfg.World,
 	})
 	if err == nil {

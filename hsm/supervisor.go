@@ -331,6 +331,15 @@ func (s *Supervisor) ChangePINs(ctx context.Context, t TokenID) error {
 	return err
 }
 
+// SettlePINs brings the token to the PINs in force (epoch Current) after a change
+// broke off, which may have left either SO PIN and either user PIN. The next PINs
+// are needed only if the token has the next SO PIN, and are refused afterwards. An
+// error of class token with a PIN refused says that the token has the other SO PIN.
+func (s *Supervisor) SettlePINs(ctx context.Context, t TokenID) error {
+	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbSettle, Token: t}, nil)
+	return err
+}
+
 // WipePINs makes the supervisor forget the token's PINs.
 func (s *Supervisor) WipePINs(ctx context.Context, t TokenID) error {
 	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbWipe, Token: t}, nil)

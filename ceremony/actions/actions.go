@@ -29,6 +29,7 @@ type Actions struct {
 
 	sup   *hsm.Supervisor
 	tag   hsm.Tag
+	vault *vault // nil in a genesis
 	state charter.State
 	lines []byte // charter file so far
 
@@ -42,13 +43,17 @@ type Actions struct {
 
 // safe is one token on its way.
 type safe struct {
-	name    string
-	token   hsm.TokenID
-	dealing *quorum.Dealing
-	pins    *os.File // read end: from the dealing child to the supervisor
-	epoch   charter.Epoch
-	birth   *hsm.Session // one session from the first key to the end of SEALING
-	fresh   *hsm.Session // a new process that reads what was stored
+	name      string
+	token     hsm.TokenID
+	dealing   *quorum.Dealing
+	pins      *os.File      // read end: from the dealing child to the supervisor
+	epoch     charter.Epoch // dealt here
+	inForce   charter.Epoch // of a safe that exists
+	exposed   bool          // its shares in force were, or may have been, combined
+	opened    bool          // its user PIN is held
+	repinning bool          // its PINs may be of either epoch
+	birth     *hsm.Session  // one session from the first key to the end of SEALING
+	fresh     *hsm.Session  // a new process that reads what was stored
 }
 
 // key is one key on its way.
@@ -58,18 +63,20 @@ type key struct {
 	signer crypto.Signer // as born
 }
 
-// New prepares the actions of a genesis. hsmd is empty except in tests.
+// New prepares the actions of a script; those of any kind but a genesis load the
+// vault that they continue. hsmd is empty except in tests.
 func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Actions, error) {
 	if err := supported(s); err != nil {
-		return nil, err
-	}
-	if err := b.checkFresh(s); err != nil {
 		return nil, err
 	}
 	if b.Shares == "" {
 		return nil, fault.New(fault.Usage, "the binding names no folder for the shares")
 	}
-	return &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, keys: map[string]*key{}, certs: map[string][]byte{}}, nil
+	a := &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, keys: map[string]*key{}, certs: map[string][]byte{}}
+	if s.Kind == "genesis" {
+		return a, b.checkFresh(s)
+	}
+	return a, a.load()
 }
 
 // Close ends the supervisor and with it every session and PIN.

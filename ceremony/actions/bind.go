@@ -37,6 +37,10 @@ type Bind struct {
 	Requests map[string]string `yaml:"requests"` // certificate requests by name
 	Keys     map[string]string `yaml:"keys"`     // public keys (PEM) by name
 	Shares   string            `yaml:"shares"`   // folder that stands for the holders' media
+	Anchors  string            `yaml:"anchors"`  // anchors file of the vault. Required but for a genesis.
+	Charter  string            `yaml:"charter"`  // charter file of the vault. Required but for a genesis.
+	Records  []string          `yaml:"records"`  // record folders of earlier ceremonies, verified before anything is done
+	Leaves   []string          `yaml:"leaves"`   // names of people whom people.change takes out of the charter
 
 	dir  string
 	hash string
@@ -113,20 +117,31 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Key: ceremony.KeyFile(key)})
 		count[bp.Role]++
 	}
-	want := map[string]int{
-		charter.RoleConductor: s.Roles.Conductor, charter.RoleKeyMaster: s.Roles.KeyMasters.Of,
-		charter.RoleWitness: s.Roles.Witnesses, charter.RoleApprover: s.Roles.Approvers.Of,
+	return out, b.checkRoles(s, count)
+}
+
+// checkRoles wants as many people as the script calls for. A genesis needs all of
+// them; a vault that exists needs those who decide, and those who leave may come.
+func (b *Bind) checkRoles(s *script.Script, count map[string]int) error {
+	r := s.Roles
+	want := map[string]script.Quorum{
+		charter.RoleConductor: {Need: r.Conductor, Of: r.Conductor}, charter.RoleWitness: {Need: r.Witnesses, Of: r.Witnesses},
+		charter.RoleKeyMaster: r.KeyMasters, charter.RoleApprover: r.Approvers,
 	}
-	for role, n := range want {
-		if count[role] != n {
-			return nil, fault.Errorf(fault.Quorum, "the script calls for %d of role %s, the binding names %d", n, role, count[role])
+	for role, q := range want {
+		least, most := q.Of, q.Of
+		if s.Kind != "genesis" {
+			least, most = q.Need, q.Of+len(b.Leaves)
+		}
+		if n := count[role]; n < least || n > most {
+			return fault.Errorf(fault.Quorum, "the script calls for %d of role %s, the binding names %d", least, role, n)
 		}
 		delete(count, role)
 	}
 	for role := range count {
-		return nil, fault.Errorf(fault.Usage, "the binding names the role %.40q, which the script does not have", role)
+		return fault.Errorf(fault.Usage, "the binding names the role %.40q, which the script does not have", role)
 	}
-	return out, nil
+	return nil
 }
 
 // checkFresh wants every safe of the script bound to a token that does not exist.

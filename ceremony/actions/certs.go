@@ -142,7 +142,11 @@ func (a *Actions) issue(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	if err != nil {
 		return err
 	}
-	der, err := birthca.Issue(ctx, linted, a.keys[c.Issuer].signer)
+	signer, err := a.signer(ctx, c.Issuer)
+	if err != nil {
+		return err
+	}
+	der, err := birthca.Issue(ctx, linted, signer)
 	if err != nil {
 		return err
 	}

@@ -71,12 +71,15 @@ func (a *Actions) charter(ctx context.Context, r *ceremony.Run, _ *script.Step) 
 	if err != nil {
 		return err
 	}
-	names := a.state.People.Sets.Approvers.Members[:a.state.People.Sets.Approvers.Need]
+	names, err := present(r, a.state.People.Sets.Approvers)
+	if err != nil {
+		return err
+	}
 	var opened []*person.Key
 	var with func(i int) error
 	with = func(i int) error {
 		if i < len(names) {
-			r.Console.Count(ceremony.Count{What: "approvals", Done: names[:i], Need: len(names), Of: len(a.state.Genesis.Sets.Approvers.Members)})
+			r.Console.Count(ceremony.Count{What: "approvals", Done: names[:i], Need: len(names), Of: len(a.state.People.Sets.Approvers.Members)})
 			return r.WithKey(ctx, names[i], itoa(len(list))+" statements of the charter", func(k *person.Key) error {
 				opened = append(opened, k)
 				return with(i + 1)
@@ -114,7 +117,9 @@ func (a *Actions) charter(ctx context.Context, r *ceremony.Run, _ *script.Step) 
 func (a *Actions) statements() ([]statement, error) {
 	var out []statement
 	for _, s := range a.script.Safes {
-		out = append(out, statement{charter.TypeEpoch, a.safes[s.Name].epoch})
+		if sf := a.safes[s.Name]; sf != nil && sf.epoch.Epoch > 0 {
+			out = append(out, statement{charter.TypeEpoch, sf.epoch})
+		}
 	}
 	for _, id := range a.order {
 		out = append(out, statement{charter.TypeKey, a.keys[id].rec})

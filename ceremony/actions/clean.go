@@ -60,7 +60,14 @@ func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.Tok
 	if err := sup.TakePINs(ctx, id, r, hsm.Current); err != nil {
 		return err
 	}
-	return destroyTagged(ctx, sup, id, st.Attempt, e)
+	tag, err := parseTag(st.Attempt)
+	if err != nil {
+		return err
+	}
+	if err := destroyTagged(ctx, sup, id, tag, e); err != nil {
+		return err
+	}
+	return left(ctx, sup, id, e)
 }
 
 // open returns the pipe with the token's PIN, from the shares of this attempt.
@@ -124,22 +131,29 @@ func secretPipe(lines *redact.Secret) (*os.File, error) {
 	return pr, nil
 }
 
-func destroyTagged(ctx context.Context, sup *hsm.Supervisor, id hsm.TokenID, attempt string, e *record.Cleanup) error {
-	tag, err := parseTag(attempt)
-	if err != nil {
-		return err
+// destroyTagged destroys what an attempt made in a token, and looks for it again in
+// a fresh process.
+func destroyTagged(ctx context.Context, sup *hsm.Supervisor, id hsm.TokenID, tag hsm.Tag, e *record.Cleanup) error {
+	e.Left = 0
+	for range 2 { // the second process finds nothing
+		s, err := sup.Open(ctx, id)
+		if err != nil {
+			return err
+		}
+		d, err := s.DestroyTagged(ctx, tag, true)
+		if err := errors.Join(err, s.Close()); err != nil {
+			return err
+		}
+		e.Left = len(d.Objects)
+		for _, o := range d.Objects {
+			e.Destroyed = append(e.Destroyed, o.Class+" "+o.ID)
+		}
 	}
-	s, err := sup.Open(ctx, id)
-	if err != nil {
-		return err
-	}
-	d, err := s.DestroyTagged(ctx, tag, true)
-	if err := errors.Join(err, s.Close()); err != nil {
-		return err
-	}
-	for _, o := range d.Objects {
-		e.Destroyed = append(e.Destroyed, o.Class+" "+o.ID)
-	}
+	return nil
+}
+
+// left counts what a token holds that was initialised in the attempt: nothing.
+func left(ctx context.Context, sup *hsm.Supervisor, id hsm.TokenID, e *record.Cleanup) error {
 	fresh, err := sup.Open(ctx, id)
 	if err != nil {
 		return err

@@ -12,8 +12,9 @@ import (
 // cleanupLimit bounds the destruction in one token.
 const cleanupLimit = 30 * time.Second
 
-// Cleanup destroys every object of the attempt in every token it initialised,
-// and looks again with a fresh process.
+// Cleanup destroys every object of the attempt in every token that it initialised
+// or opened, and looks again with a fresh process. A token that was there before
+// keeps its keys and the epoch in force.
 func (a *Actions) Cleanup(ctx context.Context, r *ceremony.Run) error {
 	var first error
 	for _, def := range a.script.Safes {
@@ -45,15 +46,10 @@ func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) *record.Cleanup {
 	if sf.epoch.Epoch > 0 {
 		e.Burned = append(e.Burned, sf.name+"/"+itoa(sf.epoch.Epoch))
 	}
-	for _, s := range []*hsm.Session{sf.birth, sf.fresh} {
-		if s != nil {
-			_ = s.Close()
-		}
-	}
-	sf.birth, sf.fresh = nil, nil
-	if sf.dealing != nil {
-		sf.dealing.Abandon()
-		sf.dealing = nil
+	sf.end()
+	if sf.inForce.Epoch > 0 {
+		a.cleanupExisting(ctx, sf, e)
+		return e
 	}
 	err := a.withSession(ctx, sf.token, func(s *hsm.Session) error {
 		d, err := s.DestroyTagged(ctx, a.tag, true)
@@ -81,4 +77,40 @@ func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) *record.Cleanup {
 		e.Tainted = "empty, but initialised by a void attempt: the next one takes another fresh token"
 	}
 	return e
+}
+
+// end closes whatever the safe has open.
+func (sf *safe) end() {
+	for _, s := range []*hsm.Session{sf.birth, sf.fresh} {
+		if s != nil {
+			_ = s.Close()
+		}
+	}
+	sf.birth, sf.fresh = nil, nil
+	if sf.dealing != nil {
+		sf.dealing.Abandon()
+		sf.dealing = nil
+	}
+}
+
+// cleanupExisting leaves a token that was there before as it was: under the epoch
+// in force, without anything of this attempt.
+func (a *Actions) cleanupExisting(ctx context.Context, sf *safe, e *record.Cleanup) {
+	if sf.exposed {
+		e.Exposed = []string{sf.name + "/" + itoa(sf.inForce.Epoch)}
+	}
+	if !sf.opened {
+		e.Left = 0 // nothing was done in it
+		return
+	}
+	var err error
+	if sf.repinning {
+		err = a.sup.SettlePINs(ctx, sf.token)
+	}
+	if err == nil {
+		err = destroyTagged(ctx, a.sup, sf.token, a.tag, e)
+	}
+	if err != nil {
+		e.Tainted = "could not be cleaned (" + err.Error() + "): keyrite ceremony recover finishes it with the shares"
+	}
 }

@@ -34,16 +34,8 @@ func (a *Actions) generate(ctx context.Context, r *ceremony.Run, st *script.Step
 	id := st.Key
 	k, _ := a.script.KeyByID(id)
 	sf := a.safes[k.Safe]
-	if sf.birth == nil {
-		// The session lives until SEALING ends, not only as long as this step.
-		s, err := a.sup.Open(context.WithoutCancel(ctx), sf.token)
-		if err != nil {
-			return err
-		}
-		sf.birth = s
-		if err := openedModule(a.script, s.Module().SHA256); err != nil {
-			return err
-		}
+	if err := a.session(ctx, sf); err != nil {
+		return err
 	}
 	sp := a.spec(k, len(a.order)+1)
 	if err := r.Record(&record.Intent{Effect: "generate", Key: id, Object: hexID(sp.KeyID), Safe: k.Safe, Token: token(sf.token)}); err != nil {
@@ -64,6 +56,20 @@ func (a *Actions) generate(ctx context.Context, r *ceremony.Run, st *script.Step
 	a.order = append(a.order, id)
 	r.Console.Say("good", id+" is born in token "+sf.token.Label)
 	return r.Record(made(sp, hsm.Born, state, rec))
+}
+
+// session opens the one session of a safe in which keys are born and used. It
+// lives until SEALING ends, not only as long as this step.
+func (a *Actions) session(ctx context.Context, sf *safe) error {
+	if sf.birth != nil {
+		return nil
+	}
+	s, err := a.sup.Open(context.WithoutCancel(ctx), sf.token)
+	if err != nil {
+		return err
+	}
+	sf.birth = s
+	return openedModule(a.script, s.Module().SHA256)
 }
 
 // made shows specification and actual attributes side by side.

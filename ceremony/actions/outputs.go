@@ -53,6 +53,9 @@ func (a *Actions) updateRoot(ctx context.Context, r *ceremony.Run, _ *script.Ste
 
 // anchors are the keys of the charter and the roots' certificates.
 func (a *Actions) anchors() (*anchor.Anchors, error) {
+	if a.vault != nil {
+		return a.vault.anchors, nil // a later ceremony changes none
+	}
 	out := &anchor.Anchors{
 		Certificates: map[string][]byte{}, Format: anchor.Format, Keys: []anchor.KeyRecord{}, Successors: []anchor.KeyRecord{},
 		Vault: a.state.Vault, World: a.state.World,
@@ -105,6 +108,15 @@ func (a *Actions) outputs(_ context.Context, r *ceremony.Run, _ *script.Step) er
 }
 
 func (a *Actions) readAloud(_ context.Context, r *ceremony.Run, _ *script.Step) error {
+	if a.vault != nil {
+		words, err := record.HeadWords(&a.state)
+		if err != nil {
+			return err
+		}
+		r.Console.Say("good", "charter of "+itoa(a.state.Size())+" statements, head "+a.state.Head())
+		r.Console.Say("good", "charter in words: "+words)
+		return r.Record(&record.Words{What: "charter.jsonl", Words: words})
+	}
 	all, err := a.anchors()
 	if err != nil {
 		return err

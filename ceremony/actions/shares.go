@@ -39,15 +39,16 @@ func (a *Actions) deal(ctx context.Context, r *ceremony.Run, st *script.Step) er
 	}
 	sf.pins = pr
 	safeDef := a.safeDef(name)
+	epoch := sf.inForce.Epoch + 1
 	// The child outlives this step's limit: it ends with Close at the latest.
 	sf.dealing, err = a.quorum.Deal(context.WithoutCancel(ctx), quorum.DealParams{
-		Vault: a.state.Vault, World: r.World, Safe: safeDef, Epoch: 1, Token: sf.token.Label, HSMRandom: random, Roster: a.state.People.Roster,
+		Vault: a.state.Vault, World: r.World, Safe: safeDef, Epoch: epoch, Token: sf.token.Label, HSMRandom: random, Roster: a.state.People.Roster,
 	}, pw)
 	_ = pw.Close()
 	if err != nil {
 		return err
 	}
-	sf.epoch = charter.Epoch{Epoch: 1, Need: safeDef.Openers.Need, Safe: name, Shares: sf.dealing.Shares, Token: token(sf.token)}
+	sf.epoch = charter.Epoch{Epoch: epoch, Need: safeDef.Openers.Need, Safe: name, Shares: sf.dealing.Shares, Token: token(sf.token)}
 	if err := r.Record(&record.Dealt{Epoch: sf.epoch}); err != nil {
 		return err
 	}
@@ -56,7 +57,7 @@ func (a *Actions) deal(ctx context.Context, r *ceremony.Run, st *script.Step) er
 		return fault.Errorf(fault.Storage, "make folder for shares: %w", err)
 	}
 	for _, sh := range sf.epoch.Shares {
-		if err := durable.WriteNew(filepath.Join(dir, sh.Holder+".share"), sf.dealing.Files[sh.Holder], 0o600); err != nil {
+		if err := durable.WriteNew(a.shareFile(name, sh.Holder, epoch), sf.dealing.Files[sh.Holder], 0o600); err != nil {
 			return err
 		}
 		r.Console.Say("", "share "+itoa(sh.Index)+" of "+itoa(len(sf.epoch.Shares))+" for "+sh.Holder)
@@ -66,6 +67,16 @@ func (a *Actions) deal(ctx context.Context, r *ceremony.Run, st *script.Step) er
 
 func (a *Actions) sharesDir(name string) string {
 	return filepath.Join(a.bind.Path(a.bind.Shares), name)
+}
+
+// shareFile is where a holder's medium has his share. That of a later epoch does
+// not overwrite the one in force, which opens the token until the new one holds.
+func (a *Actions) shareFile(safe, holder string, epoch int) string {
+	name := holder + ".share"
+	if epoch > 1 {
+		name = holder + ".epoch" + itoa(epoch) + ".share"
+	}
+	return filepath.Join(a.sharesDir(safe), name)
 }
 
 func (a *Actions) safeDef(name string) charter.Safe {
@@ -85,7 +96,7 @@ func (a *Actions) receipts(ctx context.Context, r *ceremony.Run, st *script.Step
 	for _, sh := range sf.epoch.Shares {
 		r.Console.Count(ceremony.Count{What: "receipts", Done: done, Need: len(sf.epoch.Shares), Of: len(sf.epoch.Shares)})
 		done = append(done, sh.Holder)
-		file, err := intake.Read(filepath.Join(a.sharesDir(name), sh.Holder+".share"), maxInputBytes)
+		file, err := intake.Read(a.shareFile(name, sh.Holder, sf.epoch.Epoch), maxInputBytes)
 		if err != nil {
 			return err
 		}
@@ -116,6 +127,19 @@ func (a *Actions) receipts(ctx context.Context, r *ceremony.Run, st *script.Step
 func (a *Actions) changePINs(ctx context.Context, r *ceremony.Run, st *script.Step) error {
 	name := st.Safe
 	sf := a.safes[name]
+	if err := a.takeNext(ctx, sf); err != nil {
+		return err
+	}
+	if err := a.sup.ChangePINs(ctx, sf.token); err != nil {
+		return err
+	}
+	r.Console.Say("good", "token "+sf.token.Label+" opens for "+itoa(sf.epoch.Need)+" shares only; the one-time PINs are refused")
+	return r.Record(&record.PINsChanged{Epoch: sf.epoch.Epoch, Safe: name})
+}
+
+// takeNext lets the PINs of the epoch dealt here flow from the dealing child, which
+// ends, to the supervisor.
+func (a *Actions) takeNext(ctx context.Context, sf *safe) error {
 	taken := make(chan error, 1)
 	go func() { taken <- a.sup.TakePINs(ctx, sf.token, sf.pins, hsm.Next) }()
 	if err := sf.dealing.GivePINs(); err != nil {
@@ -126,9 +150,26 @@ func (a *Actions) changePINs(ctx context.Context, r *ceremony.Run, st *script.St
 	}
 	_ = sf.pins.Close()
 	sf.pins, sf.dealing = nil, nil
+	return nil
+}
+
+// repin gives a token that is in force the PINs of its new shares. The intent comes
+// first: if the process dies between the two changes, it says what to look for.
+func (a *Actions) repin(ctx context.Context, r *ceremony.Run, st *script.Step) error {
+	sf := a.safes[st.Safe]
+	if err := a.give(ctx, r, st, sf, true); err != nil {
+		return err
+	}
+	if err := a.takeNext(ctx, sf); err != nil {
+		return err
+	}
+	if err := r.Record(&record.Intent{Effect: "repin", Safe: sf.name, Token: token(sf.token)}); err != nil {
+		return err
+	}
+	sf.repinning = true
 	if err := a.sup.ChangePINs(ctx, sf.token); err != nil {
 		return err
 	}
-	r.Console.Say("good", "token "+sf.token.Label+" opens for three shares only; the one-time PINs are refused")
-	return r.Record(&record.PINsChanged{Epoch: sf.epoch.Epoch, Safe: name})
+	r.Console.Say("good", "token "+sf.token.Label+" opens for "+itoa(sf.epoch.Need)+" shares of epoch "+itoa(sf.epoch.Epoch)+" only; the old PINs are refused")
+	return r.Record(&record.PINsChanged{Epoch: sf.epoch.Epoch, Safe: sf.name})
 }

@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
@@ -36,7 +37,14 @@ func (a *Actions) checkFree(ctx context.Context, r *ceremony.Run) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range a.script.Safes {
+	for i := range a.script.Safes {
+		s := &a.script.Safes[i]
+		if a.script.IsExisting(s) {
+			if err := a.checkThere(s, tokens); err != nil {
+				return err
+			}
+			continue
+		}
 		for _, t := range tokens {
 			if t.Label == s.Token {
 				return fault.Hint(fault.Errorf(fault.Exists, "there is a token %s already", s.Token),
@@ -47,6 +55,22 @@ func (a *Actions) checkFree(ctx context.Context, r *ceremony.Run) error {
 		if err != nil || len(old) > 0 {
 			return fault.Hint(fault.Errorf(fault.Exists, "there are shares in %q already", a.sharesDir(s.Name)), "shares are never overwritten: name another folder in the binding")
 		}
+	}
+	return nil
+}
+
+// checkThere wants a safe that exists in its token, and no share of the epoch to
+// come on any medium.
+func (a *Actions) checkThere(s *script.Safe, tokens []hsm.TokenInfo) error {
+	e := a.state.Epochs[s.Name]
+	there := slices.ContainsFunc(tokens, func(t hsm.TokenInfo) bool { return token(t.Token) == e.Token })
+	if !there {
+		return fault.Errorf(fault.Token, "there is no token %s with serial %s, which is safe %s", e.Token.Label, e.Token.Serial, s.Name)
+	}
+	old, err := filepath.Glob(filepath.Join(a.sharesDir(s.Name), "*.epoch"+itoa(e.Epoch+1)+".share"))
+	if err != nil || len(old) > 0 && a.does("shares.deal") {
+		return fault.Hint(fault.Errorf(fault.Exists, "there are shares of epoch %d in %q already", e.Epoch+1, a.sharesDir(s.Name)),
+			"they are of a void attempt: destroy them before the next one")
 	}
 	return nil
 }

@@ -195,8 +195,12 @@ func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config,
 	if err != nil {
 		return nil, err
 	}
-	cfg.Actions, err = actions.New(s, bind, q, "")
-	return cfg, err
+	acts, err := actions.New(s, bind, q, "")
+	if err != nil {
+		return nil, err
+	}
+	cfg.Actions, cfg.Base = acts, acts.Base()
+	return cfg, nil
 }
 
 // voidRef names a void attempt.

@@ -17,6 +17,8 @@ func (m *module) once(job frame.Job, st *store, pins frame.PINs) (*frame.Result,
 		res.Tokens, err = m.initToken(job, st, pins)
 	case frame.ForChange:
 		err = m.changePINs(job, st, pins)
+	case frame.ForSettle:
+		err = m.settlePINs(job, st, pins)
 	case frame.ForExport:
 		res.Parcel, err = m.export(job, st, pins)
 	default:

@@ -89,6 +89,17 @@ func (h *hold) dropSO(t frame.Token) {
 	delete(x.current, frame.SOPIN)
 }
 
+// settled forgets the next PINs and the SO PIN; the user PIN in force stays.
+func (h *hold) settled(t frame.Token) {
+	x := h.get(t)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	user := x.current[frame.UserPIN]
+	delete(x.current, frame.UserPIN)
+	x.wipe()
+	x.current, x.next = frame.PINs{frame.UserPIN: user}, frame.PINs{}
+}
+
 func (h *hold) wipe(t frame.Token) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -159,6 +159,8 @@ func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) 
 		err = s.take(c, fd)
 	case frame.VerbChange:
 		err = s.change(ctx, c.Token)
+	case frame.VerbSettle:
+		err = s.settle(ctx, c.Token)
 	case frame.VerbExport:
 		err = s.export(ctx, c, &a)
 	case frame.VerbOpen:
@@ -329,6 +331,29 @@ func (s *supervisor) export(ctx context.Context, c *frame.Command, a *frame.Answ
 	if a.Parcel = res.Parcel; a.Parcel == nil {
 		return fault(frame.KindInternal, "unexpected", "the module process gave no parcel")
 	}
+	return nil
+}
+
+// settle brings the token to the PINs in force, whatever a broken change left.
+func (s *supervisor) settle(ctx context.Context, t frame.Token) error {
+	defer s.hold.lock(t)()
+	if s.children.open(t) {
+		return fault(frame.KindRefused, "token", "the token is open; close its session before its PINs are settled")
+	}
+	h := s.hold.get(t)
+	if h.current[frame.SOPIN] == nil || h.current[frame.UserPIN] == nil {
+		return fault(frame.KindPIN, "token", "SO and user PIN in force are not held for this token")
+	}
+	pins := frame.PINs{frame.SOPIN: h.current[frame.SOPIN], frame.UserPIN: h.current[frame.UserPIN]}
+	if h.next[frame.SOPIN] != nil && h.next[frame.UserPIN] != nil {
+		pins[frame.NextSOPIN], pins[frame.NextUserPIN] = h.next[frame.SOPIN], h.next[frame.UserPIN]
+	}
+	j := s.job(frame.ForSettle, t)
+	j.CutCurrent, j.CutNext = h.cutCurrent, h.cutNext
+	if _, err := s.children.run(ctx, j, pins); err != nil {
+		return err
+	}
+	s.hold.settled(t)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"os"
 
 	"keyrite/artifact/charter"
@@ -96,18 +97,18 @@ func (r *request) deal() (*response, func() error, error) {
 	}
 	return resp, func() error {
 		defer clear(secret)
-		return r.givePINs(secret, true)
+		return r.givePINs(secret, hsm.WriteNextPINs)
 	}, nil
 }
 
-// givePINs derives the user PIN, and for a new epoch the SO PIN, and writes them
+// givePINs derives the user PIN, and the SO PIN where PINs change, and writes them
 // for the HSM's supervisor.
-func (r *request) givePINs(secret []byte, withSO bool) error {
+func (r *request) givePINs(secret []byte, write func(w io.Writer, so, user []byte) error) error {
 	out := os.NewFile(fdPINs, "pins")
 	defer out.Close()
 	var so []byte
 	user, err := share.PIN(secret, r.place("", 0), share.User, r.Epoch.Token.Label)
-	if err == nil && withSO {
+	if err == nil && (r.SO || r.Op == opDeal) {
 		so, err = share.PIN(secret, r.place("", 0), share.SO, r.Epoch.Token.Label)
 	}
 	defer clear(user)
@@ -115,12 +116,7 @@ func (r *request) givePINs(secret []byte, withSO bool) error {
 	if err != nil {
 		return err
 	}
-	if withSO {
-		err = hsm.WriteNextPINs(out, so, user)
-	} else {
-		err = hsm.WritePINs(out, nil, user)
-	}
-	if err != nil {
+	if err := write(out, so, user); err != nil {
 		return fault.Errorf(fault.Token, "hand the PIN to the HSM: %w", err)
 	}
 	return nil
@@ -230,5 +226,5 @@ func (r *request) open() (*response, error) {
 		return nil, err
 	}
 	defer clear(secret)
-	return resp, r.givePINs(secret, false)
+	return resp, r.givePINs(secret, hsm.WritePINs)
 }

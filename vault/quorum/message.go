@@ -39,6 +39,7 @@ type request struct {
 
 	Openers   []opener `json:"openers,omitempty"`
 	Operation string   `json:"operation,omitempty"` // open: hex SHA-256
+	SO        bool     `json:"so,omitempty"`        // open: the SO PIN too
 	Nonce     []byte   `json:"nonce,omitempty"`     // open
 }
 

@@ -201,6 +201,7 @@ type OpenParams struct {
 	Safe        string
 	Operation   string // hex SHA-256 of what will be done
 	Nonce       []byte // 32 random bytes of this attempt
+	SO          bool   // the SO PIN goes to pins too, for a change of PINs
 	Openers     []Opener
 	Passphrases *os.File // one line for each opener with a key file, in order
 }
@@ -236,7 +237,7 @@ func (c Config) Check(ctx context.Context, p OpenParams) (*Opened, error) {
 
 func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e charter.Epoch, pins *os.File) (*Opened, error) {
 	r := base(op, p.State, e)
-	r.Operation, r.Nonce = p.Operation, p.Nonce
+	r.Operation, r.Nonce, r.SO = p.Operation, p.Nonce, p.SO
 	resp, err := c.once(ctx, r, p.Openers, files{passphrases: p.Passphrases, pins: pins})
 	if err != nil {
 		return nil, err

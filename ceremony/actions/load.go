@@ -1,0 +1,157 @@
+package actions
+
+import (
+	"context"
+	"os"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/artifact/world"
+	"keyrite/ceremony"
+	"keyrite/ceremony/script"
+	"keyrite/internal/intake"
+)
+
+// maxCharterBytes bounds a charter file.
+const maxCharterBytes = 64 << 20
+
+// vault is what a ceremony continues.
+type vault struct {
+	anchors *anchor.Anchors
+	base    record.Base
+	state   charter.State // as loaded: it decides who opens what
+}
+
+// load reads anchors and charter, which the record names from its first entry on.
+func (a *Actions) load() error {
+	b := a.bind
+	if b.Anchors == "" || b.Charter == "" {
+		return fault.Hint(fault.New(fault.Usage, "the binding names no vault to continue"), "write anchors: FILE and charter: FILE, as they left the last ceremony")
+	}
+	data, err := intake.Read(b.Path(b.Anchors), maxCharterBytes)
+	if err != nil {
+		return err
+	}
+	an, err := anchor.Parse(data)
+	if err != nil {
+		return fault.Errorf(fault.ClassOf(err), "anchors %q: %w", b.Anchors, err)
+	}
+	if err := world.Match(b.World, an.World); err != nil {
+		return err
+	}
+	lines, err := intake.Read(b.Path(b.Charter), maxCharterBytes)
+	if err != nil {
+		return err
+	}
+	var states [2]*charter.State // what is loaded, and what this ceremony goes on to make of it
+	for i := range states {
+		if states[i], err = charter.Fold(lines, an.World, an.Vault); err != nil {
+			return fault.Errorf(fault.ClassOf(err), "charter %q: %w", b.Charter, err)
+		}
+	}
+	if err := knows(states[0], an); err != nil {
+		return err
+	}
+	hash, err := an.Hash()
+	if err != nil {
+		return err
+	}
+	a.vault = &vault{an, record.Base{Anchors: hash, CharterHead: states[0].Head(), CharterSize: states[0].Size()}, *states[0]}
+	a.state, a.lines = *states[1], lines
+	return a.checkSafes()
+}
+
+// knows wants every key of the anchors in the charter.
+func knows(s *charter.State, an *anchor.Anchors) error {
+	for i := range an.Keys {
+		k, ok := s.Keys[an.Keys[i].ID]
+		if !ok || string(k.Public) != string(an.Keys[i].Public) {
+			return fault.Errorf(fault.Verify, "key %s of the anchors is not the one in the charter", an.Keys[i].ID)
+		}
+	}
+	return nil
+}
+
+// checkSafes wants every safe that the script opens in the charter, in the token
+// that script and binding name.
+func (a *Actions) checkSafes() error {
+	for i := range a.script.Safes {
+		x := &a.script.Safes[i]
+		e, ok := a.state.Epochs[x.Name]
+		switch {
+		case !a.script.IsExisting(x):
+			return fault.Errorf(fault.Usage, "safe %s: this version makes safes in a genesis only", x.Name)
+		case !ok:
+			return fault.Errorf(fault.Policy, "the charter knows no safe %s", x.Name)
+		case e.Token.Label != x.Token:
+			return fault.Errorf(fault.Policy, "safe %s is token %s, and the script says %s", x.Name, e.Token.Label, x.Token)
+		}
+		if bound := a.bind.Tokens[x.Name]; bound != "" && bound != e.Token.Label+"/"+e.Token.Serial {
+			return fault.Errorf(fault.Policy, "safe %s is token %s/%s, and the binding says %.80q", x.Name, e.Token.Label, e.Token.Serial, bound)
+		}
+	}
+	return nil
+}
+
+// Base is the vault that the ceremony continues, nil for a genesis.
+func (a *Actions) Base() *record.Base {
+	if a.vault == nil {
+		return nil
+	}
+	return &a.vault.base
+}
+
+// loaded is the verb vault.load: earlier records are verified and the people
+// compared with the charter, before anything is at stake.
+func (a *Actions) loaded(_ context.Context, r *ceremony.Run, _ *script.Step) error {
+	for _, dir := range a.bind.Records {
+		v, err := record.Verify(os.DirFS(a.bind.Path(dir)), a.vault.anchors)
+		if err != nil {
+			return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
+		}
+		if v.Charter.Size() > a.vault.base.CharterSize || a.vault.state.CheckHead(v.Charter.Size(), v.Charter.Head()) != nil {
+			return fault.Hint(fault.Errorf(fault.Policy, "record %q knows another charter than the binding", dir), "give the charter that left the newest ceremony")
+		}
+		r.Console.Say("good", record.Origin(v.Open.Record)+" holds: "+v.Open.Title)
+	}
+	for _, p := range r.People {
+		if err := a.admits(&p); err != nil {
+			return err
+		}
+	}
+	words, err := record.HeadWords(&a.vault.state)
+	if err != nil {
+		return err
+	}
+	r.Console.Say("good", "vault "+a.state.Vault[:16]+"…, charter of "+itoa(a.state.Size())+" statements: "+words)
+	return nil
+}
+
+// admits wants a participant in the charter, with that key and role; where the
+// script changes people, somebody new may come.
+func (a *Actions) admits(p *ceremony.Participant) error {
+	m, known := a.vault.state.People.Person(p.Person.Name)
+	switch {
+	case known && m.Role == p.Role && m.Person.Equal(p.Person):
+		return nil
+	case a.does("people.change"):
+		return nil
+	case known:
+		return fault.Errorf(fault.Policy, "%s of the binding is not the %s of the charter", p.Person.Name, m.Role)
+	}
+	return fault.Hint(fault.Errorf(fault.Policy, "%s is not in the charter", p.Person.Name), "people come and go by a ceremony of kind reshare with a step people.change")
+}
+
+// does says whether the script has a step of that verb.
+func (a *Actions) does(verb string) bool {
+	for _, ph := range a.script.Phases() {
+		for i := range ph.Steps {
+			if ph.Steps[i].Do == verb {
+				return true
+			}
+		}
+	}
+	return false
+}
