@@ -35,6 +35,14 @@ func (e *Error) FaultClass() string { return "usage" }
 // FaultHint is shown after the error.
 func (e *Error) FaultHint() string { return e.Hint }
 
+// FaultCases is the way that leads to the fault, for --json; nil without one.
+func (e *Error) FaultCases() any {
+	if len(e.Path) == 0 {
+		return nil
+	}
+	return e.Path
+}
+
 func nonEmpty(list ...string) []string {
 	var out []string
 	for _, s := range list {

@@ -7,12 +7,12 @@ import (
 
 // lintUse checks that some step makes or uses each thing of the script, and that
 // what the kind is for is done.
-func (s *Script) lintUse() error {
+func (s *Script) lintUse() *Error {
 	used := map[string]bool{}
 	for _, st := range s.allSteps() {
 		used[st.Do], used[st.Do+" "+st.Safe+st.Key+st.Cert+st.CRL+st.Medium] = true, true
 	}
-	need := func(list []string, slot, verb string) error {
+	need := func(list []string, slot, verb string) *Error {
 		for _, name := range list {
 			if !used[verb+" "+name] {
 				return s.bad(s.pathOf(slot+" "+name), slot+" "+name, "no step makes it: %s", verb)
@@ -45,6 +45,12 @@ func (s *Script) lintUse() error {
 	if k, ok := s.KeyByID("tuf-root"); ok && !used["update.root"] {
 		return s.bad(s.pathOf("key "+k.ID), "key "+k.ID, "no step signs the update root with it: update.root")
 	}
+	if len(s.Successions) == 0 && used["succession.sign"] || len(s.Successions) > 0 && !used["succession.sign"] {
+		return s.bad("successions", "successions", "succession.sign and successions belong together: the step signs the list")
+	}
+	if !used["charter.append"] && len(s.Factories)+len(s.Stations)+len(s.Pipelines)+len(s.Relays) > 0 {
+		return s.bad("", "end", "no step puts the factories, stations, pipelines and relays into the charter: charter.append")
+	}
 	return nil
 }
 
@@ -72,7 +78,7 @@ func (w *walker) finish(n *node) error {
 				continue
 			}
 			err := w.s.bad(w.s.pathOf(slot), slot, e.text, got)
-			err.Path = way(n)
+			err.Path = w.way(n)
 			return err
 		}
 	}

@@ -60,7 +60,7 @@ func small() map[string]string {
 		"sign-offline": "safes: [{name: root, token: r}]\nexisting: [{id: birth-root, safe: root, domain: x509}]\n" +
 			"crls: [{id: births, issuer: birth-root, number: 1, days: 365, revoked: [{serial: 0a1b, date: 2026-11-22, reason: keyCompromise}]}]\nrun:\n" +
 			steps("2", "safe.open safe root;crl.issue crl births") + "seal:\n" + tail,
-		"enrol":  "pipelines: [{id: p2, products: [gw200], key: p2}]\nrun:\n" + steps("2", "charter.append") + "seal:\n" + tail,
+		"enrol":  "pipelines: [{id: p2, products: [gw200], key: p2}]\nrun:\n" + steps("2", "break;charter.append") + "seal:\n" + tail,
 		"retire": work + "existing: [{id: old, safe: work}]\nrun:\n" + steps("2", "safe.open safe work;key.destroy key old;token.destroy safe work;charter.append") + "seal:\n" + tail,
 	}
 }

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -29,12 +30,23 @@ func roleNames() []string {
 // Lint checks the script and walks every way through it. Each fault is an
 // *Error with its place and, where a way leads to it, that way.
 func (s *Script) Lint() error {
-	for _, check := range []func() error{s.lintHead, s.lintRoles, s.lintThings, s.lintStatements, s.lintRoom, s.lintSteps, s.lintContingencies, s.lintUse} {
+	for _, check := range []func() error{s.lintHead, s.lintRoles, s.lintThings, s.lintStatements, s.lintRoom, s.lintSteps, s.lintContingencies} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
-	return s.walk()
+	way, err := s.walk()
+	// What is missing is better said of the thing than of the step that misses it;
+	// the way shows what comes of it.
+	if missing := s.lintUse(); missing != nil {
+		missing.Path = way
+		var on *Error
+		if errors.As(err, &on) {
+			missing.Path = on.Path
+		}
+		return missing
+	}
+	return err
 }
 
 func (s *Script) lintHead() error {

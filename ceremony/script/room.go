@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// maxStates bounds the states of one thing: a bit each, as walked.
+const maxStates = 64
+
 // lintRoom checks what the script says of physical things.
 func (s *Script) lintRoom() error {
 	seen := map[string]bool{}
@@ -21,8 +24,8 @@ func (s *Script) lintRoom() error {
 	}
 	for _, thing := range slices.Sorted(maps.Keys(s.Model)) {
 		states := s.Model[thing]
-		if len(states) == 0 || len(states) > maxWorlds {
-			return s.bad(join("model", thing), "model "+thing, "needs its states, the first of them the one at the start")
+		if len(states) == 0 || len(states) > maxStates {
+			return s.bad(join("model", thing), "model "+thing, "needs its states, at most %d, the first of them the one at the start", maxStates)
 		}
 		for i, x := range states {
 			if !nameRE.MatchString(x) || slices.Contains(states[:i], x) {
@@ -89,11 +92,16 @@ func (s *Script) lintContingencies() error {
 				return s.bad(join(st.path, "planned"), "step "+st.ID, "a contingency plans no further contingency: what goes wrong in it is an incident")
 			}
 		}
-		if err := s.lintReach(c, path, verbs); err != nil {
+	}
+	if err := s.lintPlanned(verbs); err != nil {
+		return err
+	}
+	for i := range s.Contingencies {
+		if err := s.lintReach(&s.Contingencies[i], "contingencies."+itoa(i), verbs); err != nil {
 			return err
 		}
 	}
-	return s.lintPlanned(verbs)
+	return nil
 }
 
 // lintReach checks the steps of a contingency in each phase from which it is

@@ -11,6 +11,7 @@ import (
 type scope struct {
 	s      *Script
 	slots  map[string]int
+	names  []string   // of the slots, for people
 	states [][]string // names of a slot's states
 	used   map[string]bool
 }
@@ -37,6 +38,7 @@ func newScope(s *Script) (*scope, world) {
 	var start []byte
 	add := func(name string, states []string, at string) {
 		c.slots[name] = len(c.states)
+		c.names = append(c.names, name)
 		c.states = append(c.states, states)
 		start = append(start, byte(slices.Index(states, at)))
 	}
@@ -89,15 +91,11 @@ func (c *scope) state(w world, slot string) string {
 	return c.states[i][w[i]]
 }
 
-func (c *scope) set(w world, slot, state string) world {
-	i := c.slots[slot]
-	out := []byte(w)
-	out[i] = byte(slices.Index(c.states[i], state))
-	return world(out)
-}
-
 // model is what w says of the things of the room.
 func (c *scope) model(w world) map[string]string {
+	if len(c.s.Model) == 0 {
+		return nil
+	}
 	out := map[string]string{}
 	for name := range c.s.Model {
 		out[name] = c.state(w, "model "+name)

@@ -1,7 +1,6 @@
 package script
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -23,96 +22,107 @@ func (p Passage) String() string {
 	return out
 }
 
-// maxWorlds bounds the situations that the ways through a script may lead to
-// before one step. Nobody could review a script with more.
-const maxWorlds = 4096
+// maxActs bounds the steps that are walked over all ways together: nobody could
+// review a script with more, and a check must not take for ever.
+const maxActs = 200_000
 
 // node is a world with the way that led to it.
 type node struct {
 	world world
 	prev  *node
-	by    Passage
+	act   *act
+	by    string // how the act ended: done, or the contingency that it met
 }
 
 // walker goes every way through a script at once: step by step, it keeps all
 // worlds that some way leads to, each with the shortest way to it. A step ends
 // done, in a planned contingency, or void; void needs no walk, for the engine
 // takes it to VOID whatever the step is. Contingencies are bounded by tries, and
-// a world is never walked twice, so it ends.
+// a step is never begun twice in one world, so it ends.
 type walker struct {
 	*scope
-	verbs map[string]*Verb
+	acts  map[*Step]*act
+	count int
 }
 
-func (s *Script) walk() error {
+// walk returns a way to the end, or the fault that it met.
+func (s *Script) walk() ([]Passage, error) {
 	c, start := newScope(s)
-	w := &walker{c, verbTable()}
+	w := &walker{scope: c, acts: c.compile()}
 	layer := []*node{{world: start}}
 	for _, ph := range s.Phases() {
 		for i := range ph.Steps {
 			var err error
 			if layer, err = w.step(layer, &ph.Steps[i]); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
 	for _, n := range layer {
 		if err := w.finish(n); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return w.way(layer[0]), nil
 }
 
-// step leads a layer of worlds through one step.
+// step leads a layer of worlds through one step, the first time and as often
+// again as it may.
 func (w *walker) step(layer []*node, st *Step) ([]*node, error) {
 	var out []*node
 	left, begun := map[world]bool{}, map[world]bool{}
-	add := func(n *node) {
-		if !left[n.world] {
-			left[n.world] = true
-			out = append(out, n)
-		}
-	}
-	for range max(st.Tries, 0) + 1 { // the first time, and as often again as it may
-		var again []*node
+	for again := range max(st.Tries, 0) + 1 {
+		var more []*node
 		for _, n := range layer {
 			if begun[n.world] {
 				continue
 			}
 			begun[n.world] = true
-			done, err := w.do(n, st)
+			ends, from, err := w.begin(n, st, again < st.Tries)
 			if err != nil {
 				return nil, err
 			}
-			add(done)
-			for _, id := range st.Planned {
-				c, ok := w.s.ContingencyByID(id)
-				if !ok {
-					continue
+			more = append(more, from...)
+			for _, end := range ends {
+				if !left[end.world] {
+					left[end.world] = true
+					out = append(out, end)
 				}
-				end, err := w.contingency(n, st, c)
-				if err != nil {
-					return nil, err
-				}
-				if c.Then == "next" {
-					add(end)
-				} else {
-					again = append(again, end)
-				}
-			}
-			if len(out)+len(begun) > maxWorlds {
-				return nil, w.s.bad(st.path, "step "+st.ID, "can be reached in more than %d situations; plan fewer contingencies or give the model fewer states", maxWorlds)
 			}
 		}
-		layer = again
+		layer = more
 	}
 	return out, nil
 }
 
+// begin does a step once and says where it ends, and from where it is begun
+// again, if it may be.
+func (w *walker) begin(n *node, st *Step, mayAgain bool) (ends, again []*node, err error) {
+	done, err := w.do(n, st)
+	if err != nil {
+		return nil, nil, err
+	}
+	ends = []*node{done}
+	for _, c := range w.acts[st].planned {
+		if c.Then == "again" && !mayAgain {
+			continue // an incident by now
+		}
+		end, err := w.contingency(n, st, c)
+		if err != nil {
+			return nil, nil, err
+		}
+		if c.Then == "next" {
+			ends = append(ends, end)
+		} else {
+			again = append(again, end)
+		}
+	}
+	return ends, again, nil
+}
+
 // contingency goes through the steps of a planned contingency.
 func (w *walker) contingency(n *node, st *Step, c *Contingency) (*node, error) {
-	n = &node{n.world, n, w.passage(n.world, st, "contingency "+c.ID)}
+	n = &node{n.world, n, w.acts[st], "contingency " + c.ID}
 	for i := range c.Steps {
 		var err error
 		if n, err = w.do(n, &c.Steps[i]); err != nil {
@@ -122,85 +132,48 @@ func (w *walker) contingency(n *node, st *Step, c *Contingency) (*node, error) {
 	return n, nil
 }
 
-func (w *walker) passage(x world, st *Step, outcome string) Passage {
-	return Passage{st.ID, st.Do, outcome, w.model(x)}
-}
-
 // do does a step: it checks what the step needs and makes what it makes.
 func (w *walker) do(n *node, st *Step) (*node, error) {
-	for _, thing := range slices.Sorted(maps.Keys(st.Requires)) {
-		if got := w.state(n.world, "model "+thing); got != st.Requires[thing] {
-			return nil, w.fault(n, st, join(st.path, "requires."+thing), "requires %s %s, but on this way it is %s", thing, st.Requires[thing], got)
+	if w.count++; w.count > maxActs {
+		return nil, w.s.bad(st.path, "step "+st.ID, "there are too many ways to get here (%d steps over all of them); plan fewer contingencies, or give the model fewer states", maxActs)
+	}
+	a := w.acts[st]
+	for i := range a.needs {
+		if slot := a.needs[i].unmet(n.world); slot >= 0 {
+			return nil, w.fault(n, a, &a.needs[i], slot)
 		}
 	}
-	x := n.world
-	for _, c := range w.verbs[st.Do].Cases {
-		if !w.applies(&c, st) {
-			continue
-		}
-		for _, need := range c.Needs {
-			if unmet, ok := w.holds(n.world, need, st); !ok {
-				return nil, w.fault(n, st, st.path, "%s%s%s", w.subject(st), need.Else, unmet)
-			}
-		}
-		for _, m := range c.Makes {
-			for _, slot := range w.of(m.Of, st) {
-				x = w.set(x, slot, m.Is)
-			}
-		}
+	if len(a.makes) == 0 {
+		return &node{n.world, n, a, "done"}, nil
 	}
-	for _, thing := range slices.Sorted(maps.Keys(st.Sets)) {
-		x = w.set(x, "model "+thing, st.Sets[thing])
+	x := []byte(n.world)
+	for _, m := range a.makes {
+		x[m.slot] = m.state
 	}
-	return &node{x, n, w.passage(x, st, "done")}, nil
-}
-
-func (w *walker) applies(c *Case, st *Step) bool {
-	x, ok := w.s.SafeByName(st.Safe)
-	return c.Safe == "" || ok && (c.Safe == "existing") == w.s.IsExisting(x)
-}
-
-// holds says whether the slots that a need names are in one of its states, and
-// if they are many, which is not.
-func (w *walker) holds(x world, need Need, st *Step) (unmet string, ok bool) {
-	slots := w.of(need.Of, st)
-	if strings.HasPrefix(need.Of, "some ") {
-		return "", slices.ContainsFunc(slots, func(slot string) bool { return slices.Contains(need.Is, w.state(x, slot)) })
-	}
-	for _, slot := range slots {
-		if got := w.state(x, slot); !slices.Contains(need.Is, got) {
-			if len(slots) > 1 {
-				unmet = fmt.Sprintf(" (%s is %s)", slot, got)
-			}
-			return unmet, false
-		}
-	}
-	return "", true
-}
-
-// subject says what a step is about, to begin a sentence with.
-func (w *walker) subject(st *Step) string {
-	for _, x := range []struct{ what, name string }{{"key", st.Key}, {"certificate", st.Cert}, {"CRL", st.CRL}, {"medium", st.Medium}, {"safe", st.Safe}} {
-		if x.name != "" {
-			return fmt.Sprintf("%s of %s %s: ", st.Do, x.what, x.name)
-		}
-	}
-	return st.Do + ": "
+	return &node{world(x), n, a, "done"}, nil
 }
 
 // fault is an error with the way that leads to it.
-func (w *walker) fault(n *node, st *Step, path, format string, args ...any) *Error {
-	e := w.s.bad(path, "step "+st.ID, format, args...)
-	e.Path = append(way(n), w.passage(n.world, st, "fault"))
+func (w *walker) fault(n *node, a *act, need *check, slot int) *Error {
+	text := need.text
+	if len(need.of) > 1 && !need.some {
+		text += " (" + w.names[slot] + " is " + w.states[slot][n.world[slot]] + ")"
+	}
+	e := w.s.bad(need.path, "step "+a.st.ID, "%s", strings.ReplaceAll(text, gotWord, w.states[slot][n.world[slot]]))
+	e.Path = append(w.way(n), w.passage(n.world, a, "fault"))
 	return e
 }
 
 // way is how a world came about, from the start.
-func way(n *node) []Passage {
+func (w *walker) way(n *node) []Passage {
 	var out []Passage
 	for ; n.prev != nil; n = n.prev {
-		out = append(out, n.by)
+		out = append(out, w.passage(n.world, n.act, n.by))
 	}
 	slices.Reverse(out)
 	return out
+}
+
+func (w *walker) passage(x world, a *act, outcome string) Passage {
+	return Passage{a.st.ID, a.st.Do, outcome, w.model(x)}
 }
