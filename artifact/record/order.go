@@ -31,7 +31,7 @@ func verbStates() map[string]string {
 		"charter.append":    "RUNNING",
 		"update.root":       "RUNNING",
 		"pause":             "RUNNING",
-		"break":             "RUNNING",
+		"break":             anyState,
 		"medium.in":         anyState,
 		"medium.out":        anyState,
 		"paper.print":       anyState,

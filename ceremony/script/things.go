@@ -3,6 +3,8 @@ package script
 import (
 	"slices"
 	"strings"
+
+	"keyrite/artifact/anchor"
 )
 
 func (s *Script) lintThings() error {
@@ -80,12 +82,11 @@ func (s *Script) lintSafe(x *Safe, path string) error {
 	return nil
 }
 
-// Domains are the signing domains of keys, and wrap for keys that sign nothing.
-func domains() []string {
-	return []string{"dsse", "note", "x509", "tuf-root", "tuf-targets", "tuf-online", domainWrap}
-}
-
+// domainWrap is that of keys that sign nothing.
 const domainWrap = "wrap"
+
+// domains are those of the anchors, and wrap.
+func domains() []string { return append(anchor.Domains(), domainWrap) }
 
 func (s *Script) lintKey(k *Key, path string) error {
 	where := "key " + k.ID
@@ -117,19 +118,19 @@ func (s *Script) lintKey(k *Key, path string) error {
 	return s.lintUsage(k, path)
 }
 
-// algorithms are those that a domain has. Logs are signed with Ed25519 (tessera
-// and the note format take only that), certificates with what other programs
-// read, everything else with P-256; RSA wraps (OAEP).
+// algorithms are those that a domain has: what the formats of others need, and
+// one for ours. Logs are signed with Ed25519 (tessera takes only that), and RSA
+// wraps (OAEP).
 func algorithms(domain string) []string {
 	switch domain {
 	case "note":
-		return []string{"ed25519"}
+		return []string{anchor.Ed25519}
 	case "x509":
-		return []string{"p256", "p384", "rsa3072", "rsa4096", "rsa3072-pss", "rsa4096-pss"}
+		return slices.DeleteFunc(anchor.Algorithms(domain), func(a string) bool { return a == anchor.Ed25519 })
 	case domainWrap:
-		return []string{"rsa3072"}
+		return []string{anchor.RSA3072}
 	}
-	return []string{"p256"}
+	return []string{anchor.P256}
 }
 
 func (s *Script) lintUsage(k *Key, path string) error {

@@ -253,7 +253,7 @@ func paperVerbs() []Verb {
 // roomVerbs are about the room.
 func roomVerbs() []Verb {
 	return []Verb{
-		{"break", is(run), nil, "a break; everybody present is named before and after", is("late"), nil},
+		{"break", is(summon, run, seal), nil, "a break; everybody present is named before and after", is("late"), nil},
 		{"pause", is(run), nil, "a pause", nil, nil},
 		{"medium.in", is(summon, run, seal), is("medium"), "a medium that the script lists goes into the drive", is("medium"), []Case{{
 			"", []Need{{"medium", is("out", "away"), "is in the drive already"}}, []Make{{"medium", "in"}},

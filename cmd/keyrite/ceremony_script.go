@@ -82,41 +82,6 @@ func runCeremonyNew(c *cobra.Command, o *ceremonyNewOptions, kind string) error 
 	return printScript(c, o.out, s)
 }
 
-func newCeremonyLint() *cobra.Command {
-	return &cobra.Command{
-		Use:   "lint SCRIPT",
-		Short: "Check a script and walk all its steps",
-		Long: `Check a script: that every key made is stored and proven, that no key is born
-before its safe opens for shares only, that certificates have issuers, that
-thresholds are real. Nothing is run and no token is touched.
-
-Exit codes: 0 good, 2 a fault, with its place.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			s, _, err := loadScript(args[0])
-			if err != nil {
-				return err
-			}
-			return printScript(c, args[0], s)
-		},
-	}
-}
-
-func printScript(c *cobra.Command, path string, s *script.Script) error {
-	steps := len(s.Summon) + len(s.Run) + len(s.Seal)
-	res := struct {
-		Schema string `json:"schema"`
-		Script string `json:"script"`
-		Kind   string `json:"kind"`
-		Hash   string `json:"hash"`
-		Steps  int    `json:"steps"`
-		Keys   int    `json:"keys"`
-	}{"keyrite/ceremony-script/v1", path, s.Kind, s.Hash(), steps, len(s.Keys)}
-	return cli.Print(c, res, func(w io.Writer) {
-		fmt.Fprintf(w, "%s: good. %s, %d steps, %d keys\nscript hash %s\n", path, s.Kind, steps, len(s.Keys), s.Hash())
-	})
-}
-
 func newCeremonyExplain() *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain SCRIPT",
