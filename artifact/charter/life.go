@@ -3,6 +3,7 @@ package charter
 import (
 	"bytes"
 	"slices"
+	"strings"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
@@ -121,6 +122,28 @@ func (s *State) retireSafe(x *SafeRetired) error {
 	s.gone[x.Safe] = true
 	delete(s.Epochs, x.Safe)
 	return nil
+}
+
+// Dormant returns the keys that may still take over id, by id.
+func (s *State) Dormant(id string) []anchor.KeyRecord {
+	var out []anchor.KeyRecord
+	for _, k := range s.Keys {
+		if _, retired := s.Retired[k.ID]; k.SuccessorOf == id && !retired && s.active(id) != k.ID {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b anchor.KeyRecord) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// SafeOf returns the safe whose token holds a key.
+func (s *State) SafeOf(k *anchor.KeyRecord) (string, bool) {
+	for name, e := range s.Epochs {
+		if e.Token == k.Token {
+			return name, true
+		}
+	}
+	return "", false
 }
 
 // active is the id of the key record that stands for id: its own, or that of the

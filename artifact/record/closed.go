@@ -215,15 +215,15 @@ func (c *checker) checkKeys() error {
 	if c.base != nil {
 		return c.checkNewKeys()
 	}
-	if len(c.Anchors.Successors) > 0 {
-		return bad("%w: its anchors name successors, which this kind of ceremony does not make", ErrRecord)
-	}
-	if len(c.born) != len(c.stored) || len(c.stored) != len(c.proven) || len(c.stored) != len(c.Charter.Keys) || len(c.stored) != len(c.Anchors.Keys) {
+	told := slices.Concat(c.Anchors.Keys, c.Anchors.Successors)
+	if len(c.born) != len(c.stored) || len(c.stored) != len(c.proven) || len(c.stored) != len(c.Charter.Keys) || len(c.stored) != len(told) || len(c.Anchors.Former) > 0 {
 		return bad("%w: %d keys born, %d stored, %d proven, %d in the charter, %d in the anchors", ErrRecord,
-			len(c.born), len(c.stored), len(c.proven), len(c.Charter.Keys), len(c.Anchors.Keys))
+			len(c.born), len(c.stored), len(c.proven), len(c.Charter.Keys), len(told))
 	}
-	for i := range c.Anchors.Keys {
-		k := c.Anchors.Keys[i]
+	for i, k := range told {
+		if dormant := i >= len(c.Anchors.Keys); dormant != (k.SuccessorOf != "") {
+			return bad("%w: key %s is dormant and told as in force, or the other way round", ErrRecord, k.ID)
+		}
 		if c.stored[k.ID].Key.ID == "" || !sameKey(c.stored[k.ID].Key, k) || !sameKey(c.Charter.Keys[k.ID], k) {
 			return bad("%w: key %s in the anchors is not the one made", ErrRecord, k.ID)
 		}

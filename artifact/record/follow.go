@@ -425,7 +425,7 @@ func (c *checker) checkSpecified() error {
 		if err != nil {
 			return err
 		}
-		if got.SpecHash != spec || got.Algorithm != k.Algorithm || got.Domain != k.Domain || got.Token != c.tokens[k.Safe] || got.Token.Label != labels[k.Safe] {
+		if got.SpecHash != spec || got.Algorithm != k.Algorithm || got.Domain != k.Domain || got.SuccessorOf != k.SuccessorOf || got.Token != c.tokens[k.Safe] || got.Token.Label != labels[k.Safe] {
 			return bad("%w: key %s is not the one that the script specifies", ErrRecord, k.ID)
 		}
 	}

@@ -147,7 +147,7 @@ func (b *Bind) checkRoles(s *script.Script, count map[string]int) error {
 // checkFresh wants every safe of the script bound to a token that does not exist.
 func (b *Bind) checkFresh(s *script.Script) error {
 	for _, x := range s.Safes {
-		if b.Tokens[x.Name] != "fresh" {
+		if bound, ok := b.Tokens[x.Name]; ok && bound != "fresh" || !ok && !x.Dormant {
 			return fault.Hint(fault.Errorf(fault.Usage, "safe %s is bound to %.40q", x.Name, b.Tokens[x.Name]), `a genesis makes its own tokens: write "`+x.Name+`: fresh" under tokens`)
 		}
 	}

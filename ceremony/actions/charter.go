@@ -23,7 +23,7 @@ func (a *Actions) found(ctx context.Context, r *ceremony.Run, _ *script.Step) er
 	approvers := charter.Set{Members: sorted(r.Names(charter.RoleApprover)), Need: r.Script.Roles.Approvers.Need}
 	gen.Sets = charter.Sets{Approvers: approvers, Releases: approvers}
 	for _, s := range r.Script.Safes {
-		gen.Safes = append(gen.Safes, charter.Safe{Name: s.Name, Openers: charter.Set{Members: masters, Need: r.Script.Roles.KeyMasters.Need}})
+		gen.Safes = append(gen.Safes, charter.Safe{Name: s.Name, Openers: charter.Set{Members: masters, Need: s.Need}})
 	}
 	payload, err := a.state.Propose(charter.TypeGenesis, gen, r.Clock.Now())
 	if err != nil {

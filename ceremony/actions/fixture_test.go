@@ -59,7 +59,7 @@ func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{dir: t.TempDir(), env: hsmtest.NewStore(t), people: map[string]*person.Key{}}
 	t.Setenv("SOFTHSM2_CONF", h.env.Conf)
-	bind := "format: keyrite/bind/v1\nworld: " + testWorld + "\nmodule: " + h.env.Config.Module + "\ntokens: {root: fresh, work: fresh}\npeople:\n"
+	bind := "format: keyrite/bind/v1\nworld: " + testWorld + "\nmodule: " + h.env.Config.Module + "\ntokens: {root: fresh, work: fresh, root2: fresh, work2: fresh}\npeople:\n"
 	answers := "format: keyrite/answers/v1\nyes: [all]\ndocuments: {all: passport}\nelsewhere: [witness2]\npassphrases:\n"
 	for _, x := range []struct {
 		role string

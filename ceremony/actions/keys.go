@@ -50,7 +50,8 @@ func (a *Actions) generate(ctx context.Context, r *ceremony.Run, st *script.Step
 		return err
 	}
 	rec := anchor.KeyRecord{
-		Algorithm: k.Algorithm, Domain: k.Domain, ID: id, Public: state.SPKI, Record: record.Origin(r.ID), SpecHash: k.SpecHash(), Token: token(sf.token),
+		Algorithm: k.Algorithm, Domain: k.Domain, ID: id, Public: state.SPKI, Record: record.Origin(r.ID), SpecHash: k.SpecHash(),
+		SuccessorOf: k.SuccessorOf, Token: token(sf.token),
 	}
 	a.keys[id] = &key{spec: sp, rec: rec, signer: signer}
 	a.order = append(a.order, id)

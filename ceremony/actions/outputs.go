@@ -65,7 +65,11 @@ func (a *Actions) anchors() (*anchor.Anchors, error) {
 		return nil, err
 	}
 	for _, id := range a.order {
-		out.Keys = append(out.Keys, a.keys[id].rec)
+		if rec := a.keys[id].rec; rec.SuccessorOf == "" {
+			out.Keys = append(out.Keys, rec)
+		} else {
+			out.Successors = append(out.Successors, rec)
+		}
 		if der, ok := a.certs[id]; ok {
 			out.Certificates[id] = der
 		}

@@ -5,7 +5,7 @@ bind() { # FILE SHARES
   echo "format: keyrite/bind/v1"
   echo "world: rehearsal:$WORLD"
   echo "module: $MODULE"
-  echo "tokens: {root: fresh, work: fresh}"
+  echo "tokens: {root: fresh, work: fresh, root2: fresh, work2: fresh}"
   echo "people:"
   local n role
   for n in $PEOPLE; do

@@ -64,16 +64,19 @@ type RootSpec struct {
 	Root    []RootKey
 	Targets crypto.PublicKey
 	Online  crypto.PublicKey
+
+	tokens int // how many of Root are keys of tokens: they stand first, the one in force before its twins
 }
 
-// RootOf takes the keys from the charter: the root token's key and the person
-// key of each charter approver.
+// RootOf takes the keys from the charter: the root token's key, its dormant
+// twins, and the person key of each charter approver.
 //
 // As many signatures are needed as there are approvers, at least two. So one
 // approver who is lost does not strand the fleet, and no key stands for two
 // places of the threshold, for none shares a token or a person with another.
-// All approvers together reach the threshold without the token; therefore a
-// gateway takes a root only if the token's key is among the signers.
+// All approvers together reach the threshold without a token, and two root tokens
+// without an approver; therefore a gateway takes a root only if the key in force of
+// the root token is among the signers, and beside two tokens a person.
 func RootOf(c *charter.State, version int64, expires time.Time) (*RootSpec, error) {
 	spec := &RootSpec{World: c.World, Version: version, Expires: expires}
 	var keys [3]crypto.PublicKey
@@ -86,7 +89,15 @@ func RootOf(c *charter.State, version int64, expires time.Time) (*RootSpec, erro
 			return nil, err
 		}
 	}
-	spec.Root = append(spec.Root, RootKey{RootKeyID, keys[0]})
+	spec.Root = append(spec.Root, RootKey{RootKeyID, keys[0]}) // first: see tokens
+	for _, twin := range c.Dormant(RootKeyID) {
+		pub, err := twin.Key()
+		if err != nil {
+			return nil, err
+		}
+		spec.Root = append(spec.Root, RootKey{twin.ID, pub})
+	}
+	spec.tokens = len(spec.Root)
 	spec.Targets, spec.Online = keys[1], keys[2]
 	set := c.People.Sets.Approvers
 	for _, name := range set.Members {
@@ -260,14 +271,27 @@ func CheckRoot(data []byte, c *charter.State) error {
 	if err := m.VerifyDelegate(metadata.ROOT, m); err != nil {
 		return fault.Errorf(fault.Verify, "%w: %w", ErrRoot, err)
 	}
-	id, err := keyID(spec.Root[0].Public)
-	if err != nil {
-		return err
+	if !signedByOne(m.Signatures, got, spec.Root[:1]) {
+		return fault.Errorf(fault.Quorum, "%w: that of the root token's key %s is missing", ErrSigners, spec.Root[0].Name)
 	}
-	for _, s := range m.Signatures {
-		if s.KeyID == id && envelope.CheckBytes(spec.Root[0].Public, got, s.Signature) == nil {
-			return nil
+	if spec.tokens > 1 && !signedByOne(m.Signatures, got, spec.Root[spec.tokens:]) {
+		return fault.Errorf(fault.Quorum, "%w: that of a person is missing", ErrSigners)
+	}
+	return nil
+}
+
+// signedByOne says whether one of keys signed tbs.
+func signedByOne(sigs []metadata.Signature, tbs []byte, keys []RootKey) bool {
+	for _, k := range keys {
+		id, err := keyID(k.Public)
+		if err != nil {
+			continue
+		}
+		for _, s := range sigs {
+			if s.KeyID == id && envelope.CheckBytes(k.Public, tbs, s.Signature) == nil {
+				return true
+			}
 		}
 	}
-	return fault.Errorf(fault.Quorum, "%w: that of the root token's key is missing", ErrSigners)
+	return false
 }
