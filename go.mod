@@ -22,6 +22,7 @@ require (
 	golang.org/x/text v0.42.0
 	k8s.io/klog/v2 v2.130.1
 	modernc.org/sqlite v1.60.0
+	rsc.io/qr v0.2.0
 )
 
 require (

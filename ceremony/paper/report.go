@@ -1,73 +1,86 @@
-// Package paper renders what people read: the report of a ceremony.
-//
-// The report is made from the record alone and is not evidence: keyrite-verify
-// reads the record, never the report. It needs no script, font or picture from
-// outside. It must never show anything that is not in the record.
 package paper
 
 import (
-	"bytes"
+	"bufio"
 	"cmp"
 	_ "embed"
+	"encoding/hex"
 	"encoding/json"
-	"html/template"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
+	"keyrite/ceremony/script"
 	"keyrite/internal/durable"
+	"keyrite/internal/intake"
 )
 
 //go:embed report.html
 var reportHTML string
 
-// page is what the template shows.
-type page struct {
+// Bounds of the page: a transcript may have a million entries.
+const (
+	maxLines = 1000 // of the timeline, at its beginning and again at its end
+	maxRows  = 300  // of every other table
+)
+
+// report is what the template shows.
+type report struct {
 	*record.Verified
-	Words  string
-	Failed string // why the record does not verify, "" if it does
-	Good   bool
-	Roll   []person
-	Clean  []record.Cleanup
-	Lines  []line
+	Verdict   string // "good", "wait", "void", "open", "bad"
+	Failed    string // why the record does not verify
+	Words     []string
+	WordsHex  string
+	Began     string
+	Took      string
+	Purpose   string
+	Made      []string
+	Nobody    []string
+	Wrong     []string
+	Next      []string
+	Roll      []person
+	Keys      []keyRow
+	Tables    []table
+	Tokens    []record.Cleanup
+	Lines     []line
+	LeftOut   int
+	Watched   []string
+	Masters   []string
+	Conductor string
+	Approvers []string
 }
 
 // person is one row of the people's table.
 type person struct {
-	Name, Role, Signed string
-	Missing            bool
+	Name, Role, Signed, Document, Fingerprint string
+	Missing                                   bool
 }
 
-// roll lists who was there and what each signed of the end.
-func roll(v *record.Verified) []person {
-	var out []person
-	for name, role := range v.Roles {
-		p := person{Name: name, Role: role, Missing: slices.Contains(v.Missing, name)}
-		switch {
-		case role == charter.RoleConductor:
-			p.Signed = "signed as conductor"
-		case slices.Contains(v.Cosigners, name):
-			p.Signed = "cosigned"
-		case p.Missing:
-			p.Signed = "not yet"
-		default:
-			p.Signed = "not needed"
-		}
-		out = append(out, p)
-	}
-	order := []string{charter.RoleConductor, charter.RoleKeyMaster, charter.RoleWitness, charter.RoleApprover}
-	slices.SortFunc(out, func(a, b person) int {
-		return cmp.Or(cmp.Compare(slices.Index(order, a.Role), slices.Index(order, b.Role)), cmp.Compare(a.Name, b.Name))
-	})
-	return out
+// keyRow is a key with its specification and what the token says.
+type keyRow struct {
+	record.KeyMade
+	Purpose string
+	Differs int // attributes that are not as specified
+}
+
+// table is a part of the report that is made from entries of one kind.
+type table struct {
+	ID, Title, Text string
+	Head            []string
+	Rows            [][]string
+	LeftOut         int
 }
 
 type line struct {
 	Seq                    int64
 	Time, Step, Type, Text string
+	Bad                    bool
 }
 
 // WriteReport renders report.html in the record folder dir, replacing an older
@@ -81,41 +94,177 @@ func WriteReport(dir string) error {
 	if v == nil {
 		return err
 	}
-	p := page{Verified: v, Good: err == nil || fault.ClassOf(err) == fault.Quorum, Roll: roll(v)}
-	if err != nil {
-		p.Failed = err.Error()
-	}
-	for _, l := range v.Timeline {
-		p.Lines = append(p.Lines, line{l.Seq, l.Time, l.Step, l.Type, summary(l.Data)})
-		switch d := l.Data.(type) {
-		case *record.Words:
-			p.Words = d.Words
-		case *record.Cleanup:
-			p.Clean = append(p.Clean, *d)
-		}
-	}
-	html, err := render(p)
+	html, err := renderReport(v, loadScript(dir, v), err)
 	if err != nil {
 		return err
 	}
 	return durable.Replace(filepath.Join(dir, record.ReportFile), html, 0o644)
 }
 
-func render(p page) ([]byte, error) {
-	t, err := template.New("report").Parse(reportHTML)
+// loadScript reads the script in the record, nil if it is not the one that ran
+// or is of a version that this program does not read.
+func loadScript(dir string, v *record.Verified) *script.Script {
+	data, err := intake.Read(filepath.Join(dir, record.ScriptFile), script.MaxBytes)
 	if err != nil {
-		return nil, fault.Errorf(fault.Unexpected, "report template: %w", err)
+		return nil
 	}
-	var b bytes.Buffer
-	if err := t.Execute(&b, p); err != nil {
+	s, err := script.Parse(record.ScriptFile, data)
+	if err != nil || s.Hash() != v.Open.ScriptHash {
+		return nil
+	}
+	return s
+}
+
+func renderReport(v *record.Verified, s *script.Script, verr error) ([]byte, error) {
+	r := &report{Verified: v, Verdict: verdict(v, verr)}
+	if verr != nil {
+		r.Failed = verr.Error()
+	}
+	r.gather(s)
+	r.tell()
+	var b strings.Builder
+	w := bufio.NewWriter(&b)
+	h := head{Title: v.Open.Title + " – " + v.State, World: string(v.Open.World), Footer: "record " + v.Open.Record + " script " + short(v.Open.ScriptHash, 40)}
+	if err := writePage(w, "report", page{h, r}, reportHTML); err != nil {
+		return nil, err
+	}
+	if err := w.Flush(); err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "render report: %w", err)
 	}
-	return b.Bytes(), nil
+	return []byte(b.String()), nil
+}
+
+// verdict is the one word that the first page begins with.
+func verdict(v *record.Verified, err error) string {
+	switch {
+	case err == nil && len(v.Missing) == 0:
+		return "good"
+	case err == nil, fault.ClassOf(err) == fault.Quorum:
+		return "wait"
+	case fault.ClassOf(err) != fault.Void:
+		return "bad"
+	case v.State == "VOID":
+		return "void"
+	}
+	return "open"
+}
+
+// gather takes what the page shows out of the timeline, each list bounded.
+func (r *report) gather(s *script.Script) {
+	purposes := map[string]string{}
+	if s != nil {
+		r.Purpose = s.Purpose
+		for _, k := range s.Keys {
+			purposes[k.ID] = k.Purpose
+		}
+	}
+	for _, k := range r.Verified.Keys[:min(len(r.Verified.Keys), maxRows)] {
+		row := keyRow{KeyMade: k, Purpose: purposes[k.Key.ID]}
+		for _, a := range k.Attributes {
+			if a.Got != a.Wanted {
+				row.Differs++
+			}
+		}
+		r.Keys = append(r.Keys, row)
+	}
+	documents, prints := map[string]string{}, map[string]string{}
+	t := newTables()
+	for i := range r.Timeline {
+		l := &r.Timeline[i]
+		switch d := l.Data.(type) {
+		case *record.Words:
+			r.Words = strings.Fields(d.Words)
+		case *record.Cleanup:
+			r.Tokens = append(r.Tokens, *d)
+		case *record.Documents:
+			r.documents(d, documents)
+		case *record.Identified:
+			prints[d.Name] = d.Fingerprint
+		case *record.Output:
+			if d.Path == record.OutputsDir+"/anchors.json" {
+				r.WordsHex = d.SHA256
+			}
+		}
+		t.add(l)
+		if i < maxLines || i >= len(r.Timeline)-maxLines {
+			r.Lines = append(r.Lines, line{l.Seq, l.Time, l.Step, l.Type, summary(l), l.Type == "incident" || l.Type == "miss"})
+		}
+	}
+	r.Tables = t.filled()
+	r.LeftOut = max(0, len(r.Timeline)-2*maxLines)
+	r.Roll = roll(r.Verified)
+	for i := range r.Roll {
+		p := &r.Roll[i]
+		p.Document, p.Fingerprint = documents[p.Name], prints[p.Name]
+		switch p.Role {
+		case charter.RoleConductor:
+			r.Conductor = p.Name
+		case charter.RoleKeyMaster:
+			r.Masters = append(r.Masters, p.Name)
+		case charter.RoleWitness:
+			r.Watched = append(r.Watched, p.Name)
+		case charter.RoleApprover:
+			r.Approvers = append(r.Approvers, p.Name)
+		}
+	}
+	r.times()
+}
+
+func (r *report) times() {
+	if len(r.Timeline) == 0 {
+		return
+	}
+	last := r.Timeline[len(r.Timeline)-1]
+	r.Began = r.Timeline[0].Time
+	r.Took = (time.Duration(last.Mono) * time.Millisecond).Round(time.Second).String()
+}
+
+func (r *report) documents(d *record.Documents, seen map[string]string) {
+	var body record.DocumentsSeen
+	if json.Unmarshal(d.Envelope.Payload, &body) == nil {
+		for name, kind := range body.Seen {
+			seen[name] = kind
+		}
+	}
+}
+
+// roll lists who was there and what each signed of the end.
+func roll(v *record.Verified) []person {
+	var out []person
+	for name, role := range v.Roles {
+		p := person{Name: name, Role: role, Missing: slices.Contains(v.Missing, name)}
+		switch {
+		case v.State != "CLOSED":
+			p.Signed = "nothing to sign"
+		case role == charter.RoleConductor:
+			p.Signed = "signed as conductor"
+		case slices.Contains(v.Cosigners, name):
+			p.Signed = "cosigned"
+		case p.Missing:
+			p.Signed = "not yet"
+		default:
+			p.Signed = "not needed"
+		}
+		out = append(out, p)
+	}
+	order := []string{charter.RoleConductor, charter.RoleOperator, charter.RoleKeyMaster, charter.RoleWitness, charter.RoleApprover}
+	slices.SortFunc(out, func(a, b person) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Role), slices.Index(order, b.Role)), cmp.Compare(a.Name, b.Name))
+	})
+	return out
+}
+
+// short cuts hex for a table.
+func short(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n] + "…"
 }
 
 // summary is one entry in one line.
-func summary(d record.Data) string {
-	switch d := d.(type) {
+func summary(l *record.Line) string {
+	switch d := l.Data.(type) {
 	case *record.Begin:
 		return d.Title
 	case *record.State:
@@ -123,31 +272,25 @@ func summary(d record.Data) string {
 	case *record.Confirm:
 		return d.Who + ": " + d.Prompt + " " + d.Answer
 	case *record.Miss:
-		return d.Who + ": wrong " + d.What
-	case *record.Identified:
-		return d.Name + ", " + d.Role
+		return d.Who + ": wrong " + d.What + ", try " + strconv.Itoa(d.Try) + " of " + strconv.Itoa(d.Of)
 	case *record.KeyMade:
-		return d.Key.ID + " " + d.Stage
-	case *record.Certificate:
-		return d.ID + " for " + d.Subject
-	case *record.Statement:
-		return d.Type
+		return d.Key.ID + " " + d.Stage + ", object " + d.Object
+	case *record.Admission:
+		passed := 0
+		for _, c := range d.Cases {
+			if c.Pass {
+				passed++
+			}
+		}
+		return "safe " + d.Safe + ": " + strconv.Itoa(passed) + " of " + strconv.Itoa(len(d.Cases)) + " attacks refused"
+	case *record.Dealt:
+		return "safe " + d.Epoch.Safe + ", epoch " + strconv.Itoa(d.Epoch.Epoch) + ": " + strconv.Itoa(len(d.Epoch.Shares)) + " shares, " + strconv.Itoa(d.Epoch.Need) + " open it"
 	case *record.Incident:
 		return d.By + ": " + d.Reason
-	case *record.Output:
-		return d.Path
-	case *record.Possession:
-		return d.Key
-	case *record.Receipt:
-		return d.Holder + ", safe " + d.Safe
 	case *record.End:
 		return join(d.State, d.Cause)
 	}
-	b, err := json.Marshal(d)
-	if err != nil || len(b) > 160 {
-		return ""
-	}
-	return string(b)
+	return facts(l.Entry.Data)
 }
 
 func join(a, b string) string {
@@ -155,4 +298,67 @@ func join(a, b string) string {
 		return a
 	}
 	return a + ": " + b
+}
+
+// facts writes any entry in one line: its short members by name. It serves the
+// types that have no line of their own, also those of a later version.
+func facts(raw json.RawMessage) string {
+	var m map[string]any
+	if json.Unmarshal(raw, &m) != nil {
+		return ""
+	}
+	var out []string
+	for _, k := range slices.Sorted(keysOf(m)) {
+		if text := fact(m[k]); text != "" {
+			out = append(out, strings.ReplaceAll(k, "_", " ")+" "+text)
+		}
+	}
+	return short(strings.Join(out, ", "), 300)
+}
+
+func fact(v any) string {
+	switch x := v.(type) {
+	case string:
+		if _, err := hex.DecodeString(x); err == nil && len(x) > 16 {
+			return short(x, 16)
+		}
+		if !strings.Contains(x, " ") { // a signature, or another thing for programs
+			return short(x, 48)
+		}
+		return short(x, 120)
+	case float64:
+		return strconv.FormatFloat(x, 'f', -1, 64)
+	case bool:
+		return strconv.FormatBool(x)
+	case []any:
+		var out []string
+		for _, e := range x {
+			if s, ok := e.(string); ok {
+				out = append(out, s)
+			}
+		}
+		return strings.Join(out, " ")
+	case map[string]any:
+		if _, signed := x["payloadType"]; signed {
+			return "signed"
+		}
+		if label, ok := x["label"].(string); ok { // a token
+			serial, _ := x["serial"].(string)
+			return strings.TrimSuffix(label+"/"+serial, "/")
+		}
+		if id, ok := x["id"].(string); ok {
+			return id
+		}
+	}
+	return ""
+}
+
+func keysOf(m map[string]any) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
 }

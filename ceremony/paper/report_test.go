@@ -6,31 +6,79 @@ import (
 	"strings"
 	"testing"
 
-	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 )
 
 // Names and reasons from outside are text in the page, never markup.
 func TestReportEscapes(t *testing.T) {
-	v := &record.Verified{State: "VOID", Cause: "<script>x</script>", Roles: map[string]string{"witness1": charter.RoleWitness, "conductor": charter.RoleConductor}}
-	v.Open.Title = `"><img src=x>`
-	v.Incidents = []record.Incident{{By: "<b>", Reason: "<i>"}}
-	html, err := render(page{Verified: v, Roll: roll(v), Failed: "<u>", Clean: []record.Cleanup{{Safe: "root", Left: -1, Tainted: "never use this token again"}}})
+	for _, state := range []string{"CLOSED", "VOID", "RUNNING"} {
+		html, err := renderReport(sample(state, hostile, 3), nil, fault.New(fault.Void, hostile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkMarkup(t, state, html)
+		if i, j := strings.Index(string(html), ">conductor<"), strings.Index(string(html), ">witness1<"); i < 0 || j < i {
+			t.Error("people are not in the order of their roles")
+		}
+	}
+}
+
+// The first page says what became of the ceremony, and what to do then.
+func TestReportSaysWhatHappened(t *testing.T) {
+	quorum, void, broken := fault.New(fault.Quorum, "not cosigned"), fault.New(fault.Void, "void"), fault.New(fault.Verify, "entry 3 was altered")
+	for _, c := range []struct {
+		name, state string
+		err         error
+		want, lack  []string
+	}{
+		{"closed", "CLOSED", nil, []string{"REHEARSAL", "A new vault was founded", "1 key was born", "2 of 2 key masters", "keyrite-verify record", "sha256sum script.yaml", "it takes 2 of 2 approvers", "1 of 2 attributes differ", "1 passphrase or answer was given wrongly", "1 thing happened that the script foresees"}, []string{"What to do next"}},
+		{"waiting", "CLOSED", quorum, []string{"not yet cosigned by witness1"}, nil},
+		{"void", "VOID", void, []string{"Nothing that this attempt made may be used", "What voided it:", "never use this token again", "The shares of root/1 are burned", "unknown", "--after THIS_FOLDER", "Yes: 1 incident"}, []string{"What nobody can do alone", "was founded"}},
+		{"not ended", "RUNNING", void, []string{"stopped in state RUNNING", "keyrite ceremony recover"}, []string{"was founded"}},
+		{"broken", "CLOSED", broken, []string{"DOES NOT VERIFY", "entry 3 was altered", "Rely on nothing"}, []string{"was founded", "What nobody can do alone"}},
+	} {
+		html, err := renderReport(sample(c.state, "the cause", 1), nil, c.err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range c.want {
+			if !strings.Contains(string(html), w) {
+				t.Errorf("%s: the page lacks %q", c.name, w)
+			}
+		}
+		for _, l := range c.lack {
+			if strings.Contains(string(html), l) {
+				t.Errorf("%s: the page has %q", c.name, l)
+			}
+		}
+	}
+}
+
+// Shares in force that were given in a void attempt count as exposed.
+func TestReportNamesExposedEpochs(t *testing.T) {
+	v := sample("VOID", "x", 0)
+	v.Timeline = append(v.Timeline, record.Line{Entry: record.Entry{Type: "opening", Data: []byte(`{"holder":"master1","safe":"root"}`)}})
+	html, err := renderReport(v, nil, fault.New(fault.Void, "void"))
+	if err != nil || !strings.Contains(string(html), "the next live ceremony of that safe is a reshare") || !strings.Contains(string(html), ">Openings<") {
+		t.Errorf("%v: the page does not name the exposed epoch", err)
+	}
+}
+
+// A transcript of any length gives a page of bounded length that says what it
+// leaves out.
+func TestReportIsBounded(t *testing.T) {
+	html, err := renderReport(sample("CLOSED", "x", 100_000), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"<script", "<img", "<b>&lt;", "<i>", "<u>", "http:", "https:", "src="} {
-		if strings.Contains(strings.ReplaceAll(string(html), "&#34;&gt;&lt;img src=x&gt;", ""), bad) {
-			t.Errorf("the page has %q", bad)
-		}
+	if len(html) > 2<<20 {
+		t.Errorf("%d bytes", len(html))
 	}
-	for _, want := range []string{"never use this token again", "unknown", "REHEARSAL"} {
+	for _, want := range []string{"98009 between them are in", "99700 more are in"} {
 		if !strings.Contains(string(html), want) {
 			t.Errorf("the page lacks %q", want)
 		}
-	}
-	if i, j := strings.Index(string(html), ">conductor<"), strings.Index(string(html), ">witness1<"); i < 0 || j < i {
-		t.Error("people are not in the order of their roles")
 	}
 }
 
@@ -42,5 +90,20 @@ func TestNoReportOfNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, record.ReportFile)); err == nil {
 		t.Error("it left a file")
+	}
+}
+
+func TestAnchorsSheet(t *testing.T) {
+	words := strings.TrimSpace(strings.Repeat("Zulu liberty ", 16))
+	html, err := AnchorsSheet("Genesis", "live", "0123456789abcdef", words, []string{"witness1", hostile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkMarkup(t, "sheet", html)
+	if n := strings.Count(string(html), ">liberty<"); n != 32 || !strings.Contains(string(html), ">LIVE<") || !strings.Contains(string(html), "witness1") {
+		t.Errorf("%d words of two sheets", n)
+	}
+	if _, err := AnchorsSheet("Genesis", "live", "0123456789abcdef", "Zulu", nil); err == nil {
+		t.Error("a sheet with one word")
 	}
 }

@@ -1,0 +1,165 @@
+package paper
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"html"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/fault"
+	"keyrite/internal/clitest"
+)
+
+// hostile is what a name must not do: markup, control characters, a text that
+// runs backwards, broken UTF-8, an end of style.
+const hostile = "<script>x</script>\"'><img src=x>\u202egnp.exe\u0007\x1b[2J\xff</style>"
+
+var styleRE = regexp.MustCompile(`(?s)<style>(.*?)</style>`)
+
+// checkMarkup looks at the bytes of a page: no program, nothing from outside, one
+// style sheet that the policy allows by hash, nothing invisible.
+func checkMarkup(t *testing.T, name string, page []byte) {
+	t.Helper()
+	text := string(page)
+	for _, bad := range []string{"<script", "<img", "<link", "<iframe", "http://", "https://", "url(", "style=\"", "javascript:", "onclick", "\u202e", "\u0007", "\x1b", "\xff"} {
+		if strings.Contains(text, bad) {
+			t.Errorf("%s has %q", name, bad)
+		}
+	}
+	m := styleRE.FindAllStringSubmatch(text, -1)
+	if len(m) != 1 {
+		t.Fatalf("%s has %d style sheets", name, len(m))
+	}
+	sum := sha256.Sum256([]byte(m[0][1]))
+	if want := "style-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(html.UnescapeString(text), want) {
+		t.Errorf("%s: the policy does not name its style sheet", name)
+	}
+	if !strings.Contains(html.UnescapeString(text), "default-src 'none'") || strings.Contains(text, "unsafe") {
+		t.Errorf("%s: the policy is not strict", name)
+	}
+}
+
+// everyPage renders pages of every sort into a folder: the script and kit of each
+// shipped kind, with people and without, sheets and reports.
+func everyPage(t *testing.T) (string, []string) {
+	t.Helper()
+	dir := t.TempDir()
+	var names []string
+	put := func(name string, page []byte, err error) {
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		checkMarkup(t, name, page)
+		if err := os.WriteFile(filepath.Join(dir, name), page, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	for kind, s := range shipped(t) {
+		full := Input{Script: s, World: "rehearsal:abcdefgh", People: people(s), BindHash: s.Hash()}
+		page, err := Script(full)
+		put("script-"+kind+".html", page, err)
+		if kind != "genesis" {
+			continue
+		}
+		page, err = Script(Input{Script: s})
+		put("script-blank.html", page, err)
+		files, err := Kit(full)
+		for _, f := range files {
+			put("kit-"+f.Name, f.HTML, err)
+		}
+		bad := *s
+		bad.Title, bad.Purpose, bad.Run[0].Say = hostile, hostile, hostile
+		page, err = Script(Input{Script: &bad, World: hostile, People: []Person{{Name: hostile, Role: "witness", Fingerprint: hostile}}})
+		put("script-hostile.html", page, err)
+	}
+	for _, state := range []string{"CLOSED", "VOID"} {
+		for name, text := range map[string]string{"plain": "the cause", "hostile": hostile, "long": strings.Repeat("long", 200)} {
+			var verr error
+			if state == "VOID" {
+				verr = fault.New(fault.Void, text)
+			}
+			page, err := renderReport(sample(state, text, 30), nil, verr)
+			put("report-"+state+"-"+name+".html", page, err)
+		}
+	}
+	return dir, names
+}
+
+// A checker that is not ours finds nothing to say about any page.
+func TestPagesAreValid(t *testing.T) {
+	dir, names := everyPage(t)
+	var args []string
+	for _, n := range names {
+		args = append(args, filepath.Join(dir, n))
+	}
+	out, err := clitest.Node(t, append([]string{"node_modules/html-validate/bin/html-validate.mjs", "--config", "html-validate.json", "--formatter", "text"}, args...)...)
+	if err != nil {
+		t.Errorf("html-validate: %v\n%.4000s", err, out)
+	}
+}
+
+// Pages are readable on a telephone and a desk, by day and by night, and print.
+func TestPagesOnScreenAndPaper(t *testing.T) {
+	dir, names := everyPage(t)
+	b := newBrowser(t)
+	scripts := shipped(t)
+	for _, n := range names {
+		b.load(filepath.Join(dir, n))
+		b.checkScreen(n)
+		kind := strings.TrimSuffix(strings.TrimPrefix(n, "script-"), ".html")
+		s := scripts["genesis"]
+		if x, ok := scripts[kind]; ok {
+			s = x
+		}
+		var want []string
+		if strings.HasPrefix(n, "script-") && kind != "hostile" {
+			for _, ph := range s.Phases() {
+				for _, st := range ph.Steps {
+					want = append(want, st.ID+" ")
+				}
+			}
+			want = append(want, "Exception sheet 3", "Annex A: hashes", "Annex B: words of the anchors")
+		}
+		foot := "script " + s.Hash()
+		if strings.HasPrefix(n, "report-") {
+			foot = "record 0123456789abcdef script " + strings.Repeat("cd", 20) + "…"
+		}
+		sheets := b.checkPrint(n, foot, want...)
+		if strings.HasPrefix(n, "kit-card-") && len(sheets) != 1 {
+			t.Errorf("%s: a role card is one sheet, not %d", n, len(sheets))
+		}
+	}
+}
+
+func TestVisible(t *testing.T) {
+	for _, c := range []struct{ name, in, want string }{
+		{"plain", "Zoë & Ко, 東京\n", "Zoë & Ко, 東京\n"},
+		{"bidi", "a\u202eb", `a\u202eb`},
+		{"zero width", "a\u200bb\u00ad", `a\u200bb\u00ad`},
+		{"control", "a\x1b[2J\x00\x7f", `a\u001b[2J\u0000\u007f`},
+		{"broken", "a\xffb", `a\xffb`},
+	} {
+		if got := visible(c.in); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+		// In pieces the same.
+		var b strings.Builder
+		w := &visibleWriter{w: &b}
+		for i := range len(c.in) {
+			if _, err := w.Write([]byte{c.in[i]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.flush(); err != nil || b.String() != c.want {
+			t.Errorf("%s, byte by byte: got %q, want %q", c.name, b.String(), c.want)
+		}
+	}
+	if got := cssString(`a"\</style> é`); got != `"a\000022\00005c\00003c\00002fstyle\00003e\000020\0000e9"` {
+		t.Errorf("CSS string %s", got)
+	}
+}
