@@ -7,6 +7,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
+	"keyrite/ceremony/script"
 	"keyrite/internal/redact"
 )
 
@@ -124,6 +125,9 @@ func (r *Run) Unlock(ctx context.Context, name string) error {
 	return nil
 }
 
+// Holds says whether the person's key is unlocked.
+func (r *Run) Holds(name string) bool { return r.held[name] != nil }
+
 // WithKey lends f a person's key, to sign what. If it is held already, he is asked
 // to say yes; otherwise he unlocks it, which says as much.
 func (r *Run) WithKey(ctx context.Context, name, what string, f func(k *person.Key) error) error {
@@ -140,28 +144,8 @@ func (r *Run) WithKey(ctx context.Context, name, what string, f func(k *person.K
 // signs asks a person whether his key may be used now. The yes is not an entry:
 // what he signs is.
 func (r *Run) signs(ctx context.Context, name, what string) error {
-	p, ok := r.Participant(name)
-	if !ok {
-		return fault.Errorf(fault.Policy, "%s takes no part in this ceremony", name)
-	}
-	for try := 1; ; try++ {
-		answer, call, err := r.ask(ctx, Prompt{Step: r.step, Who: name, Role: p.Role, Text: "Sign " + what + "?", Want: []string{"yes"}})
-		if err != nil {
-			return err
-		}
-		if call != nil {
-			return r.called(ctx, call)
-		}
-		if answer == "yes" {
-			return nil
-		}
-		if err := r.miss("answer", name, try); err != nil {
-			return err
-		}
-		if try >= r.allowed() {
-			return fault.Errorf(fault.Policy, "%s did not sign %s in %d tries", name, what, try)
-		}
-	}
+	_, err := r.choose(ctx, &script.Step{ID: look(r, func() string { return r.step })}, name, "Sign "+what+"?", "yes")
+	return err
 }
 
 // lock wipes every key.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"keyrite/artifact/charter"
@@ -149,35 +150,51 @@ func (r *Run) begin(ctx context.Context, st *script.Step) error {
 	return nil
 }
 
+// Report asks a person whether something is as it should be: ok, or the cause of
+// a contingency, which is then returned. Other answers are misses.
+func (r *Run) Report(ctx context.Context, st *script.Step, name, text, ok, cause string) error {
+	answer, err := r.choose(ctx, st, name, text, ok, cause)
+	if err == nil && answer == cause {
+		return &Contingency{cause, fault.Errorf(fault.Unexpected, "%s says: %s", name, cause)}
+	}
+	return err
+}
+
 // Confirm asks a person for "yes". Any other answer is a planned miss until the
 // step's tries are used up.
 func (r *Run) Confirm(ctx context.Context, st *script.Step, name, text string) error {
+	answer, err := r.choose(ctx, st, name, text, "yes")
+	if err != nil {
+		return err
+	}
+	return r.Record(&record.Confirm{Answer: answer, Prompt: text, Who: name})
+}
+
+// choose asks a person for one of want until the step's tries are used up.
+func (r *Run) choose(ctx context.Context, st *script.Step, name, text string, want ...string) (string, error) {
 	p, ok := r.Participant(name)
 	if !ok {
-		return fault.Errorf(fault.Unexpected, "%s takes no part", name)
+		return "", fault.Errorf(fault.Policy, "%s takes no part in this ceremony", name)
 	}
 	for try := 1; ; try++ {
-		answer, call, err := r.ask(ctx, Prompt{Step: st.ID, Who: name, Role: p.Role, Text: text, Want: []string{"yes"}})
+		answer, call, err := r.Console.Ask(ctx, Prompt{Step: st.ID, Who: name, Role: p.Role, Text: text, Want: want})
 		if err != nil {
-			return err
+			return "", err
 		}
 		if call != nil {
-			return r.called(ctx, call)
+			return "", r.called(ctx, call)
 		}
-		if answer == "yes" {
-			return r.Record(&record.Confirm{Answer: answer, Prompt: text, Who: name})
+		if slices.Contains(want, answer) {
+			return answer, nil
 		}
-		if err := r.Record(&record.Miss{Of: st.Tries, Try: try, What: "answer", Who: name}); err != nil {
-			return err
+		if err := r.miss("answer", name, try); err != nil {
+			return "", err
 		}
-		if try >= st.Tries {
-			return fault.Errorf(fault.Policy, "%s did not answer yes in %d tries", name, st.Tries)
+		if try >= r.allowed() {
+			return "", fault.Errorf(fault.Policy, "%s did not answer %s in %d tries", name, strings.Join(want, " or "), try)
 		}
 	}
 }
-
-// ask asks a person.
-func (r *Run) ask(ctx context.Context, p Prompt) (string, *Call, error) { return r.Console.Ask(ctx, p) }
 
 // called takes an incident. It must be signed by the person who called it; if
 // that cannot be had, the ceremony is void all the same.

@@ -10,6 +10,7 @@ package actions
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"os"
 	"path/filepath"
 
@@ -41,6 +42,8 @@ type Bind struct {
 	Charter  string            `yaml:"charter"`  // charter file of the vault. Required but for a genesis.
 	Records  []string          `yaml:"records"`  // record folders of earlier ceremonies, verified before anything is done
 	Leaves   []string          `yaml:"leaves"`   // names of people whom people.change takes out of the charter
+	Boot     string            `yaml:"boot"`     // device or file with the image that the computer was booted from, where the script pins it
+	Media    map[string]string `yaml:"media"`    // folders where the script's media are mounted, by name
 
 	dir  string
 	hash string
@@ -154,12 +157,16 @@ func (b *Bind) checkFresh(s *script.Script) error {
 	return nil
 }
 
-// HashFile returns the hex SHA-256 of a file.
+// HashFile returns the hex SHA-256 of a file or device.
 func HashFile(path string) (string, error) {
-	data, err := os.ReadFile(path)
+	f, err := os.Open(path)
 	if err != nil {
 		return "", fault.Errorf(fault.Usage, "read %q: %w", path, err)
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:]), nil
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fault.Errorf(fault.Usage, "read %q: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }

@@ -2,12 +2,13 @@ package actions
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
@@ -18,7 +19,9 @@ import (
 // token is touched.
 func (a *Actions) found(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
 	gen := &charter.Genesis{Nonce: make([]byte, 32), People: charter.People{Roster: r.Members()}, ScriptHash: r.Script.Hash(), World: r.World}
-	rand.Read(gen.Nonce)
+	if _, err := io.ReadFull(r.Random, gen.Nonce); err != nil {
+		return fault.Errorf(fault.Unexpected, "read random bytes: %w", err)
+	}
 	masters := sorted(r.Names(charter.RoleKeyMaster))
 	approvers := charter.Set{Members: sorted(r.Names(charter.RoleApprover)), Need: r.Script.Roles.Approvers.Need}
 	gen.Sets = charter.Sets{Approvers: approvers, Releases: approvers}

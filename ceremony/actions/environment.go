@@ -1,13 +1,17 @@
 package actions
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
@@ -15,16 +19,90 @@ import (
 	"keyrite/ceremony/script"
 )
 
+// Where the system says what it is; variables for tests.
+var (
+	corePattern = "/proc/sys/kernel/core_pattern"
+	swapAreas   = "/proc/swaps"
+	osRelease   = "/etc/os-release"
+	adjTime     = "/etc/adjtime"
+	bootDir     = "/boot"
+)
+
 // Environment describes this computer for the record: network, swap, core dumps,
-// kernel and USB.
-func Environment() map[string]string {
-	return map[string]string{
-		"network":    orNone(networkUp()),
-		"swap":       orNone(swapOn()),
-		"core_dumps": firstLine("/proc/sys/kernel/core_pattern"),
-		"kernel":     kernel(),
-		"usb":        orNone(usbDevices()),
+// clock, kernel, operating system, boot image and USB.
+func Environment(b *Bind) (map[string]string, error) {
+	out := map[string]string{
+		"network":      orNone(networkUp()),
+		"swap":         orNone(swapOn()),
+		"core_dumps":   coreDumps(),
+		"clock":        clockZone(),
+		"kernel":       kernel(),
+		"kernel_image": hashOr(filepath.Join(bootDir, "vmlinuz-"+kernel())),
+		"os":           osName(),
+		"os_release":   hashOr(osRelease),
+		"usb":          orNone(usbDevices()),
 	}
+	if b.Boot != "" {
+		sum, err := HashFile(b.Path(b.Boot))
+		if err != nil {
+			return nil, err
+		}
+		out["boot_image"] = sum
+	}
+	return out, nil
+}
+
+// coreDumps is "none" where no process of the ceremony can leave one: its limit is
+// 0, and no program is called, which would get a dump whatever the limit.
+func coreDumps() string {
+	pattern := firstLine(corePattern)
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_CORE, &r); err != nil {
+		return "unreadable"
+	}
+	if r.Cur == 0 && r.Max == 0 && !strings.HasPrefix(pattern, "|") {
+		return "none"
+	}
+	return "limit " + strconv.FormatUint(r.Max, 10) + ", pattern " + pattern
+}
+
+// clockZone is "UTC" where neither the system's time zone nor the hardware clock
+// is another one.
+func clockZone() string {
+	year := time.Now().Year()
+	for _, month := range []time.Month{time.January, time.July} {
+		if name, offset := time.Date(year, month, 1, 0, 0, 0, 0, time.Local).Zone(); offset != 0 {
+			return name + " " + time.Date(year, month, 1, 0, 0, 0, 0, time.Local).Format("-07:00")
+		}
+	}
+	if data, err := os.ReadFile(adjTime); err == nil {
+		if lines := strings.Split(string(data), "\n"); len(lines) > 2 && strings.TrimSpace(lines[2]) == "LOCAL" {
+			return "hardware clock in local time"
+		}
+	}
+	return "UTC"
+}
+
+func osName() string {
+	data, err := os.ReadFile(osRelease)
+	if err != nil {
+		return "unreadable"
+	}
+	for line := range strings.Lines(string(data)) {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+			return strings.Trim(v, `"`)
+		}
+	}
+	return "unnamed"
+}
+
+// hashOr is the file's SHA-256, or why there is none.
+func hashOr(path string) string {
+	sum, err := HashFile(path)
+	if err != nil {
+		return "unreadable"
+	}
+	return sum
 }
 
 func orNone(list []string) string {
@@ -51,7 +129,7 @@ func networkUp() []string {
 
 // swapOn lists swap areas; the first line of /proc/swaps is a heading.
 func swapOn() []string {
-	data, err := os.ReadFile("/proc/swaps")
+	data, err := os.ReadFile(swapAreas)
 	if err != nil {
 		return []string{"unreadable"}
 	}
@@ -125,8 +203,7 @@ func Programs(hsmd, module string) ([]record.Program, error) {
 // checkEnvironment enforces what the script demands of computer and programs,
 // and examines all certificates before the first key exists.
 func (a *Actions) checkEnvironment(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
-	s := r.Script
-	want := map[string]string{"keyrite": s.Pins.Keyrite, "keyrite-hsmd": s.Pins.HSMD, "module": s.Pins.Module}
+	want := map[string]string{"keyrite": r.Script.Pins.Keyrite, "keyrite-hsmd": r.Script.Pins.HSMD, "module": r.Script.Pins.Module}
 	for _, p := range r.Programs {
 		r.Console.Say("", p.Name+" "+p.SHA256)
 		if want[p.Name] != p.SHA256 {
@@ -134,16 +211,57 @@ func (a *Actions) checkEnvironment(ctx context.Context, r *ceremony.Run, _ *scri
 				"make a script for this build with 'keyrite ceremony new' and rehearse it")
 		}
 	}
-	if up := networkUp(); s.Environment.Network == "down" && len(up) > 0 {
-		return fault.Errorf(fault.Policy, "the script wants the network down, but %s is up", strings.Join(up, ", "))
-	}
-	if on := swapOn(); s.Environment.Swap == "off" && len(on) > 0 {
-		return fault.Errorf(fault.Policy, "the script wants swap off, but %s is on", strings.Join(on, ", "))
+	if err := a.proveEnvironment(r); err != nil {
+		return err
 	}
 	if err := a.checkFree(ctx, r); err != nil {
 		return err
 	}
 	return a.previewCertificates(r)
+}
+
+// demand is one thing that a script may want of the computer.
+type demand struct{ name, is, text, hint string }
+
+// demands lists what the script wants, with the value that Environment must give.
+func demands(s *script.Script) []demand {
+	var out []demand
+	if s.Environment.Network == "down" {
+		out = append(out, demand{"network", "none", "the network down", "take it down (ip link set NAME down), or unplug it"})
+	}
+	if s.Environment.Swap == "off" {
+		out = append(out, demand{"swap", "none", "swap off", "swapoff -a"})
+	}
+	if s.Environment.CoreDumps == "off" {
+		out = append(out, demand{"core_dumps", "none", "core dumps off", "sysctl kernel.core_pattern=core: no program may be called with a dump"})
+	}
+	if s.Environment.Clock == "utc" {
+		out = append(out, demand{"clock", "UTC", "the clock in UTC", "timedatectl set-timezone UTC, timedatectl set-local-rtc 0"})
+	}
+	if s.Pins.Boot != "" {
+		out = append(out, demand{"boot_image", s.Pins.Boot, "another boot image", "boot from the image that the script pins, and name it in the binding (boot: PATH)"})
+	}
+	return out
+}
+
+// proveEnvironment wants the computer to be as the script demands, now and when
+// the record was opened, which says so.
+func (a *Actions) proveEnvironment(r *ceremony.Run) error {
+	now, err := Environment(a.bind)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		r.Console.Say("", name+": "+now[name])
+	}
+	for _, d := range demands(r.Script) {
+		for _, got := range []string{r.Environment[d.name], now[d.name]} {
+			if got != d.is {
+				return fault.Hint(fault.Errorf(fault.Policy, "the script wants %s, but %s is %s", d.text, d.name, cmp.Or(got, "not named")), d.hint)
+			}
+		}
+	}
+	return nil
 }
 
 // openedModule checks that the module a session loaded is the pinned one.

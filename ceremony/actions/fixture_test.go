@@ -194,10 +194,14 @@ func (h *house) rehearse(t testing.TB, label, incident string, around func(cerem
 	if around != nil {
 		acts = around(acts)
 	}
+	env, err := Environment(bind)
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := h.path("record-" + label)
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: s, ScriptBytes: text, BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: Environment(), Console: cons, Clock: ceremony.SystemClock(), Actions: acts,
+		Environment: env, Media: Media(s), Console: cons, Clock: ceremony.SystemClock(), Actions: acts,
 	})
 	return dir, err
 }

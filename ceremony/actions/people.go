@@ -14,9 +14,19 @@ import (
 	"keyrite/ceremony/script"
 )
 
-func (a *Actions) identify(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
+// identify has everybody unlock his key, once; it is held from here on.
+func (a *Actions) identify(ctx context.Context, r *ceremony.Run, st *script.Step) error {
+	late := plans(r.Script, st, ceremony.CauseLate)
 	for i, p := range r.People {
+		if r.Holds(p.Person.Name) {
+			continue // named before a contingency began the step again
+		}
 		r.Console.Count(ceremony.Count{What: "people", Done: allNames(r.People[:i]), Need: len(r.People), Of: len(r.People)})
+		if late {
+			if err := r.Report(ctx, st, r.Names(charter.RoleConductor)[0], "Is "+p.Person.Name+" here?", "here", ceremony.CauseLate); err != nil {
+				return err
+			}
+		}
 		words, err := p.Person.Words()
 		if err != nil {
 			return err

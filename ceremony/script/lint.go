@@ -68,6 +68,10 @@ func (s *Script) lintHead() error {
 		return s.bad("pins", "pins", "keyrite, hsmd and module each need a SHA-256 in hex; 'keyrite ceremony new' fills them in")
 	case !slices.Contains([]string{"down", "any"}, s.Environment.Network) || !slices.Contains([]string{"off", "any"}, s.Environment.Swap):
 		return s.bad("environment", "environment", "network is down or any, swap is off or any")
+	case !slices.Contains([]string{"off", "any", ""}, s.Environment.CoreDumps) || !slices.Contains([]string{"utc", "any", ""}, s.Environment.Clock):
+		return s.bad("environment", "environment", "core_dumps is off or any, clock is utc or any")
+	case s.Pins.Boot != "" && !hashRE.MatchString(s.Pins.Boot):
+		return s.bad("pins.boot", "pins", "boot is the SHA-256 of the boot image in hex")
 	}
 	for _, x := range []struct {
 		name string

@@ -59,9 +59,10 @@ type Roles struct {
 
 // Pins are the SHA-256 of the programs that may run the script, in hex.
 type Pins struct {
-	Keyrite string `yaml:"keyrite" json:"keyrite"` // hex SHA-256 of keyrite
-	HSMD    string `yaml:"hsmd" json:"hsmd"`       // hex SHA-256 of keyrite-hsmd
-	Module  string `yaml:"module" json:"module"`   // hex SHA-256 of the PKCS#11 module
+	Keyrite string `yaml:"keyrite" json:"keyrite"`     // hex SHA-256 of keyrite
+	HSMD    string `yaml:"hsmd" json:"hsmd"`           // hex SHA-256 of keyrite-hsmd
+	Module  string `yaml:"module" json:"module"`       // hex SHA-256 of the PKCS#11 module
+	Boot    string `yaml:"boot" json:"boot,omitempty"` // hex SHA-256 of the image that the computer was booted from, where it is pinned
 }
 
 // Safe is a token under a secret of its own.
@@ -200,11 +201,13 @@ type Relay struct {
 	Certificate string `yaml:"certificate" json:"certificate"` // id of its relay certificate
 }
 
-// Environment says what the ceremony computer must be like. "down" and "off"
-// are enforced, "any" is only recorded.
+// Environment says what the ceremony computer must be like. "down", "off" and
+// "utc" are enforced, "any" is only recorded.
 type Environment struct {
-	Network string `yaml:"network" json:"network"` // down or any
-	Swap    string `yaml:"swap" json:"swap"`       // off or any
+	Network   string `yaml:"network" json:"network"`                 // down or any
+	Swap      string `yaml:"swap" json:"swap"`                       // off or any
+	CoreDumps string `yaml:"core_dumps" json:"core_dumps,omitempty"` // off or any; default any
+	Clock     string `yaml:"clock" json:"clock,omitempty"`           // utc or any; default any
 }
 
 // Medium is something that goes into the drive, known beforehand.

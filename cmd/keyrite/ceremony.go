@@ -114,15 +114,15 @@ func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, 
 	if err != nil {
 		return err
 	}
+	// From people.identify on the keys of all stay unlocked in this process.
+	if err := secmem.Harden(); err != nil {
+		return fault.Errorf(fault.Unexpected, "harden the process: %w", err)
+	}
 	cfg, err := o.config(s, live)
 	if err != nil {
 		return err
 	}
 	cfg.ScriptBytes = data
-	// From people.identify on the keys of all stay unlocked in this process.
-	if err := secmem.Harden(); err != nil {
-		return fault.Errorf(fault.Unexpected, "harden the process: %w", err)
-	}
 	// The engine must know which signal came, and go on living after it. Without
 	// SIGPIPE here a broken pipe on stderr would kill it on the spot.
 	signals := make(chan os.Signal, 4)
@@ -174,7 +174,11 @@ func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config,
 	if bind.World.IsLive() != live {
 		return nil, fault.Errorf(fault.Policy, "the binding is of the world %s: 'run' takes only a live one, 'rehearse' only a rehearsal's", bind.World)
 	}
-	cfg := &ceremony.Config{Script: s, BindHash: bind.Hash(), Dir: o.record, World: bind.World, Environment: actions.Environment(), Clock: ceremony.SystemClock()}
+	cfg := &ceremony.Config{Script: s, BindHash: bind.Hash(), Dir: o.record, World: bind.World, Clock: ceremony.SystemClock()}
+	cfg.Media = actions.Media(s)
+	if cfg.Environment, err = actions.Environment(bind); err != nil {
+		return nil, err
+	}
 	if cfg.People, err = bind.Participants(s); err != nil {
 		return nil, err
 	}
