@@ -183,7 +183,7 @@ func (w *World) card(name string) *person.Key {
 	}
 	pub, _ := sign.Public().(*ecdsa.PublicKey)
 	point := w.must(pub.Bytes())
-	k, err := person.Card(&person.Person{Format: person.Format, Name: name, P256: point, Recipient: id.Recipient(), World: w.World}, sign, id)
+	k, err := person.Card(&person.Person{Format: person.Format, Name: name, P256: point, Recipient: id.Recipient(), World: w.World}, sign, id, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func card(t testing.TB, name string) (*Key, *ecdh.PrivateKey) {
 		t.Fatal(err)
 	}
 	p := &Person{Format: Format, Name: name, P256: point, Recipient: id.Recipient(), World: rehearsal}
-	k, err := Card(p, sign, id)
+	k, err := Card(p, sign, id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestCard(t *testing.T) {
 		t.Errorf("a card's key was sealed: %v", err)
 	}
 	other, _ := card(t, "bob")
-	if _, err := Card(p, other.Signer(), other.Identity()); fault.ClassOf(err) != fault.Verify {
+	if _, err := Card(p, other.Signer(), other.Identity(), nil); fault.ClassOf(err) != fault.Verify {
 		t.Errorf("another card was taken: %v", err)
 	}
 }
@@ -98,7 +98,7 @@ func TestCardOpensWhatWasEncryptedToIt(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	other, _ := card(t, "bob")
-	if _, err := age.Decrypt(bytes.NewReader(file), other.Identity()); err == nil {
+	if _, err := age.Decrypt(bytes.NewReader(file), other.Identity(), nil); err == nil {
 		t.Error("another card opened it")
 	}
 	for i := range file {

@@ -150,6 +150,7 @@ type Key struct {
 	public   *Person
 	signer   crypto.Signer
 	identity age.Identity
+	release  func()
 }
 
 type keyFile struct {
@@ -160,10 +161,18 @@ type keyFile struct {
 	World    world.World `json:"world"`
 }
 
+// CheckName says whether a person can have that name.
+func CheckName(name string) error {
+	if !nameRE.MatchString(name) {
+		return ErrName
+	}
+	return nil
+}
+
 // New makes a person of world w.
 func New(name string, w world.World) (*Key, error) {
-	if !nameRE.MatchString(name) {
-		return nil, ErrName
+	if err := CheckName(name); err != nil {
+		return nil, err
 	}
 	if err := w.Check(); err != nil {
 		return nil, err
@@ -187,8 +196,9 @@ func assemble(name string, w world.World, priv ed25519.PrivateKey, id *age.X2551
 }
 
 // Card is the key of a person whose private half stays where it is: signer and
-// identity ask the card. The signer must be for p's verification key.
-func Card(p *Person, signer crypto.Signer, identity age.Identity) (*Key, error) {
+// identity ask the card, release lets go of it and is called by Zero; it may be
+// nil. The signer must be for p's verification key.
+func Card(p *Person, signer crypto.Signer, identity age.Identity, release func()) (*Key, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
@@ -196,7 +206,7 @@ func Card(p *Person, signer crypto.Signer, identity age.Identity) (*Key, error) 
 	if err != nil || id != p.KeyID() {
 		return nil, fault.Errorf(fault.Verify, "the card holds another key than that of %s", p.Name)
 	}
-	return &Key{public: p, signer: signer, identity: identity}, nil
+	return &Key{public: p, signer: signer, identity: identity, release: release}, nil
 }
 
 // Public returns the public half.
@@ -214,11 +224,15 @@ func (k *Key) OnCard() bool {
 	return !ok
 }
 
-// Zero wipes the signing key. What age keeps cannot be wiped, so programs open
+// Zero wipes the signing key, or lets go of the card. What age keeps cannot be wiped, so programs open
 // keys in short-lived processes.
 func (k *Key) Zero() {
 	if p, ok := k.signer.(ed25519.PrivateKey); ok {
 		clear(p)
+	}
+	if k.release != nil {
+		k.release()
+		k.release = nil
 	}
 }
 

@@ -27,7 +27,7 @@ const (
 // ParseRecipient reads where a person's secrets are encrypted to: an X25519
 // recipient or one on P-256, each in its one spelling.
 func ParseRecipient(s string) (age.Recipient, error) {
-	if strings.HasPrefix(s, tagPrefix) {
+	if isTag(s) {
 		r, err := tag.ParseRecipient(s)
 		if err != nil || r.Hybrid() || r.String() != s {
 			return nil, fault.New(fault.Verify, "recipient is not an age recipient on P-256")
@@ -40,6 +40,8 @@ func ParseRecipient(s string) (age.Recipient, error) {
 	}
 	return r, nil
 }
+
+func isTag(recipient string) bool { return strings.HasPrefix(recipient, tagPrefix) }
 
 // Exchanger is a private key on P-256 that stays where it is.
 type Exchanger interface {

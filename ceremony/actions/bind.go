@@ -47,12 +47,14 @@ type Bind struct {
 
 	dir  string
 	hash string
+	hsmd string // empty but in tests
 }
 
 // BindPerson is one participant.
 type BindPerson struct {
 	Person string `yaml:"person"` // NAME.person
-	Key    string `yaml:"key"`    // NAME.key
+	Key    string `yaml:"key"`    // NAME.key; or else
+	Token  string `yaml:"token"`  // NAME.card, if the key is on a card or token
 	Role   string `yaml:"role"`   // conductor, key-master, witness, approver
 }
 
@@ -109,7 +111,7 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 		if err := world.Match(b.World, p.World); err != nil {
 			return nil, fault.Errorf(fault.Policy, "%s: %w", p.Name, err)
 		}
-		key, err := intake.Read(b.Path(bp.Key), maxInputBytes)
+		key, err := b.unlocker(&bp, p)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +119,7 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 			return nil, fault.Errorf(fault.Policy, "%s is named twice, or has the key of somebody else: a person has one role and a key of his own", p.Name)
 		}
 		seen[p.Name], seen[p.KeyID()], seen[p.Recipient] = true, true, true
-		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Key: ceremony.KeyFile(key)})
+		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Key: key})
 		count[bp.Role]++
 	}
 	return out, b.checkRoles(s, count)

@@ -42,6 +42,7 @@ type house struct {
 	env          *hsmtest.Env
 	people       map[string]*person.Key
 	names        []string
+	extra        []string // further environment of its programs
 }
 
 func newHouse(t *testing.T) *house {
@@ -169,7 +170,7 @@ func (h *house) command(args ...string) *exec.Cmd {
 		cmd = exec.Command(h.path("bin/"+args[0]), args[1:]...)
 	}
 	cmd.Dir = h.dir
-	cmd.Env = []string{"SOFTHSM2_CONF=" + h.env.Conf}
+	cmd.Env = append([]string{"SOFTHSM2_CONF=" + h.env.Conf}, h.extra...)
 	// No controlling terminal, whoever runs the tests.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -76,7 +75,7 @@ func runHSMAdmit(ctx context.Context, c *cobra.Command, o *hsmAdmitOptions, std 
 		return err
 	}
 	defer out.Abort()
-	key, err := openKey(o.signer, o.passphraseFD, std)
+	key, err := openKey(c.Context(), o.signer, o.passphraseFD, std)
 	if err != nil {
 		return err
 	}
@@ -126,33 +125,4 @@ func printAdmitted(w io.Writer, r *hsmAdmitResult) {
 	fmt.Fprintf(w, "\ntoken %s, serial %s (%s) is admitted until %s in world %s\n",
 		cli.Escape(r.Token.Label), cli.Escape(r.Token.Serial), cli.Escape(r.Token.Model), r.Expires, r.World)
 	fmt.Fprintf(w, "%d cases; report %s, signed by %s\n", len(r.Cases), cli.Escape(r.Report), cli.Escape(r.Signer))
-}
-
-// openKey reads a person's key file and asks for its passphrase.
-func openKey(path string, fd int, std cli.IO) (*person.Key, error) {
-	return openKeyWith(path, cli.NewSecrets(std, fd))
-}
-
-// openKeyWith takes the passphrase from secrets, which may hold those of others
-// after it.
-func openKeyWith(path string, secrets *cli.Secrets) (*person.Key, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, cli.Usagef("open key file: %w", err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, person.MaxKeyBytes+1))
-	if err != nil {
-		return nil, cli.Usagef("read key file: %w", err)
-	}
-	pass, err := secrets.Next("passphrase of " + path)
-	if err != nil {
-		return nil, err
-	}
-	defer pass.Zero()
-	key, err := person.Open(data, pass.Bytes())
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
-	}
-	return key, nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,7 @@ import (
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
 	"keyrite/artifact/succession"
 	"keyrite/ceremony/actions"
 	"keyrite/hsm"
@@ -33,7 +35,7 @@ type openOptions struct {
 // addOpenFlags adds --opener, --passphrase-fd and --bind.
 func addOpenFlags(c *cobra.Command, o *openOptions) {
 	f := c.Flags()
-	f.StringArrayVar(&o.openers, "opener", nil, "KEYFILE:SHAREFILE of one key master; once for each who opens")
+	f.StringArrayVar(&o.openers, "opener", nil, "KEYFILE:SHAREFILE of one key master, KEYFILE being NAME.key or NAME.card; once for each who opens")
 	f.IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with the passphrases, one line each in the order of --opener (default: the terminal)")
 	f.StringVar(&o.bind, "bind", "", "binding file that names the PKCS#11 module (required)")
 }
@@ -65,8 +67,33 @@ const (
 	maxCharterBytes = 64 << 20
 )
 
-// passphrases returns a descriptor with one passphrase a line: the caller's own,
-// or a pipe filled at the terminal.
+// unlock makes the openers ready. Without a card among them it returns a descriptor
+// with one passphrase a line: the caller's own, or a pipe filled at the terminal.
+// With one, all keys are opened here, each with its passphrase or PIN, and the
+// descriptor is nil, which closes well. release lets go of them.
+func (o *openOptions) unlock(ctx context.Context, std cli.IO, openers []quorum.Opener) (pass *os.File, release func(), err error) {
+	release = func() {
+		for _, x := range openers {
+			if x.Unlocked != nil {
+				x.Unlocked.Zero()
+			}
+		}
+	}
+	if !slices.ContainsFunc(openers, func(x quorum.Opener) bool { return person.IsCardFile(x.Key) }) {
+		pass, err = o.passphrases(std)
+		return pass, release, err
+	}
+	secrets := cli.NewSecrets(std, o.passphraseFD)
+	for i := range openers {
+		key, _, _ := strings.Cut(o.openers[i], ":")
+		if openers[i].Unlocked, err = openKeyWith(ctx, key, secrets); err != nil {
+			release()
+			return nil, nil, err
+		}
+	}
+	return nil, release, nil
+}
+
 func (o *openOptions) passphrases(std cli.IO) (*os.File, error) {
 	if o.passphraseFD >= 0 {
 		f := os.NewFile(uintptr(o.passphraseFD), "passphrases")
@@ -129,10 +156,11 @@ func (o *openOptions) open(ctx context.Context, std cli.IO, state *charter.State
 		return nil, fault.Hint(fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(openers), safe, epoch.Need),
 			"give --opener KEYFILE:SHAREFILE once for each key master present")
 	}
-	pass, err := o.passphrases(std)
+	pass, release, err := o.unlock(ctx, std, openers)
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	defer pass.Close()
 	sup, err := hsm.Start(ctx, hsm.Config{Module: bind.Module})
 	if err != nil {

@@ -22,6 +22,7 @@ func newPerson(std cli.IO) *cobra.Command {
 type personNewOptions struct {
 	out, rehearsal string
 	passphraseFD   int
+	card           personCardOptions
 }
 
 func newPersonNew(std cli.IO) *cobra.Command {
@@ -40,13 +41,26 @@ are thrown away afterwards; their keys sign nothing live.
 
   keyrite person new witness1 --out people --rehearsal spring2027
 
-Exit codes: 0 made, 2 name or passphrase not usable, 16 a file exists.`,
+With --module the two keys are on a PIV card or another PKCS#11 token, one that
+signs and one that derives, both P-256, and there is no NAME.key: DIR/NAME.card
+says where they are, holds nothing secret, and goes wherever a NAME.key goes. Run
+the same command on another computer to have its NAME.card there; NAME.person
+comes out the same. --make makes the keys in a token that lets its user.
+
+  keyrite person new witness1 --out people --token "Ann Smith/5a6eb4ffc4d237b1" \
+      --module /usr/lib/x86_64-linux-gnu/opensc-pkcs11.so --key 02 --secrets-key 03
+
+A wrong PIN is given to the card once and never again.
+
+Exit codes: 0 made, 2 name or passphrase not usable, 12 no card, no such key, or
+the PIN refused, 16 a file exists.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runPersonNew(c, std, &o, args[0]) },
 	}
 	c.Flags().StringVar(&o.out, "out", "", "folder for the two files (required)")
 	c.Flags().StringVar(&o.rehearsal, "rehearsal", "", "make a rehearsal's person: 8 to 32 of a-z, 0-9")
-	c.Flags().IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with the passphrase on one line (default: the terminal)")
+	c.Flags().IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with the passphrase on one line, or the card's PIN (default: the terminal)")
+	o.card.addFlags(c)
 	return c
 }
 
@@ -55,7 +69,7 @@ type personNewResult struct {
 	Name        string      `json:"name"`
 	World       world.World `json:"world"`
 	Person      string      `json:"person"`
-	Key         string      `json:"key"`
+	Key         string      `json:"key"` // NAME.key or NAME.card
 	Fingerprint string      `json:"fingerprint"`
 	Words       string      `json:"words"`
 }
@@ -71,6 +85,12 @@ func runPersonNew(c *cobra.Command, std cli.IO, o *personNewOptions, name string
 			return cli.Usagef("--rehearsal: %w", err)
 		}
 	}
+	if o.card.module != "" {
+		return o.card.run(c, std, o, name, w)
+	}
+	if err := o.card.unused(); err != nil {
+		return err
+	}
 	k, err := person.New(name, w)
 	if err != nil {
 		return err
@@ -80,24 +100,33 @@ func runPersonNew(c *cobra.Command, std cli.IO, o *personNewOptions, name string
 	if err != nil {
 		return err
 	}
-	public, err := k.Public().Marshal()
+	return o.write(c, k.Public(), ".key", sealed)
+}
+
+// write writes NAME.person and what stands for the private half, and says so.
+func (o *personNewOptions) write(c *cobra.Command, p *person.Person, suffix string, private []byte) error {
+	public, err := p.Marshal()
 	if err != nil {
 		return err
 	}
-	res := personNewResult{Schema: "keyrite/person-new/v1", Name: name, World: w, Person: filepath.Join(o.out, name+".person"), Key: filepath.Join(o.out, name+".key")}
-	f, err := k.Public().Fingerprint()
+	res := personNewResult{Schema: "keyrite/person-new/v1", Name: p.Name, World: p.World, Person: filepath.Join(o.out, p.Name+".person"), Key: filepath.Join(o.out, p.Name+suffix)}
+	f, err := p.Fingerprint()
 	if err != nil {
 		return err
 	}
 	res.Fingerprint = fmt.Sprintf("%x", f)
-	if res.Words, err = k.Public().Words(); err != nil {
+	if res.Words, err = p.Words(); err != nil {
 		return err
 	}
-	if err := writePair(res.Key, sealed, res.Person, public); err != nil {
+	if err := writePair(res.Key, private, res.Person, public); err != nil {
 		return err
 	}
 	return cli.Print(c, res, func(out io.Writer) {
-		fmt.Fprintf(out, "%s (%s)\n  public: %s\n  secret: %s\n  words:  %s\n", name, w, res.Person, res.Key, res.Words)
+		kind := "secret"
+		if suffix == ".card" {
+			kind = "card"
+		}
+		fmt.Fprintf(out, "%s (%s)\n  public: %s\n  %s: %s\n  words:  %s\n", p.Name, p.World, res.Person, kind, res.Key, res.Words)
 	})
 }
 

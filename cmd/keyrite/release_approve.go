@@ -87,7 +87,7 @@ func runReleaseApprove(c *cobra.Command, o *releaseApproveOptions, path string, 
 	if !cli.JSON(c) || o.passphraseFD < 0 {
 		fmt.Fprintf(c.ErrOrStderr(), "%sThe image here has this digest.\n", q.Shown())
 	}
-	key, err := openKey(o.key, o.passphraseFD, std)
+	key, err := openKey(c.Context(), o.key, o.passphraseFD, std)
 	if err != nil {
 		return err
 	}

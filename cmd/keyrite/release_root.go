@@ -86,7 +86,7 @@ func runReleaseRoot(ctx context.Context, c *cobra.Command, o *releaseRootOptions
 		return err
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "Root %d of the update repository of world %s, until %s.\n", spec.Version, spec.World, spec.Expires.UTC().Format(time.DateOnly))
-	sigs, names, err := o.signPeople(spec, tbs, std)
+	sigs, names, err := o.signPeople(ctx, spec, tbs, std)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func runReleaseRoot(ctx context.Context, c *cobra.Command, o *releaseRootOptions
 
 // signPeople has each approver sign. One who is no approver is refused before
 // the token is opened, and so is a number that cannot be enough.
-func (o *releaseRootOptions) signPeople(spec *tuf.RootSpec, tbs []byte, std cli.IO) ([]tuf.RootSignature, []string, error) {
+func (o *releaseRootOptions) signPeople(ctx context.Context, spec *tuf.RootSpec, tbs []byte, std cli.IO) ([]tuf.RootSignature, []string, error) {
 	if len(o.approvers)+1 < spec.Need {
 		return nil, nil, &cli.Error{Class: "quorum", Err: fmt.Errorf("%w: %d approvers and the token, %d needed", tuf.ErrSigners, len(o.approvers), spec.Need), Hint: "give --approver FILE.key once for each who signs"}
 	}
@@ -128,7 +128,7 @@ func (o *releaseRootOptions) signPeople(spec *tuf.RootSpec, tbs []byte, std cli.
 	var sigs []tuf.RootSignature
 	var names []string
 	for _, path := range o.approvers {
-		key, err := openKeyWith(path, secrets)
+		key, err := openKeyWith(ctx, path, secrets)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -64,10 +64,11 @@ func runShareCheck(c *cobra.Command, std cli.IO, o *shareCheckOptions) error {
 	if len(openers) == 0 {
 		return cli.Usagef("no --opener is given")
 	}
-	pass, err := o.open.passphrases(std)
+	pass, release, err := o.open.unlock(c.Context(), std, openers)
 	if err != nil {
 		return err
 	}
+	defer release()
 	defer pass.Close()
 	conf, err := quorum.Self()
 	if err != nil {

@@ -87,7 +87,7 @@ func TestUnlockedRefusals(t *testing.T) {
 	}
 	p := *d.People["master4"].Public()
 	p.Recipient = id.Recipient()
-	gone, err := person.Card(&p, d.People["master4"].Signer(), id)
+	gone, err := person.Card(&p, d.People["master4"].Signer(), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"keyrite/hsm"
+	"keyrite/hsm/hsmtest"
+)
+
+// card replaces a person of the house by one whose keys are on a card or token.
+func (h *house) card(t *testing.T, name, module string, id hsm.TokenID, pin string, extra ...string) {
+	t.Helper()
+	for _, suffix := range []string{".person", ".key", ".pass"} {
+		if err := os.Remove(h.path(name + suffix)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.write(t, name+".pass", pin+"\n")
+	args := append([]string{"person", "new", name, "--out", ".", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", module,
+		"--token", id.Label + "/" + id.Serial, "--key", "02", "--secrets-key", "03", "--passphrase-fd", "3"}, extra...)
+	code, out, errs := h.withPass(t, []string{name}, args...)
+	if code != 0 || !strings.Contains(out, name+".card") {
+		t.Fatalf("person new: exit %d, %s%s", code, out, errs)
+	}
+	base, err := os.ReadFile(h.path("bind-base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "bind-base.yaml", strings.Replace(string(base), "key: "+name+".key", "token: "+name+".card", 1))
+}
+
+// withPass runs a command with the passphrases or PINs of names on descriptor 3.
+func (h *house) withPass(t *testing.T, names []string, args ...string) (int, string, string) {
+	t.Helper()
+	cmd := h.command(args...)
+	var lines string
+	for _, n := range names {
+		b, err := os.ReadFile(h.path(n + ".pass"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines += string(b)
+	}
+	return runLines(t, cmd, lines)
+}
+
+func runLines(t *testing.T, cmd *exec.Cmd, lines string) (int, string, string) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := w.WriteString(lines); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	cmd.ExtraFiles = []*os.File{r}
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	_ = cmd.Run() // the exit code is looked at
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// master5's keys are in a SoftHSM token, witness1's on a PIV card under OpenSC; a
+// genesis goes through with them, its record verifies, master5's share opens with
+// his token, and wrong PINs are not given twice (issue 3 item 7).
+func TestGenesisWithCards(t *testing.T) {
+	h := newHouse(t)
+	token := h.personToken(t)
+	h.card(t, "master5", h.env.Config.Module, token, "master five", "--make")
+	reader := hsmtest.NewCardReader(t)
+	piv := hsmtest.NewPIVCard(t)
+	reader.Insert(t, piv)
+	h.extra = reader.Config.Env
+	sup, err := hsm.Start(t.Context(), reader.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := reader.Token(t, sup)
+	_ = sup.Close()
+	h.card(t, "witness1", reader.Config.Module, id, hsmtest.PIVPIN)
+
+	args := h.attempt(t, "cards", "answers.yaml")
+	if code, out, errs := h.run(t, args...); code != 0 || !strings.HasPrefix(out, "CLOSED") {
+		t.Fatalf("rehearse: exit %d, %s%s", code, out, errs)
+	}
+	if piv.Signed == 0 || piv.Wrong != 0 {
+		t.Errorf("the card made %d signatures and saw %d wrong PINs", piv.Signed, piv.Wrong)
+	}
+	anchors := "record-cards/outputs/anchors.json"
+	if code, out, errs := h.withPass(t, []string{"witness2"}, "keyrite-verify", "cosign", "record-cards", "--key", "witness2.key", "--anchor", anchors, "--passphrase-fd", "3"); code != 0 {
+		t.Fatalf("cosign: exit %d, %s%s", code, out, errs)
+	}
+	if code, out, errs := h.run(t, "keyrite-verify", "record", "record-cards", "--anchor", anchors); code != 0 {
+		t.Fatalf("verify: exit %d, %s%s", code, out, errs)
+	}
+	t.Run("share check", func(t *testing.T) {
+		check := []string{"share", "check", "--safe", "work", "--anchor", anchors, "--charter", "record-cards/outputs/charter.jsonl", "--passphrase-fd", "3"}
+		for _, n := range []string{"master5.card", "master1.key"} {
+			check = append(check, "--opener", n+":shares-cards/work/"+strings.Split(n, ".")[0]+".share")
+		}
+		if code, out, errs := h.withPass(t, []string{"master5", "master1"}, check...); code != 0 || !strings.Contains(out, "master5 holds a good share") {
+			t.Errorf("exit %d, %s%s", code, out, errs)
+		}
+		if code, _, errs := runLines(t, h.command(check...), "wrong\nwrong\n"); code != 12 || !strings.Contains(errs, "refused the PIN") {
+			t.Errorf("wrong PIN: exit %d, %s", code, errs)
+		}
+	})
+	t.Run("wrong PIN of the card", func(t *testing.T) {
+		args := []string{"person", "new", "witness1", "--out", "other", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", reader.Config.Module,
+			"--token", id.Label + "/" + id.Serial, "--key", "02", "--secrets-key", "03", "--passphrase-fd", "3"}
+		if err := os.Mkdir(h.path("other"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if code, _, errs := runLines(t, h.command(args...), "999999\n"); code != 12 || piv.Wrong != 1 || strings.Contains(errs, "999999") {
+			t.Errorf("exit %d, %d wrong PINs, %s", code, piv.Wrong, errs)
+		}
+		if code, out, errs := h.withPass(t, []string{"witness1"}, args...); code != 0 {
+			t.Errorf("exit %d, %s%s", code, out, errs)
+		}
+		a, _ := os.ReadFile(h.path("witness1.person"))
+		b, _ := os.ReadFile(h.path("other/witness1.person"))
+		if string(a) != string(b) {
+			t.Errorf("the same card gives another person: %s, %s", a, b)
+		}
+	})
+}
+
+// personToken initialises a token of its owner, who knows its PIN.
+func (h *house) personToken(t *testing.T) hsm.TokenID {
+	t.Helper()
+	cmd := exec.Command("softhsm2-util", "--init-token", "--free", "--label", "master5", "--so-pin", "officer5", "--pin", "master five")
+	cmd.Env = append(os.Environ(), "SOFTHSM2_CONF="+h.env.Conf)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	sup, err := hsm.Start(t.Context(), h.env.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sup.Close()
+	id, err := sup.Find(t.Context(), "master5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
