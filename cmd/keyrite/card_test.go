@@ -19,8 +19,10 @@ func (h *house) card(t *testing.T, name, module string, id hsm.TokenID, pin stri
 		}
 	}
 	h.write(t, name+".pass", pin+"\n")
-	args := append([]string{"person", "new", name, "--out", ".", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", module,
-		"--token", id.Label + "/" + id.Serial, "--key", "02", "--secrets-key", "03", "--passphrase-fd", "3"}, extra...)
+	args := append([]string{
+		"person", "new", name, "--out", ".", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", module,
+		"--token", id.Label + "/" + id.Serial, "--key", "02", "--secrets-key", "03", "--passphrase-fd", "3",
+	}, extra...)
 	code, out, errs := h.withPass(t, []string{name}, args...)
 	if code != 0 || !strings.Contains(out, name+".card") {
 		t.Fatalf("person new: exit %d, %s%s", code, out, errs)
@@ -111,8 +113,10 @@ func TestGenesisWithCards(t *testing.T) {
 		}
 	})
 	t.Run("wrong PIN of the card", func(t *testing.T) {
-		args := []string{"person", "new", "witness1", "--out", "other", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", reader.Config.Module,
-			"--token", id.Label + "/" + id.Serial, "--key", "02", "--secrets-key", "03", "--passphrase-fd", "3"}
+		args := []string{
+			"person", "new", "witness1", "--out", "other", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", reader.Config.Module,
+			"--token", id.Label + "/" + id.Serial, "--key", "02", "--secrets-key", "03", "--passphrase-fd", "3",
+		}
 		if err := os.Mkdir(h.path("other"), 0o700); err != nil {
 			t.Fatal(err)
 		}
