@@ -27,7 +27,10 @@ import (
 
 func newCeremony(std cli.IO) *cobra.Command {
 	c := &cobra.Command{Use: "ceremony", Short: "Prepare, rehearse and run key ceremonies"}
-	c.AddCommand(newCeremonyNew(), newCeremonyLint(), newCeremonyImportBoulder(), newCeremonyExplain(), newCeremonyPrint(), newCeremonyKit(), newCeremonyRehearse(std), newCeremonyRun(std), newCeremonyStatus(), newCeremonyReport(), newCeremonyRecover(std))
+	c.AddCommand(
+		newCeremonyNew(), newCeremonyLint(), newCeremonyExplain(), newCeremonyPrint(), newCeremonyKit(), newCeremonyImportBoulder(), newCeremonyEnvironment(),
+		newCeremonyRehearse(std), newCeremonyRun(std), newCeremonyStatus(), newCeremonyReport(), newCeremonyRecover(std),
+	)
 	return c
 }
 
