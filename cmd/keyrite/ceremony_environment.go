@@ -18,20 +18,23 @@ func newCeremonyEnvironment() *cobra.Command {
 		Use:   "environment",
 		Short: "Show what a ceremony would record of this computer",
 		Long: `Show what a ceremony would write into its record of this computer: network,
-swap, core dumps, kernel, devices. Run it before the day; the boot image of
+swap, core dumps, clock, kernel, devices. Run it before the day; the boot image of
 scripts/ceremony-image runs it at every start.
 
-Exit codes: 0 fit for a live ceremony, 13 network or swap is on.`,
+Exit codes: 0 fit for a live ceremony, 13 not, and what is wrong.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runCeremonyEnvironment(c) },
 	}
 }
 
 func runCeremonyEnvironment(c *cobra.Command) error {
-	env := actions.Environment()
-	for _, name := range []string{"network", "swap"} {
-		if env[name] != "none" {
-			return fault.Hint(fault.Errorf(fault.Policy, "%s is on: %s", name, env[name]), "take the computer off the network and switch swap off, or start it from the ceremony image")
+	env, err := actions.Environment(&actions.Bind{})
+	if err != nil {
+		return err
+	}
+	for _, want := range [][2]string{{"network", "none"}, {"swap", "none"}, {"core_dumps", "none"}, {"clock", "UTC"}} {
+		if got := env[want[0]]; got != want[1] {
+			return fault.Hint(fault.Errorf(fault.Policy, "%s is %s, a live ceremony wants %s", want[0], got, want[1]), "start the computer from the ceremony image: docs/operations/ceremony-image.md")
 		}
 	}
 	res := struct {

@@ -67,6 +67,7 @@ build() {
   install_ours "$root" "$bin"
   strip_root "$root"
   cp "$work"/kernel/boot/vmlinuz-* "$work/image/vmlinuz"
+  cp "$work"/kernel/boot/vmlinuz-* "$root/boot/" # the record names its hash
   find "$root" -xdev -newermt "@$SOURCE_DATE_EPOCH" -print0 | xargs -0r touch -h -d "@$SOURCE_DATE_EPOCH"
   (cd "$root" && find . -xdev -print0 | sort -z | cpio --quiet --null --create --format=newc --owner=+0:+0 --reproducible) |
     zstd --quiet -10 --single-thread -o "$work/image/initrd.zst"
