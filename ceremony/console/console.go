@@ -28,7 +28,8 @@ type Options struct {
 	Plain     bool   // lines, whatever the terminal can
 	Answers   string // path of an answers file, or ""
 	Names     []string
-	Interrupt func() // what Ctrl-C does
+	Interrupt func()              // what Ctrl-C does
+	Call      func(ceremony.Call) // takes an incident that is called while nobody is asked
 }
 
 // Room is an open console.
@@ -60,7 +61,7 @@ func Open(o Options) (*Room, error) {
 		r.line.color = r.line.color && !o.Plain
 		return r, nil
 	}
-	s, err := OpenScreen(o.Interrupt)
+	s, err := OpenScreen(o.Interrupt, o.Call)
 	if err != nil {
 		r.line.Say("", "no full screen: "+err.Error()+"; going on line by line")
 		return r, nil

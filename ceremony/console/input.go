@@ -2,7 +2,6 @@ package console
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -45,7 +44,7 @@ func (s *Screen) read() {
 
 // key does what one key means now.
 func (s *Screen) key(k key) {
-	interrupt := false
+	interrupt, call := false, (*ceremony.Call)(nil)
 	s.change(func() {
 		m := &s.m
 		switch {
@@ -61,13 +60,18 @@ func (s *Screen) key(k key) {
 			m.scroll++
 		case k.kind == keyDown:
 			m.scroll = max(m.scroll-1, 0)
+		case k.kind == keyIncident && m.over() == "":
+			m.call = &dialogue{}
+			if m.q != nil && m.q.kind == askSecret {
+				m.q.typeSecret(key{kind: keyClear})
+			}
+		case m.call != nil:
+			call = s.typeCall(k)
 		case m.q != nil && m.q.kind == askSecret:
 			if m.q.typeSecret(k) {
 				m.q = nil
 			}
 		case s.isStray(k):
-		case m.call != nil:
-			interrupt = s.typeCall(k)
 		case m.q != nil:
 			s.typeAnswer(k)
 		case k.kind == keyEnter && s.leave != nil:
@@ -81,6 +85,9 @@ func (s *Screen) key(k key) {
 	})
 	if interrupt {
 		s.interrupt()
+	}
+	if call != nil {
+		s.call(*call)
 	}
 }
 
@@ -168,31 +175,31 @@ func (s *Screen) typeAnswer(k key) {
 	close(q.done)
 }
 
-// typeCall takes one key of an incident. It says whether the engine must be
-// woken, because nobody is asked and the act goes on.
-func (s *Screen) typeCall(k key) bool {
+// typeCall takes one key of an incident. It returns the call if that is complete
+// and no answer that somebody is asked for can carry it.
+func (s *Screen) typeCall(k key) *ceremony.Call {
 	c := s.m.call
 	field := []*[]rune{&c.by, &c.reason}[c.at]
 	if !typed(field, k) {
-		return false
+		return nil
 	}
 	if strings.TrimSpace(string(*field)) == "" {
 		if c.at == 0 {
 			s.m.call = nil // a wrong key
 		}
-		return false
+		return nil
 	}
 	if c.at == 0 {
 		c.at = 1
-		return false
+		return nil
 	}
 	call := ceremony.Call{By: strings.TrimSpace(string(c.by)), Reason: strings.TrimSpace(string(c.reason))}
 	s.m.call = nil
 	if q := s.m.q; q != nil && q.kind == askAnswer {
 		q.call, s.m.q = &call, nil
 		close(q.done)
-		return false
+		return nil
 	}
-	s.m.called = append(s.m.called, call)
-	return slices.Contains([]string{"ARMED", "RUNNING", "SEALING"}, s.m.view.State)
+	s.m.say("bad", call.By+" calls an incident: "+call.Reason)
+	return &call
 }

@@ -17,6 +17,7 @@ const (
 	keyRedraw                   // Ctrl-L
 	keyUp                       // arrow, or page up
 	keyDown
+	keyIncident // Ctrl-X, also while a passphrase is typed
 )
 
 type key struct {
@@ -49,7 +50,7 @@ func (d *decoder) next(b byte, now time.Time) (key, bool) {
 // wipe forgets the last character.
 func (d *decoder) wipe() { clear(d.text[:]) }
 
-var controls = map[byte]keyKind{'\r': keyEnter, '\n': keyEnter, 0x7f: keyBackspace, 0x08: keyBackspace, 0x15: keyClear, 0x03: keyInterrupt, 0x0c: keyRedraw}
+var controls = map[byte]keyKind{'\r': keyEnter, '\n': keyEnter, 0x7f: keyBackspace, 0x08: keyBackspace, 0x15: keyClear, 0x03: keyInterrupt, 0x0c: keyRedraw, 0x18: keyIncident}
 
 func (d *decoder) ground(b byte) (key, bool) {
 	if b == 0x1b {

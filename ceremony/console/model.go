@@ -60,8 +60,7 @@ type model struct {
 	scroll int // lines back from the newest
 	q      *question
 	call   *dialogue
-	called []ceremony.Call // not yet taken by the engine
-	end    string          // how to leave, once all is over
+	end    string // how to leave, once all is over
 }
 
 func (m *model) say(level, text string) {
@@ -135,14 +134,12 @@ func (m *model) ask() (text, typed, keys string) {
 		return m.lastBad(), "", m.end
 	case q == nil && m.failed():
 		return m.lastBad(), "", ""
-	case q == nil && len(m.called) > 0:
-		return "An incident was called by " + m.called[0].By + ". It counts as soon as this act ends.", "", ""
 	case q == nil && m.over() != "":
 		return "", "", ""
 	case q == nil:
-		return "", "", "! = call an incident   Ctrl-C = stop"
+		return "", "", "! or Ctrl-X = CALL AN INCIDENT   Ctrl-C = stop"
 	case q.kind == askSecret:
-		return q.who + ": " + q.text, "", "Enter = done   Ctrl-U = from the start   Ctrl-C = stop"
+		return q.who + ": " + q.text, "", "Enter = done   Ctrl-U = from the start   Ctrl-X = CALL AN INCIDENT   Ctrl-C = stop"
 	case q.kind == askText:
 		return q.text, string(q.typed), "Enter = done"
 	default:

@@ -75,7 +75,7 @@ func golden(t *testing.T, name, got string) {
 
 // helperScene shows a scene on the terminal of this process until a line comes.
 func helperScene(name string) error {
-	s, err := OpenScreen(func() {})
+	s, err := OpenScreen(func() {}, nil)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func helperScene(name string) error {
 
 // helperPanic panics in this goroutine, or in the reader's at Ctrl-C.
 func helperPanic(what string) error {
-	s, err := OpenScreen(func() { panic("the reader fell") })
+	s, err := OpenScreen(func() { panic("the reader fell") }, nil)
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,7 @@ type Screen struct {
 	look      look
 	now       func() time.Time
 	interrupt func()
+	call      func(ceremony.Call)
 	gone      chan struct{} // closed when the terminal is gone
 	stop      chan struct{} // closed by Close
 
@@ -46,8 +47,9 @@ type Screen struct {
 }
 
 // OpenScreen takes the controlling terminal. interrupt is called for Ctrl-C, which
-// is a key like any other here. The error says why lines must do.
-func OpenScreen(interrupt func()) (*Screen, error) {
+// is a key like any other here, and call for an incident that is called while
+// nobody is asked for an answer. The error says why lines must do.
+func OpenScreen(interrupt func(), call func(ceremony.Call)) (*Screen, error) {
 	if t := os.Getenv("TERM"); t == "" || t == "dumb" {
 		return nil, fault.Errorf(fault.Usage, "TERM is %q", t)
 	}
@@ -55,14 +57,14 @@ func OpenScreen(interrupt func()) (*Screen, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newScreen(tty, interrupt)
+	s, err := newScreen(tty, interrupt, call)
 	if err != nil {
 		_ = tty.Close()
 	}
 	return s, err
 }
 
-func newScreen(tty *os.File, interrupt func()) (*Screen, error) {
+func newScreen(tty *os.File, interrupt func(), call func(ceremony.Call)) (*Screen, error) {
 	w, h, err := term.GetSize(int(tty.Fd()))
 	if err != nil {
 		return nil, fault.Errorf(fault.Usage, "size of the terminal: %w", err)
@@ -74,7 +76,7 @@ func newScreen(tty *os.File, interrupt func()) (*Screen, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Screen{tty: tty, old: old, look: lookOf(), now: time.Now, interrupt: interrupt, gone: make(chan struct{}), stop: make(chan struct{}), w: w, h: h}
+	s := &Screen{tty: tty, old: old, look: lookOf(), now: time.Now, interrupt: interrupt, call: call, gone: make(chan struct{}), stop: make(chan struct{}), w: w, h: h}
 	s.write(seqEnter)
 	go s.guard(s.read)
 	go s.guard(s.tick)
@@ -207,11 +209,6 @@ func (s *Screen) Say(level, text string) { s.change(func() { s.m.say(level, text
 func (s *Screen) put(ctx context.Context, q *question) error {
 	q.done = make(chan struct{})
 	s.change(func() {
-		if q.kind == askAnswer && len(s.m.called) > 0 { // called while nobody was asked
-			q.call, s.m.called = &s.m.called[0], s.m.called[1:]
-			close(q.done)
-			return
-		}
 		s.m.q = q
 		if q.kind == askSecret {
 			s.m.call = nil // or the passphrase would be shown as what happened

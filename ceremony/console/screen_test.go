@@ -28,6 +28,7 @@ type stage struct {
 	screen      *Screen
 	ptmx        *os.File
 	interrupted chan struct{}
+	called      chan ceremony.Call
 
 	mu  sync.Mutex // guards vt and raw
 	vt  *clitest.VT
@@ -41,9 +42,9 @@ func newStage(t *testing.T, cols, rows int) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &stage{t: t, ptmx: ptmx, vt: clitest.NewVT(cols, rows), interrupted: make(chan struct{}, 8)}
+	x := &stage{t: t, ptmx: ptmx, vt: clitest.NewVT(cols, rows), interrupted: make(chan struct{}, 8), called: make(chan ceremony.Call, 8)}
 	go x.read()
-	if x.screen, err = newScreen(tty, func() { x.interrupted <- struct{}{} }); err != nil {
+	if x.screen, err = newScreen(tty, func() { x.interrupted <- struct{}{} }, func(c ceremony.Call) { x.called <- c }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -232,16 +233,21 @@ func TestCallAnIncident(t *testing.T) {
 	}
 	x.screen.View(ceremony.View{State: "RUNNING"})
 	x.see("RUNNING")
-	x.press("!")
-	x.see("Who calls it?")
-	x.press("master1\r")
-	x.see("What happened?")
-	x.press("smoke\r")
-	<-x.interrupted // the engine is woken, and asks
-	x.see("counts as soon as")
-	a, call, err := x.screen.Ask(ctx, ceremony.Prompt{Who: "operator", Text: "Type VOID", Want: []string{"go on", "VOID"}})
-	if call == nil || call.By != "master1" || call.Reason != "smoke" || a != "" || err != nil {
-		t.Errorf("%q, %+v, %v", a, call, err)
+	for _, keys := range []string{"!", "\x18"} { // while the machine works
+		x.press(keys + "master1\rsmoke\r")
+		if c := <-x.called; c.By != "master1" || c.Reason != "smoke" {
+			t.Errorf("%+v", c)
+		}
+	}
+	x.see("master1 calls an incident: smoke")
+	got := x.secret(ctx, "master2") // while a passphrase is typed
+	x.press("half of it\x18master2\rfire\r")
+	if c := <-x.called; c.By != "master2" || c.Reason != "fire" {
+		t.Errorf("%+v", c)
+	}
+	x.press("whole\r")
+	if a := <-got; a.text != "whole" {
+		t.Errorf("%+v", a)
 	}
 }
 
@@ -300,7 +306,7 @@ func TestResize(t *testing.T) {
 	}
 	defer ptmx.Close()
 	defer tty.Close()
-	if _, err := newScreen(tty, nil); err == nil || !strings.Contains(err.Error(), "79x24") {
+	if _, err := newScreen(tty, nil, nil); err == nil || !strings.Contains(err.Error(), "79x24") {
 		t.Errorf("79 columns: %v", err)
 	}
 }

@@ -88,7 +88,7 @@ func TestCanaries(t *testing.T) {
 		t.Fatalf("exit %d, mistyped %v, %s", code, missed, x.output())
 	}
 	secrets := h.secrets(t, "canary")
-	if len(secrets) != 10+10+10+2 {
+	if len(secrets) != 10+10+4*5+4 {
 		t.Fatalf("%d secrets", len(secrets))
 	}
 	secrets["mistyped passphrase"] = []byte(wrong)

@@ -133,7 +133,9 @@ func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, 
 	defer signal.Ignore(syscall.SIGPIPE) // the exit code counts more than the last line
 	defer signal.Stop(signals)
 	cfg.Interrupt = signals
-	room, err := o.room(std, cfg, signals)
+	calls := make(chan ceremony.Call, 1)
+	cfg.Calls = calls
+	room, err := o.room(std, cfg, signals, calls)
 	if err != nil {
 		return err
 	}
@@ -155,17 +157,24 @@ func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, 
 
 // room opens the console that this terminal can show. On a full screen Ctrl-C is
 // a key and comes as the signal that it is elsewhere.
-func (o *ceremonyOptions) room(std cli.IO, cfg *ceremony.Config, signals chan os.Signal) (*console.Room, error) {
+func (o *ceremonyOptions) room(std cli.IO, cfg *ceremony.Config, signals chan os.Signal, calls chan ceremony.Call) (*console.Room, error) {
 	var names []string
 	for _, p := range cfg.People {
 		names = append(names, p.Person.Name)
 	}
-	return console.Open(console.Options{In: std.In, Err: std.Err, Plain: o.plain, Answers: o.answers, Names: names, Interrupt: func() {
+	interrupt := func() {
 		select {
 		case signals <- syscall.SIGINT:
 		default: // several are on their way
 		}
-	}})
+	}
+	call := func(c ceremony.Call) {
+		select {
+		case calls <- c:
+		default: // one is enough
+		}
+	}
+	return console.Open(console.Options{In: std.In, Err: std.Err, Plain: o.plain, Answers: o.answers, Names: names, Interrupt: interrupt, Call: call})
 }
 
 // config gathers everything that is checked before the record folder is made.

@@ -28,7 +28,7 @@ type player struct {
 	mu    sync.Mutex // guards what follows
 	vt    *clitest.VT
 	raw   bytes.Buffer // all that was ever sent to the terminal
-	asked bool         // the question on the screen was answered
+	asked string       // the question on the screen that was answered, or ""
 	from  int          // how far lines were answered
 	// reply may give another answer than everybody's; keys are sent as they are.
 	reply func(step, question string) (keys string, ok bool)
@@ -40,12 +40,17 @@ type player struct {
 // line by line.
 func (h *house) play(t *testing.T, cols, rows int, env []string, reply func(step, question string) (string, bool), args ...string) *player {
 	t.Helper()
+	return h.playCommand(t, h.command(args...), cols, rows, env, reply)
+}
+
+func (h *house) playCommand(t *testing.T, cmd *exec.Cmd, cols, rows int, env []string, reply func(step, question string) (string, bool)) *player {
+	t.Helper()
 	ptmx, tty, err := clitest.OpenPTY(cols, rows)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tty.Close()
-	x := &player{t: t, cmd: h.command(args...), ptmx: ptmx, read: make(chan struct{}), vt: clitest.NewVT(max(cols, 80), max(rows, 24)), reply: reply}
+	x := &player{t: t, cmd: cmd, ptmx: ptmx, read: make(chan struct{}), vt: clitest.NewVT(max(cols, 80), max(rows, 24)), reply: reply}
 	x.cmd.Env = append(x.cmd.Env, append([]string{"TERM=xterm", "LANG=C.UTF-8"}, env...)...)
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = tty, tty, tty
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -103,10 +108,12 @@ func (x *player) frame() {
 	if end {
 		question, open = "leave", true
 	}
-	if open && !x.asked {
+	if !open {
+		x.asked = ""
+	} else if x.asked != question {
+		x.asked = question
 		x.answer(question)
 	}
-	x.asked = open
 }
 
 // lines answers the question of the line mode. It needs mu.
@@ -139,7 +146,18 @@ func (x *player) answer(question string) {
 	_, _ = io.WriteString(x.ptmx, keys) // the exit code tells
 }
 
+// maxPlay is how long a ceremony may take before a test gives up.
+const maxPlay = 4 * time.Minute
+
 func (x *player) exit() int {
+	x.t.Helper()
+	late := time.AfterFunc(maxPlay, func() {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.t.Errorf("stuck after %q at\n%s", x.seen, x.vt.Text())
+		_ = x.cmd.Process.Kill()
+	})
+	defer late.Stop()
 	_ = x.cmd.Wait()
 	select {
 	case <-x.read:

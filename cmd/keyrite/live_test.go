@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/record"
+	"keyrite/hsm/hsmtest"
+)
+
+// liveHouse is a house whose script was rehearsed, and live people of the same
+// names, who made their keys with the program and a passphrase of their own.
+type liveHouse struct {
+	*house
+	offline []string // what starts a program without a network
+}
+
+func newLiveHouse(t *testing.T) *liveHouse {
+	t.Helper()
+	h := &liveHouse{house: newHouse(t), offline: []string{"unshare", "--net", "--"}}
+	if os.Geteuid() != 0 {
+		h.offline = []string{"unshare", "--user", "--map-root-user", "--net", "--"}
+	}
+	if code, out, errs := h.run(t, "ceremony", "new", "genesis", "--module", h.env.Config.Module, "--title", "Genesis of the plant", "--root-token", "plant-root", "--work-token", "plant-work", "--out", "plant.yaml"); code != 0 {
+		t.Fatalf("new: exit %d, %s%s", code, out, errs)
+	}
+	base, err := os.ReadFile(h.path("bind-base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "bind-rehearsal.yaml", string(base)+"shares: shares-rehearsal\n")
+	code, text := h.offlineRun(t, "ceremony", "rehearse", "plant.yaml", "--bind", "bind-rehearsal.yaml", "--answers", "answers.yaml", "--record", "rehearsal")
+	if code == 0 {
+		code, text = h.cosign(t, "rehearsal", "witness2", "")
+	}
+	if code != 0 {
+		t.Fatalf("rehearsal: exit %d, %s", code, text)
+	}
+	if err := os.Mkdir(h.path("live"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range h.names {
+		if code, text := h.withPhrase(t, n, "person", "new", n, "--out", "live", "--passphrase-fd", "3"); code != 0 {
+			t.Fatalf("person new: exit %d, %s", code, text)
+		}
+		// The work factor of a live key is the whole one (age's default).
+		if key, err := os.ReadFile(h.path("live/" + n + ".key")); err != nil || !bytes.Contains(key, []byte(" 18\n")) {
+			t.Fatalf("%.80q, %v", key, err)
+		}
+	}
+	live := strings.NewReplacer(houseWorld, "live", "{person: ", "{person: live/", "key: ", "key: live/").Replace(string(base))
+	h.write(t, "bind-live-base.yaml", live)
+	return h
+}
+
+func (h *liveHouse) offlineRun(t *testing.T, args ...string) (int, string) {
+	t.Helper()
+	cmd := h.detached(args...)
+	out, _ := cmd.CombinedOutput() // the exit code is looked at
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+func (h *liveHouse) detached(args ...string) *exec.Cmd {
+	cmd := h.command(args...)
+	full := exec.Command(h.offline[0], append(append(h.offline[1:], cmd.Path), args...)...)
+	full.Dir, full.Env, full.SysProcAttr = cmd.Dir, append(cmd.Env, "PATH="+os.Getenv("PATH")), cmd.SysProcAttr
+	return full
+}
+
+// withPhrase runs a program that reads the passphrase of name from descriptor 3.
+func (h *house) withPhrase(t *testing.T, name string, args ...string) (int, string) {
+	t.Helper()
+	f, err := os.Open(h.path(name + ".pass"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := h.command(args...)
+	cmd.ExtraFiles = []*os.File{f}
+	out, _ := cmd.CombinedOutput() // the exit code is looked at
+	return cmd.ProcessState.ExitCode(), string(out)
+}
+
+// cosign is what a witness does on a machine of his own.
+func (h *house) cosign(t *testing.T, dir, name, folder string) (int, string) {
+	t.Helper()
+	return h.withPhrase(t, name, "keyrite-verify", "cosign", dir, "--key", folder+name+".key", "--passphrase-fd", "3", "--anchor", dir+"/outputs/anchors.json")
+}
+
+// live plays one live attempt at a terminal, in a token store of its own: the
+// rehearsal's tokens have the same labels. One terminal serves everybody: the
+// script has no word for more.
+func (h *liveHouse) live(t *testing.T, label string, reply func(step, question string) (string, bool), more ...string) *player {
+	t.Helper()
+	store := hsmtest.NewStore(t)
+	base, err := os.ReadFile(h.path("bind-live-base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "bind-"+label+".yaml", string(base)+"shares: shares-"+label+"\n")
+	args := append([]string{"ceremony", "run", "plant.yaml", "--bind", "bind-" + label + ".yaml", "--rehearsal", "rehearsal", "--record", "record-" + label}, more...)
+	inner := h.house.env
+	h.house.env = store
+	defer func() { h.house.env = inner }()
+	return h.playCommand(t, h.detached(args...), 120, 40, nil, reply)
+}
+
+// A live genesis at the full screen: live people, their real passphrases at the
+// full work factor, no network, after a rehearsal of the very same script. It
+// closes; the witness who must not sign in the room cosigns elsewhere, and then
+// the record verifies. Before it, a witness spoils one by an incident, and a
+// rehearsal of other bytes is refused (R-CER-10, R-CER-11, R-CER-12, R-CER-14).
+func TestLiveGenesis(t *testing.T) {
+	h := newLiveHouse(t)
+
+	t.Run("another script", func(t *testing.T) {
+		text, err := os.ReadFile(h.path("plant.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.write(t, "other.yaml", string(text)+"# one comment more\n")
+		h.write(t, "bind-other.yaml", mustRead(t, h.path("bind-live-base.yaml"))+"shares: shares-other\n")
+		code, text2 := h.offlineRun(t, "ceremony", "run", "other.yaml", "--bind", "bind-other.yaml", "--rehearsal", "rehearsal", "--record", "record-other")
+		if code != 13 || !strings.Contains(text2, "is not a rehearsal of this script") {
+			t.Errorf("exit %d, %s", code, text2)
+		}
+		if _, err := os.Stat(h.path("record-other")); err == nil {
+			t.Error("it has a record")
+		}
+	})
+
+	t.Run("incident", func(t *testing.T) {
+		called := ""
+		x := h.live(t, "void", func(step, question string) (string, bool) {
+			switch {
+			case called == "" && step == "5.1" && strings.HasPrefix(question, "witness1"):
+				called = step
+				return "!", true
+			case strings.HasPrefix(question, "Who calls it?"):
+				return "witness1\r", true
+			case strings.HasPrefix(question, "What happened?"):
+				return "the door stood open\r", true
+			}
+			return "", false
+		})
+		if code := x.exit(); code != 11 || called == "" {
+			t.Fatalf("exit %d, %s", code, x.output())
+		}
+		x.noPassphrase(h.house)
+		v, err := record.Read(os.DirFS(h.path("record-void")))
+		if v == nil || v.State != "VOID" || len(v.Incidents) != 1 || v.Incidents[0].By != "witness1" || v.Incidents[0].Envelope == nil {
+			t.Errorf("%+v, %v", v, err)
+		}
+	})
+
+	x := h.live(t, "live", nil, "--after", "record-void")
+	if code := x.exit(); code != 0 {
+		t.Fatalf("exit %d after %q\n%s", code, x.seen, x.output())
+	}
+	x.noPassphrase(h.house)
+	if len(x.vt.Strange) > 0 || !strings.Contains(x.output(), "witness1 cosigns on another machine") {
+		t.Errorf("strange %q", x.vt.Strange)
+	}
+	verify := []string{"keyrite-verify", "record", "record-live", "--anchor", "record-live/outputs/anchors.json"}
+	if code, out, errs := h.run(t, verify...); code != 10 || !strings.Contains(out+errs, "witness1") {
+		t.Errorf("before witness1 cosigned: exit %d, %s%s", code, out, errs)
+	}
+	if code, text := h.cosign(t, "record-live", "witness1", "live/"); code != 0 {
+		t.Errorf("cosign: exit %d, %s", code, text)
+	}
+	if code, out, errs := h.run(t, verify...); code != 0 || !strings.Contains(out, "world live") {
+		t.Errorf("verify: exit %d, %s%s", code, out, errs)
+	}
+	h.noOrphans(t)
+}
+
+func mustRead(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
