@@ -1,6 +1,7 @@
 package words
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"strings"
 	"testing"
@@ -15,6 +16,20 @@ func TestPublishedExample(t *testing.T) {
 	want := "topmost Istanbul Pluto vagabond treadmill Pacific brackish dictator goldfish Medusa afflict bravado chatter revolver Dupont midsummer stopwatch whimsical cowbell bottomless"
 	if got := Of(data); got != want {
 		t.Errorf("got %s", got)
+	}
+}
+
+// The known answers of kskm-sha2wordlist, the tool that the ceremonies of the
+// root zone's key use, so that their people and ours read the same words.
+func TestSameWordsAsTheRootZone(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"mekmitasdigoat", "optic onlooker ringbolt recover upset almighty steamship hemisphere billiard butterfat classic letterhead reward filament waffle midsummer berserk speculate cement revival ribcage repellent commence combustion freedom component standard disruptive physique liberty acme typewriter"},
+		{"The quick brown fox jumps over the lazy dog", "stopwatch paramount watchword pocketful ahead stethoscope merit molecule gazelle revenue pupil pyramid ruffled antenna buzzard document optic escapade drunken tradition goggles crossover suspense impetus button aftermath stagnate rebellion clamshell retrospect topmost misnomer"},
+	} {
+		sum := sha256.Sum256([]byte(c.text))
+		if got := Of(sum[:]); got != c.want {
+			t.Errorf("%s: got %s", c.text, got)
+		}
 	}
 }
 

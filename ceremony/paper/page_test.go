@@ -87,6 +87,8 @@ func everyPage(t *testing.T) (string, []string) {
 			put("report-"+state+"-"+name+".html", page, err)
 		}
 	}
+	page, _ := sheetOfShare(t)
+	put("share.html", page, nil)
 	return dir, names
 }
 
@@ -108,7 +110,11 @@ func TestPagesOnScreenAndPaper(t *testing.T) {
 	dir, names := everyPage(t)
 	b := newBrowser(t)
 	scripts := shipped(t)
+	b.checkShare(t)
 	for _, n := range names {
+		if n == "share.html" {
+			continue
+		}
 		b.load(filepath.Join(dir, n))
 		b.checkScreen(n)
 		kind := strings.TrimSuffix(strings.TrimPrefix(n, "script-"), ".html")
@@ -132,6 +138,26 @@ func TestPagesOnScreenAndPaper(t *testing.T) {
 		sheets := b.checkPrint(n, foot, want...)
 		if strings.HasPrefix(n, "kit-card-") && len(sheets) != 1 {
 			t.Errorf("%s: a role card is one sheet, not %d", n, len(sheets))
+		}
+	}
+}
+
+// Every step of every shipped script says who acts, what is done, and what must
+// be seen, with no place left unfilled.
+func TestEveryVerbHasItsText(t *testing.T) {
+	for kind, s := range shipped(t) {
+		p := (&Input{Script: s}).plan()
+		rows := []row{}
+		for _, ph := range p.Phases {
+			rows = append(rows, ph.Rows...)
+		}
+		for _, sh := range p.Sheets {
+			rows = append(rows, sh.Steps...)
+		}
+		for _, r := range rows {
+			if r.Who == "" || r.Does == "" || r.See == "" || strings.ContainsAny(r.Does+r.See, "{}") || strings.Contains(r.Does+r.See, "“”") {
+				t.Errorf("%s, step %s: %s has no text: %q, %q, %q", kind, r.ID, r.Do, r.Who, r.Does, r.See)
+			}
 		}
 	}
 }
