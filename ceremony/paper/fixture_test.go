@@ -76,8 +76,10 @@ func people(s *script.Script) []Person {
 // incident, with text from outside in every place that takes any.
 func sample(state, text string, entries int) *record.Verified {
 	v := &record.Verified{State: state, Root: strings.Repeat("ab", 32), Roles: map[string]string{"conductor": charter.RoleConductor, "master1": charter.RoleKeyMaster, "master2": charter.RoleKeyMaster, "witness1": charter.RoleWitness, "approver1": charter.RoleApprover}}
-	v.Open = record.Open{Kind: "genesis", Mode: "rehearsal", Record: "0123456789abcdef", ScriptHash: strings.Repeat("cd", 32), BindHash: strings.Repeat("ef", 32), Title: text, World: "rehearsal:abcdefgh",
-		Environment: map[string]string{"network": text}, Programs: []record.Program{{Name: text, SHA256: strings.Repeat("01", 32)}}}
+	v.Open = record.Open{
+		Kind: "genesis", Mode: "rehearsal", Record: "0123456789abcdef", ScriptHash: strings.Repeat("cd", 32), BindHash: strings.Repeat("ef", 32), Title: text, World: "rehearsal:abcdefgh",
+		Environment: map[string]string{"network": text}, Programs: []record.Program{{Name: text, SHA256: strings.Repeat("01", 32)}},
+	}
 	add := func(typ string, d record.Data) {
 		raw, err := json.Marshal(d)
 		if err != nil {
