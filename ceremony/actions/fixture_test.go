@@ -30,6 +30,7 @@ import (
 	"keyrite/ceremony/console"
 	"keyrite/ceremony/script"
 	"keyrite/hsm/hsmtest"
+	"keyrite/scripts/ceremonies"
 	"keyrite/vault/quorum"
 )
 
@@ -133,20 +134,23 @@ func (h *house) request(t testing.TB, name string) {
 	h.write(t, name, pemBlock(typ, der))
 }
 
-// script is the shipped genesis, for this build.
-func (h *house) script(t testing.TB, label string) (*script.Script, []byte) {
+// script is a shipped script for this build; edit may change its text.
+func (h *house) script(t testing.TB, kind, label string, edit func(string) string) (*script.Script, []byte) {
 	t.Helper()
 	programs, err := Programs(h.env.Config.HSMD, h.env.Config.Module)
 	if err != nil {
 		t.Fatal(err)
 	}
-	shipped, err := os.ReadFile("../../scripts/ceremonies/genesis.yaml")
-	if err != nil {
-		t.Fatal(err)
+	shipped, ok := ceremonies.Text(kind)
+	if !ok {
+		t.Fatalf("no script of kind %s", kind)
 	}
-	text := strings.NewReplacer("@TITLE@", "Test genesis", "@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256,
-		"@NETWORK@", "any", "@SWAP@", "any", "@ROOT@", label+"-root", "@WORK@", label+"-work").Replace(string(shipped))
-	s, err := script.Parse("genesis.yaml", []byte(text))
+	text := strings.NewReplacer("@TITLE@", "Test "+kind, "@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256,
+		"@NETWORK@", "any", "@SWAP@", "any", "@ROOT@", label+"-root", "@WORK@", label+"-work").Replace(shipped)
+	if edit != nil {
+		text = edit(text)
+	}
+	s, err := script.Parse(kind+".yaml", []byte(text))
 	if err == nil {
 		err = s.Lint()
 	}
@@ -156,22 +160,48 @@ func (h *house) script(t testing.TB, label string) (*script.Script, []byte) {
 	return s, []byte(text)
 }
 
-// rehearse runs the genesis in this process; incident is the line of the answers
-// file that spoils it, or "". around may wrap the actions.
+// plan is one ceremony that a test holds.
+type plan struct {
+	kind     string                                  // default genesis
+	label    string                                  // of its tokens
+	record   string                                  // folder's name, default record-LABEL
+	incident string                                  // the line of the answers file that spoils it, or ""
+	edit     func(text string) string                // of the script, or nil
+	bind     func(b *Bind)                           // changes the binding, or nil
+	around   func(ceremony.Actions) ceremony.Actions // wraps the actions, or nil
+	after    *record.Ref
+}
+
+// rehearse holds a genesis in this process.
 func (h *house) rehearse(t testing.TB, label, incident string, around func(ceremony.Actions) ceremony.Actions) (string, error) {
 	t.Helper()
-	s, text := h.script(t, label)
+	return h.hold(t, plan{label: label, incident: incident, around: around})
+}
+
+// hold holds a ceremony in this process.
+func (h *house) hold(t testing.TB, p plan) (string, error) {
+	t.Helper()
+	if p.kind == "" {
+		p.kind = "genesis"
+	}
+	if p.record == "" {
+		p.record = "record-" + p.label
+	}
+	s, text := h.script(t, p.kind, p.label, p.edit)
 	bind, err := LoadBind(h.path("bind.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	bind.Shares = "shares-" + label
+	bind.Shares = "shares-" + p.label
+	if p.bind != nil {
+		p.bind(bind)
+	}
 	answers, err := os.ReadFile(h.path("answers.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.write(t, "answers-"+label+".yaml", append(answers, incident...))
-	cons, err := console.LoadAnswers(h.path("answers-"+label+".yaml"), console.NewLine(io.Discard))
+	h.write(t, "answers-"+p.record+".yaml", append(answers, p.incident...))
+	cons, err := console.LoadAnswers(h.path("answers-"+p.record+".yaml"), console.NewLine(io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,21 +217,22 @@ func (h *house) rehearse(t testing.TB, label, incident string, around func(cerem
 	if err != nil {
 		t.Fatal(err)
 	}
-	var acts ceremony.Actions
-	if acts, err = New(s, bind, self, h.env.Config.HSMD); err != nil {
-		t.Fatal(err)
+	verbs, err := New(s, bind, self, h.env.Config.HSMD)
+	if err != nil {
+		return "", err
 	}
-	if around != nil {
-		acts = around(acts)
+	acts := ceremony.Actions(verbs)
+	if p.around != nil {
+		acts = p.around(acts)
 	}
 	env, err := Environment(bind)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := h.path("record-" + label)
+	dir := h.path(p.record)
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: s, ScriptBytes: text, BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: env, Media: Media(s), Console: cons, Clock: ceremony.SystemClock(), Actions: acts,
+		Environment: env, Media: Media(s), Console: cons, Clock: ceremony.SystemClock(), Actions: acts, Base: verbs.Base(), After: p.after,
 	})
 	return dir, err
 }

@@ -28,7 +28,7 @@ func newCeremonyNew() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "new KIND --module PATH --out FILE",
 		Short: "Write a commented script that lints",
-		Long: `Write a ceremony script to review: KIND is genesis.
+		Long: `Write a ceremony script to review: KIND is ` + strings.Join(ceremonies.Kinds(), ", ") + `.
 
 The script pins this build of keyrite, its keyrite-hsmd and the PKCS#11 module
 by hash, so it runs with these programs and no others.
@@ -42,19 +42,23 @@ Exit codes: 0 written, 2 unknown kind or module, 16 FILE exists.`,
 	f := c.Flags()
 	f.StringVar(&o.out, "out", "", "file to write (required)")
 	f.StringVar(&o.module, "module", "", "PKCS#11 module, absolute path (required)")
-	f.StringVar(&o.title, "title", "Genesis", "title of the ceremony")
-	f.StringVar(&o.root, "root-token", "root", "label that the root token will have")
-	f.StringVar(&o.work, "work-token", "work", "label that the work token will have")
+	f.StringVar(&o.title, "title", "", "title of the ceremony (default: its kind)")
+	f.StringVar(&o.root, "root-token", "root", "label of the root token")
+	f.StringVar(&o.work, "work-token", "work", "label of the work token")
 	f.BoolVar(&o.enforce, "enforce", true, "demand that network and swap are off; false only records them")
 	return c
 }
 
 func runCeremonyNew(c *cobra.Command, o *ceremonyNewOptions, kind string) error {
-	if kind != "genesis" {
-		return cli.Usagef("kind %s is not known; this version knows genesis", cli.Escape(kind))
+	shipped, ok := ceremonies.Text(kind)
+	if !ok {
+		return cli.Usagef("there is no script of kind %s; there are %s", cli.Escape(kind), strings.Join(ceremonies.Kinds(), ", "))
 	}
 	if o.out == "" || !filepath.IsAbs(o.module) {
 		return cli.Usagef("--out and the absolute path --module are required")
+	}
+	if o.title == "" {
+		o.title = strings.ToUpper(kind[:1]) + kind[1:]
 	}
 	if strings.ContainsAny(o.title, "\"\\\n") {
 		return cli.Usagef("the title must not contain quotes, backslashes or line breaks")
@@ -68,7 +72,7 @@ func runCeremonyNew(c *cobra.Command, o *ceremonyNewOptions, kind string) error 
 		network, swap = "any", "any"
 	}
 	text := strings.NewReplacer("@TITLE@", o.title, "@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256,
-		"@NETWORK@", network, "@SWAP@", swap, "@ROOT@", o.root, "@WORK@", o.work).Replace(ceremonies.Genesis)
+		"@NETWORK@", network, "@SWAP@", swap, "@ROOT@", o.root, "@WORK@", o.work).Replace(shipped)
 	s, err := script.Parse(o.out, []byte(text))
 	if err != nil {
 		return err
