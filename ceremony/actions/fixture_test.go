@@ -30,7 +30,6 @@ import (
 	"keyrite/ceremony/console"
 	"keyrite/ceremony/script"
 	"keyrite/hsm/hsmtest"
-	"keyrite/scripts/ceremonies"
 	"keyrite/vault/quorum"
 )
 
@@ -141,12 +140,12 @@ func (h *house) script(t testing.TB, kind, label string, edit func(string) strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	shipped, ok := ceremonies.Text(kind)
-	if !ok {
-		t.Fatalf("no script of kind %s", kind)
+	shipped, err := os.ReadFile("../../scripts/ceremonies/" + kind + ".yaml")
+	if err != nil {
+		t.Fatal(err)
 	}
 	text := strings.NewReplacer("@TITLE@", "Test "+kind, "@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256,
-		"@NETWORK@", "any", "@SWAP@", "any", "@ROOT@", label+"-root", "@WORK@", label+"-work").Replace(shipped)
+		"@NETWORK@", "any", "@SWAP@", "any", "@ROOT@", label+"-root", "@WORK@", label+"-work").Replace(string(shipped))
 	if edit != nil {
 		text = edit(text)
 	}
