@@ -24,7 +24,7 @@ func place(t *testing.T, path *string, text string) {
 }
 
 // What the computer is like is read from the kernel, and an "any" hides nothing
-//.
+// .
 func TestEnvironmentIsRead(t *testing.T) {
 	env, err := Environment(&Bind{})
 	if err != nil {

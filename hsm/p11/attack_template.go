@@ -73,6 +73,9 @@ func readbackEd25519(l *lab) (outcome, error) {
 	if errors.Is(err, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)) {
 		return outcome{true, "not offered"}, nil
 	}
+	if err != nil {
+		return outcome{}, err
+	}
 	return l.readback(keyspec.Sign, keyspec.Ed25519, keyspec.Stored)
 }
 

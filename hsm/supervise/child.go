@@ -22,24 +22,45 @@ type child struct {
 	token frame.Token
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when the process is gone
+
+	mu     sync.Mutex // guards killed
+	killed bool       // by us
 }
 
-func (c *child) kill() { _ = c.cmd.Process.Kill() }
+func (c *child) kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.killed = true
+	_ = c.cmd.Process.Kill()
+}
+
+// ending says how a process ended by itself that did not end well, or "". A
+// module that crashes when it logs out or finalises may have lost what it
+// answered for.
+func (c *child) ending() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.killed || c.cmd.ProcessState == nil || c.cmd.ProcessState.Success() {
+		return ""
+	}
+	return c.cmd.ProcessState.String()
+}
 
 // children starts module processes and knows which are alive.
 type children struct {
 	env    []string
 	starts chan func()
-	mu     sync.Mutex // guards last and alive
+	mu     sync.Mutex // guards last, alive and badly
 	last   uint64
 	alive  map[uint64]*child
+	badly  map[uint64]string // how those ended that nobody asked about yet
 }
 
 // newChildren starts the one thread that starts processes. The kernel sends
 // PDEATHSIG when the starting thread ends, so that thread must never end
 // before this process does.
 func newChildren(env []string) *children {
-	c := &children{env: env, starts: make(chan func()), alive: map[uint64]*child{}}
+	c := &children{env: env, starts: make(chan func()), alive: map[uint64]*child{}, badly: map[uint64]string{}}
 	go func() {
 		runtime.LockOSThread()
 		for f := range c.starts {
@@ -94,9 +115,12 @@ func (cs *children) start(job frame.Job, pins frame.PINs) (*child, *os.File, err
 }
 
 func (cs *children) reap(ch *child) {
-	_ = ch.cmd.Wait() // how it ended shows on its data socket
+	_ = ch.cmd.Wait() // its state is kept
 	cs.mu.Lock()
 	delete(cs.alive, ch.id)
+	if how := ch.ending(); how != "" {
+		cs.badly[ch.id] = how
+	}
 	cs.mu.Unlock()
 	close(ch.done)
 }
@@ -142,7 +166,19 @@ func (cs *children) run(ctx context.Context, job frame.Job, pins frame.PINs) (*f
 	if res.Fault != nil {
 		return nil, res.Fault
 	}
-	return &res, nil
+	return &res, cs.ended(ch.id)
+}
+
+// ended is the error of a process that answered and then ended badly.
+func (cs *children) ended(id uint64) error {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	how, bad := cs.badly[id]
+	if !bad {
+		return nil
+	}
+	delete(cs.badly, id)
+	return fault(frame.KindInternal, "token", "the module process ended badly after it had answered ("+how+")")
 }
 
 func (cs *children) kill(id uint64) {
@@ -153,26 +189,30 @@ func (cs *children) kill(id uint64) {
 		ch.kill()
 		<-ch.done
 	}
+	_ = cs.ended(id) // who kills it does not ask how it ended
 }
 
 // endGrace is how long a module may take to log out and finalise.
 const endGrace = 2 * time.Second
 
-// end waits for a process that was told to end, and kills one that hangs.
-func (cs *children) end(id uint64) {
+// end waits for a process that was told to end, and kills one that hangs, which is
+// an error as a crash is.
+func (cs *children) end(id uint64) error {
 	cs.mu.Lock()
 	ch := cs.alive[id]
 	cs.mu.Unlock()
 	if ch == nil {
-		return
+		return cs.ended(id)
 	}
 	t := time.NewTimer(endGrace)
 	defer t.Stop()
 	select {
 	case <-ch.done:
+		return cs.ended(id)
 	case <-t.C:
 		ch.kill()
 		<-ch.done
+		return fault(frame.KindInternal, "token", "the module process did not log out in time and was ended")
 	}
 }
 

@@ -168,7 +168,7 @@ func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) 
 	case frame.VerbKill:
 		s.children.kill(c.Child)
 	case frame.VerbEnd:
-		s.children.end(c.Child)
+		err = s.children.end(c.Child)
 	case frame.VerbWipe:
 		defer s.hold.lock(c.Token)()
 		s.hold.wipe(c.Token)
