@@ -26,6 +26,7 @@ type State struct {
 	Epochs    map[string]Epoch            // in force, by safe
 	Keys      map[string]anchor.KeyRecord // by id, all that were ever admitted; see Key
 	Retired   map[string]KeyRetired       // by key id
+	Receivers map[string]Receiver         // the last one of each safe
 	Pipelines map[string]Pipeline
 	Factories map[string]Factory
 	Stations  map[string]Station
@@ -178,6 +179,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 		return err
 	}
 	s.Vault, s.World, s.People = id, g.World, g.People
+	s.Receivers = map[string]Receiver{}
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
 	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
@@ -211,6 +213,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeRelay:       decider((*State).addRelay),
 		TypeKeyRetired:  decider((*State).retireKey),
 		TypeSuccessor:   decider((*State).succeed),
+		TypeReceiver:    decider((*State).addReceiver),
 		TypeKeyMoved:    decider((*State).moveKey),
 		TypeSafeRetired: decider((*State).retireSafe),
 	}

@@ -2,6 +2,8 @@ package charter
 
 import (
 	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
 	"slices"
 	"strings"
 
@@ -33,6 +35,44 @@ type Successor struct {
 	ID        string `json:"id"`
 	Record    string `json:"record"`
 	Successor string `json:"successor"` // id of the dormant key
+}
+
+// Receiver names the key for which one ceremony wraps a key on its way to a safe,
+// before anything is wrapped. Its private half lies in the safe's token and does
+// nothing but unwrap, in that ceremony only.
+type Receiver struct {
+	Key    []byte `json:"key"` // DER SubjectPublicKeyInfo, RSA-3072
+	Record string `json:"record"`
+	Safe   string `json:"safe"`
+}
+
+// receiverBits is the length of a receiver's modulus, in bits.
+const receiverBits = 3072
+
+// Check validates the members.
+func (r *Receiver) Check() error {
+	pub, err := x509.ParsePKIXPublicKey(r.Key)
+	if err != nil {
+		return fault.Errorf(fault.Verify, "%w: receiver of safe %.40q: %w", ErrStatement, r.Safe, err)
+	}
+	k, ok := pub.(*rsa.PublicKey)
+	if !ok || k.N.BitLen() != receiverBits || k.E != 65537 || r.Record == "" || !idRE.MatchString(r.Safe) {
+		return fault.Errorf(fault.Verify, "%w: receiver of safe %.40q", ErrStatement, r.Safe)
+	}
+	return nil
+}
+
+// addReceiver takes the receiver of a safe; each ceremony makes one of its own.
+func (s *State) addReceiver(r *Receiver) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	before, again := s.Receivers[r.Safe]
+	if _, dealt := s.Epochs[r.Safe]; !dealt || again && (bytes.Equal(before.Key, r.Key) || before.Record == r.Record) {
+		return fault.Errorf(fault.Verify, "%w: receiver of safe %.40q", ErrStatement, r.Safe)
+	}
+	s.Receivers[r.Safe] = *r
+	return nil
 }
 
 // KeyMoved says that a key lives in the token of another safe now.
@@ -94,12 +134,13 @@ func (s *State) succeed(x *Successor) error {
 	return nil
 }
 
-// moveKey says that a key lives in another safe's token.
+// moveKey says that a key lives in another safe's token, to which the same
+// ceremony has named a receiver.
 func (s *State) moveKey(m *KeyMoved) error {
 	k, ok := s.Keys[m.ID]
 	_, retired := s.Retired[m.ID]
 	e, dealt := s.Epochs[m.Safe]
-	if !ok || retired || !dealt || m.Record == "" || k.Token == e.Token {
+	if !ok || retired || !dealt || m.Record == "" || k.Token == e.Token || s.Receivers[m.Safe].Record != m.Record {
 		return fault.Errorf(fault.Verify, "%w: key %.40q cannot move to safe %.40q", ErrStatement, m.ID, m.Safe)
 	}
 	k.Token = e.Token

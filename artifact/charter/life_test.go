@@ -1,6 +1,9 @@
 package charter_test
 
 import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"testing"
 
 	"keyrite/artifact/anchor"
@@ -114,6 +117,22 @@ func TestSafesEnd(t *testing.T) {
 		t.Error("ended with keys in force")
 	}
 	moved := charter.KeyMoved{ID: "firmware", Record: rec, Safe: "root"}
+	if err := v.try(charter.TypeKeyMoved, moved, by...); err == nil {
+		t.Error("moved without a receiver")
+	}
+	dock := receiver(t, 3072)
+	for name, r := range map[string]charter.Receiver{
+		"short": {Key: receiver(t, 2048), Record: rec, Safe: "root"}, "no key": {Record: rec, Safe: "root"}, "a curve": {Key: v.SPKI("report"), Record: rec, Safe: "root"},
+		"unknown safe": {Key: dock, Record: rec, Safe: "cellar"}, "no record": {Key: dock, Safe: "root"},
+	} {
+		if err := v.try(charter.TypeReceiver, r, by...); err == nil {
+			t.Errorf("receiver: %s", name)
+		}
+	}
+	v.must(charter.TypeReceiver, charter.Receiver{Key: dock, Record: rec, Safe: "root"}, by...)
+	if err := v.try(charter.TypeReceiver, charter.Receiver{Key: dock, Record: "keyrite/record/ffffffffffffffff", Safe: "root"}, by...); err == nil {
+		t.Error("the same receiver in another ceremony")
+	}
 	for name, m := range map[string]charter.KeyMoved{
 		"where it is": {ID: "firmware", Record: rec, Safe: "work"}, "nowhere": {ID: "firmware", Record: rec, Safe: "x"},
 		"unknown key": {ID: "x", Record: rec, Safe: "root"}, "no record": {ID: "firmware", Safe: "root"},
@@ -143,4 +162,18 @@ func TestSafesEnd(t *testing.T) {
 	if err := v.try(charter.TypePeople, back, by...); err == nil {
 		t.Error("a retired safe came back")
 	}
+}
+
+// receiver is the public half of a receiver key.
+func receiver(t *testing.T, bits int) []byte {
+	t.Helper()
+	k, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(k.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
 }

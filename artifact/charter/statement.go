@@ -47,6 +47,7 @@ const (
 	TypePeople      = "people"       // roster, safes and sets from now on
 	TypeKeyRetired  = "key-retired"  // a key that signs nothing any more
 	TypeSuccessor   = "successor"    // a dormant key takes over an id
+	TypeReceiver    = "receiver"     // the key for which a key on its way to a safe is wrapped
 	TypeKeyMoved    = "key-moved"    // a key lives in another safe's token from now on
 	TypeSafeRetired = "safe-retired" // a safe that opens no more
 )

@@ -41,7 +41,7 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if err := c.checkShares(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.checkOpenings, c.checkKeys, c.checkSpecified, c.checkEnrolled, c.checkTold} {
+	for _, check := range []func() error{c.checkOpenings, c.checkKeys, c.checkTransfers, c.checkSpecified, c.checkEnrolled, c.checkTold} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -248,6 +248,9 @@ func (c *checker) checkNewKeys() error {
 	for id, k := range c.Charter.Keys {
 		made := c.stored[id].Key
 		if old, ok := c.base.Keys[id]; ok {
+			if t, ok := c.moved[id]; ok {
+				old.Token = t.To.Token // whether it went there is checked by checkTransfers
+			}
 			if made.ID != "" || !sameKey(old, k) {
 				return bad("%w: key %s was there before and is another now", ErrRecord, id)
 			}
@@ -258,7 +261,7 @@ func (c *checker) checkNewKeys() error {
 			return bad("%w: key %s in the charter is not the one made", ErrRecord, id)
 		}
 	}
-	if gained != len(c.born) || gained != len(c.stored) || gained != len(c.proven) {
+	if gained != len(c.born) || gained != len(c.stored) || gained+len(c.moved) != len(c.proven) {
 		return bad("%w: %d keys born, %d stored, %d proven, %d new in the charter", ErrRecord, len(c.born), len(c.stored), len(c.proven), gained)
 	}
 	return nil

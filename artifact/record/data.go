@@ -178,7 +178,7 @@ type PINsChanged struct {
 
 // Intent precedes an effect in a token. Object is the CKA_ID it will have.
 type Intent struct {
-	Effect string       `json:"effect"` // "init-token", "generate", "store", "repin"
+	Effect string       `json:"effect"` // "init-token", "generate", "store", "repin", "receiver", "transfer", "destroy"
 	Key    string       `json:"key"`
 	Object string       `json:"object"`
 	Safe   string       `json:"safe"`
@@ -257,6 +257,7 @@ type Cleanup struct {
 	Burned    []string `json:"burned"`            // epochs, "safe/epoch"
 	Destroyed []string `json:"destroyed"`         // object ids
 	Exposed   []string `json:"exposed,omitempty"` // epochs in force whose shares were combined, "safe/epoch": the next ceremony deals them anew
+	Kept      []string `json:"kept,omitempty"`    // keys that stay although the ceremony is void, "key object": their source is, or may be, gone
 	Left      int      `json:"left"`              // objects found after, by an empty search in a fresh process
 	Safe      string   `json:"safe"`
 	Tainted   string   `json:"tainted"` // why the token must not be used again, or ""
@@ -301,6 +302,7 @@ func parseData(typ string, raw json.RawMessage) (Data, error) {
 		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Contingency{}, &Present{}, &Medium{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
 		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &Possession{}, &Words{},
 		&Output{}, &Incident{}, &Cleanup{}, &End{},
+		&Transferred{}, &Removed{},
 	} {
 		if d.entryType() == typ {
 			return d, jcs.Unmarshal(raw, d)

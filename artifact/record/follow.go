@@ -108,6 +108,9 @@ type scriptStep struct {
 	Confirm []string `yaml:"confirm"`
 	Planned []string `yaml:"planned"` // contingencies
 	Tries   int      `yaml:"tries"`   // 0 means defaultTries
+	Key     string   `yaml:"key"`
+	Safe    string   `yaml:"safe"`
+	To      string   `yaml:"to"`
 	state   string   // in which it runs
 }
 
@@ -420,12 +423,13 @@ func (c *checker) checkSpecified() error {
 		}
 	}
 	for _, k := range c.script.Keys {
-		got := c.stored[k.ID].Key
+		made := c.stored[k.ID]
+		got := made.Key
 		spec, err := k.specHash()
 		if err != nil {
 			return err
 		}
-		if got.SpecHash != spec || got.Algorithm != k.Algorithm || got.Domain != k.Domain || got.SuccessorOf != k.SuccessorOf || got.Token != c.tokens[k.Safe] || got.Token.Label != labels[k.Safe] {
+		if got.SpecHash != spec || got.Algorithm != k.Algorithm || got.Domain != k.Domain || got.SuccessorOf != k.SuccessorOf || got.Token != c.tokens[k.Safe] || got.Token.Label != labels[k.Safe] || made.movable() != k.Movable {
 			return bad("%w: key %s is not the one that the script specifies", ErrRecord, k.ID)
 		}
 	}

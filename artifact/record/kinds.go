@@ -36,6 +36,10 @@ func kinds() map[string]kind {
 			true, slices.Concat(opening, []string{"people.change", "shares.deal", "shares.receipts", "token.repin", "charter.append", "update.root"}),
 			[]string{charter.TypePeople, charter.TypeEpoch},
 		},
+		"transfer": {
+			true, slices.Concat(opening, []string{"key.transfer", "charter.append", "keys.prove"}),
+			[]string{charter.TypeReceiver, charter.TypeKeyMoved},
+		},
 	}
 }
 

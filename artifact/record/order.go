@@ -39,6 +39,7 @@ func verbStates() map[string]string {
 		"people.change":     "RUNNING",
 		"safe.open":         "RUNNING",
 		"token.repin":       "RUNNING",
+		"key.transfer":      "RUNNING",
 		"keys.store":        "SEALING",
 		"keys.prove":        "SEALING",
 		"outputs.write":     "SEALING",
@@ -51,15 +52,17 @@ func doneBy() map[string][]string {
 	return map[string][]string{
 		"identified":   {"people.identify"},
 		"documents":    {"documents.see"},
-		"statement":    {"genesis.sign", "people.change", "charter.append"},
-		"opening":      {"safe.open", "token.repin"},
-		"intent":       {"token.init", "token.repin", "key.generate", "keys.store"},
+		"statement":    {"genesis.sign", "people.change", "key.transfer", "charter.append"},
+		"opening":      {"safe.open", "token.repin", "key.transfer"},
+		"intent":       {"token.init", "token.repin", "key.generate", "key.transfer", "keys.store", "keys.prove"},
 		"token":        {"token.init"},
 		"admission":    {"token.admit"},
 		"dealt":        {"shares.deal"},
 		"receipt":      {"shares.receipts"},
 		"pins-changed": {"token.pins", "token.repin"},
 		"key":          {"key.generate", "keys.store"},
+		"transferred":  {"key.transfer"},
+		"removed":      {"keys.prove"},
 		"certificate":  {"cert.issue"},
 		"possession":   {"keys.prove"},
 		"words":        {"read.aloud"},
@@ -201,6 +204,9 @@ func (c *checker) announced(d *Intent) error {
 		}
 		return c.advance(d.Safe, safeRedealt, safeRepinning, "announcement of new PINs")
 	}
+	if slices.Contains([]string{"receiver", "transfer", "destroy"}, d.Effect) {
+		return c.announcedMove(d)
+	}
 	return bad("%w: intent %.40q", ErrEntry, d.Effect)
 }
 
@@ -228,7 +234,8 @@ func (c *checker) shareGiven(e *Entry, d *Opening) error {
 		if err := c.advance(d.Safe, safeNew, safeOpened, "opening"); err != nil {
 			return err
 		}
-	case c.do == "safe.open" && c.progress[d.Safe] != safeOpened, c.do == "token.repin" && c.progress[d.Safe] != safeRedealt:
+	case c.do == "safe.open" && c.progress[d.Safe] != safeOpened, c.do == "token.repin" && c.progress[d.Safe] != safeRedealt,
+		c.do == "key.transfer" && c.progress[d.Safe] != safeOpened:
 		return bad("%w: opening of safe %.40q is out of order", ErrEntry, d.Safe)
 	}
 	c.opened[at] = append(c.opened[at], d.Holder)

@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 
 	"keyrite/artifact/tlog"
@@ -95,6 +96,10 @@ func (c *checker) secretEntry(e *Entry, d Data) error {
 		return c.pinsChanged(d)
 	case *Intent:
 		return c.announced(d)
+	case *Transferred:
+		return c.transferred(d)
+	case *Removed:
+		return c.removed(d)
 	case *TokenReady:
 		c.tokens[d.Safe] = d.Token
 		return c.advance(d.Safe, safeAnnounced, safeReady, "token")
@@ -162,6 +167,21 @@ var mustHave = map[string]string{
 	"CKA_NEVER_EXTRACTABLE": "true", "CKA_SIGN": "true", "CKA_DECRYPT": "false", "CKA_UNWRAP": "false", "CKA_DERIVE": "false", "CKA_SIGN_RECOVER": "false",
 }
 
+// movable says whether the key shows itself as one that may leave its token once,
+// under a trusted key and no other way. Only a script that says movable makes
+// such a key (checkSpecified).
+func (k *KeyMade) movable() bool { return k.private("CKA_WRAP_WITH_TRUSTED") == "true" }
+
+// must are the attributes that the key must show.
+func (k *KeyMade) must() map[string]string {
+	if !k.movable() {
+		return mustHave
+	}
+	out := maps.Clone(mustHave)
+	out["CKA_EXTRACTABLE"], out["CKA_NEVER_EXTRACTABLE"] = "true", "false"
+	return out
+}
+
 func (c *checker) key(k *KeyMade) error {
 	if err := k.Key.Check(); err != nil {
 		return err
@@ -169,19 +189,19 @@ func (c *checker) key(k *KeyMade) error {
 	if k.Key.Record != Origin(c.Open.Record) || c.intents[k.Object].key != k.Key.ID || c.intents[k.Object].token != k.Key.Token || k.Object == "" {
 		return bad("%w: key %s was made without an intent", ErrEntry, k.Key.ID)
 	}
-	seen := map[string]bool{}
+	seen, must := map[string]bool{}, k.must()
 	for _, a := range k.Attributes {
 		if a.Got != a.Wanted {
 			return bad("%w: key %s has %s %.80q, not %.80q", ErrEntry, k.Key.ID, a.Name, a.Got, a.Wanted)
 		}
-		if want, ok := mustHave[a.Name]; ok && a.Half == "private" {
+		if want, ok := must[a.Name]; ok && a.Half == "private" {
 			if a.Got != want {
 				return bad("%w: key %s has %s %s", ErrEntry, k.Key.ID, a.Name, a.Got)
 			}
 			seen[a.Name] = true
 		}
 	}
-	if len(seen) != len(mustHave) {
+	if len(seen) != len(must) {
 		return bad("%w: key %s was not read back whole", ErrEntry, k.Key.ID)
 	}
 	token, modifiable := "false", "true"
@@ -222,6 +242,9 @@ func (k *KeyMade) private(name string) string {
 
 func (c *checker) possession(p *Possession) error {
 	k, ok := c.stored[p.Key]
+	if t, moved := c.moved[p.Key]; moved && !ok {
+		k.Key, ok = t.Key, true // by the public key that it always had
+	}
 	if !ok || c.proven[p.Key] {
 		return bad("%w: proof of possession of a key that is not stored, or a second one", ErrEntry)
 	}

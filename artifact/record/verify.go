@@ -32,6 +32,7 @@ type Verified struct {
 	Anchors      *anchor.Anchors // the record's own, nil unless CLOSED
 	Keys         []KeyMade       // as stored
 	Certificates []Certificate
+	Moved        []Transferred
 	Incidents    []Incident
 	Cosigners    []string
 	Missing      []string // who has yet to cosign
@@ -73,8 +74,11 @@ type checker struct {
 	stored   map[string]KeyMade
 	proven   map[string]bool
 	dealt    map[string]charter.Epoch
-	receipts map[string]bool // safe/holder
-	progress map[string]int  // of safes, see safeNew
+	receipts map[string]bool        // safe/holder
+	progress map[string]int         // of safes, see safeNew
+	moved    map[string]Transferred // by key
+	ending   Intent                 // to destroy, until the proof that it is gone
+	gone     map[Place][]string     // object ids destroyed
 	stmts    []Statement
 	certs    map[string]Certificate
 	ended    bool
@@ -147,7 +151,7 @@ func Read(fsys fs.FS) (*Verified, error) {
 func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
-		proven: map[string]bool{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
+		proven: map[string]bool{}, moved: map[string]Transferred{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
 		inDrive: map[string]bool{}, opened: map[opening][]string{},
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}

@@ -37,6 +37,7 @@ type Actions struct {
 	begun map[string]bool // safes whose token is being, or was, initialised
 	keys  map[string]*key
 	order []string // key ids as born
+	moves []*move
 	certs map[string][]byte
 	root  []byte // first root of the update repository, nil without one
 }
@@ -54,6 +55,7 @@ type safe struct {
 	repinning bool          // its PINs may be of either epoch
 	birth     *hsm.Session  // one session from the first key to the end of SEALING
 	fresh     *hsm.Session  // a new process that reads what was stored
+	receiver  *receiver     // of keys that come here, nil before the first
 }
 
 // key is one key on its way.

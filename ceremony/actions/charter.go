@@ -74,6 +74,15 @@ func (a *Actions) charter(ctx context.Context, r *ceremony.Run, _ *script.Step) 
 	if err != nil {
 		return err
 	}
+	if err := a.decide(ctx, r, append(list, a.moveStatements(r)...)); err != nil {
+		return err
+	}
+	r.Console.Say("good", "the charter has "+itoa(a.state.Size())+" statements")
+	return nil
+}
+
+// decide has the approvers sign statements, with one confirmation of each.
+func (a *Actions) decide(ctx context.Context, r *ceremony.Run, list []statement) error {
 	names, err := present(r, a.state.People.Sets.Approvers)
 	if err != nil {
 		return err
@@ -108,11 +117,7 @@ func (a *Actions) charter(ctx context.Context, r *ceremony.Run, _ *script.Step) 
 		}
 		return nil
 	}
-	if err := with(0); err != nil {
-		return err
-	}
-	r.Console.Say("good", "the charter has "+itoa(a.state.Size())+" statements")
-	return nil
+	return with(0)
 }
 
 // statements lists what the charter says after the genesis, in the order in

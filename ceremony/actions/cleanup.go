@@ -108,6 +108,9 @@ func (a *Actions) cleanupExisting(ctx context.Context, sf *safe, e *record.Clean
 		err = a.sup.SettlePINs(ctx, sf.token)
 	}
 	if err == nil {
+		err = a.cleanupMoves(ctx, sf, e)
+	}
+	if err == nil {
 		err = destroyTagged(ctx, a.sup, sf.token, a.tag, e)
 	}
 	if err != nil {

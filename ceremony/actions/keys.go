@@ -2,6 +2,7 @@ package actions
 
 import (
 	"context"
+	"crypto"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
@@ -22,7 +23,10 @@ func algorithms() map[string]hsm.Algorithm {
 // spec turns the script's key into what hsm makes.
 func (a *Actions) spec(k *script.Key, n int) hsm.GenerateSpec {
 	sp := hsm.GenerateSpec{Template: hsm.Sign, Algorithm: algorithms()[k.Algorithm], KeyID: hsm.NewKeyID(a.tag, uint64(n)), Label: k.ID, SessionObject: true}
-	if k.Usage.AlwaysAuthenticate {
+	switch {
+	case k.Movable:
+		sp.Template = hsm.Movable
+	case k.Usage.AlwaysAuthenticate:
 		sp.Template = hsm.RootSign
 	}
 	return sp
@@ -151,22 +155,16 @@ func (a *Actions) prove(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	sf := a.safes[name]
 	for _, id := range a.keysOf(name) {
 		k := a.keys[id]
-		size, root := r.Size(), r.Root()
-		msg, err := record.PossessionMessage(r.ID, id, k.rec.SpecHash, size, root)
-		if err != nil {
-			return err
-		}
 		signer, err := sf.fresh.Signer(ctx, k.spec.KeyID)
 		if err != nil {
 			return err
 		}
-		sig, err := k.rec.SignBytes(signer, msg)
-		if err != nil {
+		if err := proveBy(r, &k.rec, signer); err != nil {
 			return err
 		}
-		if err := r.Record(&record.Possession{Key: id, Root: root, Signature: sig, Size: size}); err != nil {
-			return err
-		}
+	}
+	if len(a.movedTo(sf)) > 0 {
+		return a.finishMoves(ctx, r, sf)
 	}
 	birth, fresh := sf.birth, sf.fresh
 	sf.birth, sf.fresh = nil, nil
@@ -174,4 +172,18 @@ func (a *Actions) prove(ctx context.Context, r *ceremony.Run, st *script.Step) e
 		return err
 	}
 	return fresh.Close()
+}
+
+// proveBy has a key sign its proof of possession over the transcript so far.
+func proveBy(r *ceremony.Run, rec *anchor.KeyRecord, signer crypto.Signer) error {
+	size, root := r.Size(), r.Root()
+	msg, err := record.PossessionMessage(r.ID, rec.ID, rec.SpecHash, size, root)
+	if err != nil {
+		return err
+	}
+	sig, err := rec.SignBytes(signer, msg)
+	if err != nil {
+		return err
+	}
+	return r.Record(&record.Possession{Key: rec.ID, Root: root, Signature: sig, Size: size})
 }

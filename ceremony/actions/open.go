@@ -138,7 +138,7 @@ func (a *Actions) signer(ctx context.Context, id string) (crypto.Signer, error) 
 }
 
 // find looks for a key of the charter in the token of an open session.
-func find(ctx context.Context, s *hsm.Session, id string, public []byte) (crypto.Signer, error) {
+func find(ctx context.Context, s *hsm.Session, id string, public []byte) (*hsm.Key, error) {
 	objs, err := s.Objects(ctx)
 	if err != nil {
 		return nil, err

@@ -5,15 +5,17 @@ import (
 
 	"keyrite/artifact/fault"
 	"keyrite/ceremony/script"
+	"keyrite/hsm"
 )
 
 // supported refuses, before anything is touched, what the language has and these
 // actions have not: a verb without an action would void the ceremony later, and
-// a key of another algorithm would not be the one that was specified.
+// a key of another kind would not be the one that was specified.
 func supported(s *script.Script) error {
 	for _, k := range s.Keys {
-		if !slices.Contains([]string{"p256", "ed25519"}, k.Algorithm) || k.Movable || !k.Usage.Sign {
-			return fault.Errorf(fault.Usage, "key %s: this version makes signing keys p256 and ed25519 that never move", k.ID)
+		alg, known := algorithms()[k.Algorithm]
+		if !known || !k.Usage.Sign || k.Movable && (alg == hsm.Ed25519 || k.Usage.AlwaysAuthenticate) {
+			return fault.Errorf(fault.Usage, "key %s: signing keys are made, those that move without a login for each signature and not of ed25519", k.ID)
 		}
 	}
 	steps := slices.Concat(s.Summon, s.Run, s.Seal)

@@ -28,6 +28,7 @@ func verbs() map[string]verb {
 		"shares.receipts":   (*Actions).receipts,
 		"token.pins":        (*Actions).changePINs,
 		"key.generate":      (*Actions).generate,
+		"key.transfer":      (*Actions).transfer,
 		"cert.issue":        (*Actions).issue,
 		"charter.append":    (*Actions).charter,
 		"update.root":       (*Actions).updateRoot,

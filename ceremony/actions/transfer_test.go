@@ -1,0 +1,370 @@
+package actions
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+	"keyrite/ceremony/console"
+	"keyrite/ceremony/script"
+	"keyrite/hsm"
+	"keyrite/internal/redact"
+	"keyrite/scripts/ceremonies"
+	"keyrite/vault/quorum"
+)
+
+// twoSafes founds a vault of two safes, with a key in the first that may travel
+// and one that may not.
+const twoSafes = `format: keyrite/script/v1
+kind: genesis
+title: Two safes
+purpose: a vault with a key that may travel
+pins: {keyrite: @KEYRITE@, hsmd: @HSMD@, module: @MODULE@}
+environment: {network: any, swap: any}
+roles: {conductor: 1, conductor_operates: true, key_masters: {need: 3, of: 5}, witnesses: 2, approvers: {need: 2, of: 2}}
+safes: [{name: here, token: tok-here}, {name: there, token: tok-there}]
+keys:
+  - {id: traveller, safe: here, purpose: travels, algorithm: p256, domain: dsse, movable: true, usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: true, wrap_with_trusted: true, sensitive: true, always_authenticate: false, destroyable: true}}
+  - {id: stays, safe: here, purpose: stays, algorithm: p256, domain: dsse, usage: &sign {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: false, destroyable: true}}
+  - {id: home, safe: there, purpose: is there, algorithm: p384, domain: x509, usage: *sign}
+summon:
+  - {id: "1.1", do: environment.check, title: t, limit: 10m}
+  - {id: "1.2", do: people.identify, title: t, limit: 10m}
+  - {id: "1.3", do: documents.see, title: t, limit: 10m}
+run:
+  - {id: "2.1", do: genesis.sign, title: t, limit: 10m}
+  - {id: "3.1", do: token.init, safe: here, title: t, limit: 10m}
+  - {id: "3.2", do: token.admit, safe: here, title: t, limit: 10m}
+  - {id: "3.3", do: shares.deal, safe: here, title: t, limit: 10m}
+  - {id: "3.4", do: shares.receipts, safe: here, title: t, limit: 10m}
+  - {id: "3.5", do: token.pins, safe: here, title: t, limit: 10m}
+  - {id: "4.1", do: token.init, safe: there, title: t, limit: 10m}
+  - {id: "4.2", do: token.admit, safe: there, title: t, limit: 10m}
+  - {id: "4.3", do: shares.deal, safe: there, title: t, limit: 10m}
+  - {id: "4.4", do: shares.receipts, safe: there, title: t, limit: 10m}
+  - {id: "4.5", do: token.pins, safe: there, title: t, limit: 10m}
+  - {id: "5.1", do: key.generate, key: traveller, title: t, limit: 10m}
+  - {id: "5.2", do: key.generate, key: stays, title: t, limit: 10m}
+  - {id: "5.3", do: key.generate, key: home, title: t, limit: 10m}
+  - {id: "6.1", do: charter.append, title: t, limit: 10m}
+seal:
+  - {id: "7.1", do: keys.store, safe: here, title: t, limit: 10m}
+  - {id: "7.2", do: keys.store, safe: there, title: t, limit: 10m}
+  - {id: "7.3", do: keys.prove, safe: here, title: t, limit: 10m}
+  - {id: "7.4", do: keys.prove, safe: there, title: t, limit: 10m}
+  - {id: "7.5", do: outputs.write, title: t, limit: 10m}
+  - {id: "7.6", do: read.aloud, title: t, limit: 10m}
+`
+
+// perform runs a script in this process, over the shares of the whole test.
+func (h *house) perform(t testing.TB, label, text, incident string, edit func(*Bind)) (string, error) {
+	t.Helper()
+	programs, err := Programs(h.env.Config.HSMD, h.env.Config.Module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256, "@NETWORK@", "any", "@SWAP@", "any").Replace(text)
+	s, err := script.Parse(label, []byte(text))
+	if err == nil {
+		err = s.Lint()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind, err := LoadBind(h.path("bind.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind.Shares = "shares-all"
+	if edit != nil {
+		edit(bind)
+	}
+	answers, err := os.ReadFile(h.path("answers.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "answers-"+label+".yaml", append(answers, incident...))
+	cons, err := console.LoadAnswers(h.path("answers-"+label+".yaml"), console.NewLine(io.Discard))
+	if err != nil {
+		t.Fatal(err)
+	}
+	people, err := bind.Participants(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := quorum.Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	acts, err := New(s, bind, self, h.env.Config.HSMD)
+	if err != nil {
+		return "", err
+	}
+	env, err := Environment(bind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := h.path("record-" + label)
+	_, err = ceremony.Execute(context.Background(), ceremony.Config{
+		Script: s, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
+		Environment: env, Media: Media(s), Console: cons, Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
+	})
+	return dir, err
+}
+
+// vaultOf is a house with the vault of twoSafes, and the binding that continues it.
+func vaultOf(t testing.TB, text string, safes string) (*house, func(*Bind), string) {
+	t.Helper()
+	h := newHouse(t)
+	first, err := h.perform(t, "genesis", text, "", func(b *Bind) {
+		b.Tokens = map[string]string{}
+		for s := range strings.FieldsSeq(safes) {
+			b.Tokens[s] = "fresh"
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, first, "witness2")
+	if _, err := verifyOwn(first); err != nil {
+		t.Fatal(err)
+	}
+	return h, func(b *Bind) {
+		b.Tokens = nil
+		b.Anchors, b.Charter = first+"/outputs/anchors.json", first+"/outputs/charter.jsonl"
+		b.Records = []string{first}
+	}, first
+}
+
+func transferScript(key string) string {
+	text, _ := ceremonies.Text("transfer")
+	return strings.NewReplacer("@TITLE@", "Test transfer", "@KEY@", key, "@FROM@", "here", "@TO@", "there", "@FROMTOKEN@", "tok-here", "@TOTOKEN@", "tok-there").Replace(text)
+}
+
+// labels counts the objects of a token by label. The token is opened by three
+// shares and a supervisor of its own, as keyrite-vault does it.
+func (h *house) labels(t testing.TB, safe, dir string) map[string]int {
+	t.Helper()
+	lines, err := os.ReadFile(filepath.Join(dir, "outputs", "charter.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := &charter.State{}
+	for line := range strings.Lines(string(lines)) {
+		if err := state.Apply([]byte(strings.TrimSuffix(line, "\n"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := quorum.OpenParams{State: state, Safe: safe, Operation: strings.Repeat("0", 64), Nonce: make([]byte, 32)}
+	pass := ""
+	for i := range 3 {
+		name := "master" + itoa(i+1)
+		key, err := os.ReadFile(h.path(name + ".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		share, err := os.ReadFile(filepath.Join(h.path("shares-all"), safe, name+".share"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Openers = append(p.Openers, quorum.Opener{Key: key, Share: share})
+		pass += passphrase(name) + "\n"
+	}
+	if p.Passphrases, err = secretPipe(redact.New([]byte(pass))); err != nil {
+		t.Fatal(err)
+	}
+	self, err := quorum.Self()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pr.Close()
+	if _, err := self.Open(t.Context(), p, pw); err != nil {
+		t.Fatal(err)
+	}
+	pw.Close()
+	sup := h.env.Start(t)
+	e := state.Epochs[safe].Token
+	id := hsm.TokenID{Label: e.Label, Serial: e.Serial}
+	if err := sup.TakePINs(t.Context(), id, pr, hsm.Current); err != nil {
+		t.Fatal(err)
+	}
+	s, err := sup.Open(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	objs, err := s.Objects(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, o := range objs {
+		out[o.Label]++
+	}
+	return out
+}
+
+// TestTransferMovesAKey runs the shipped script on two real tokens.
+func TestTransferMovesAKey(t *testing.T) {
+	h, on, first := vaultOf(t, twoSafes, "here there")
+	if _, err := h.perform(t, "stays", transferScript("stays"), "", on); fault.ClassOf(err) != fault.Void {
+		t.Errorf("a key that is not movable: %v", err)
+	}
+	dir, err := h.perform(t, "transfer", transferScript("traveller"), "", on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, dir, "witness2")
+	v, err := verifyOwn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Moved) != 1 || v.Moved[0].Key.ID != "traveller" || v.Charter.Keys["traveller"].Token.Label != "tok-there" {
+		t.Errorf("moved %+v, charter %+v", v.Moved, v.Charter.Keys["traveller"].Token)
+	}
+	if _, err := record.Verify(os.DirFS(first), v.Anchors); err != nil {
+		t.Errorf("the genesis under the same anchors: %v", err)
+	}
+	if here := h.labels(t, "here", dir); here["traveller"] != 0 || here["stays"] != 2 {
+		t.Errorf("safe here holds %v", here)
+	}
+	if there := h.labels(t, "there", dir); there["traveller"] != 2 || there["home"] != 2 || there["receiver"] != 0 {
+		t.Errorf("safe there holds %v", there)
+	}
+}
+
+// TestTransferVoid ends a transfer at each point that matters, and looks where the
+// key is: in one token, and in the record.
+func TestTransferVoid(t *testing.T) {
+	h, on, first := vaultOf(t, twoSafes, "here there")
+	for _, tc := range []struct {
+		step, by        string
+		here, there     int
+		kept, destroyed bool
+	}{
+		{"2.2", "conductor", 2, 0, false, false},
+		{"3.1", "witness1", 2, 0, false, true}, // it is there by now
+		{"4.1", "conductor", 2, 0, false, true},
+		{"5.1", "witness1", 0, 2, true, false}, // it is gone from here by now
+	} {
+		dir, err := h.perform(t, "void-"+tc.step, transferScript("traveller"), "incident: {step: \""+tc.step+"\", by: "+tc.by+", reason: a stranger came in}\n", on)
+		if fault.ClassOf(err) != fault.Void {
+			t.Fatalf("%s: %v", tc.step, err)
+		}
+		here, there := h.labels(t, "here", first), h.labels(t, "there", first)
+		if here["traveller"] != tc.here || there["traveller"] != tc.there || there["receiver"] != 0 || here["stays"] != 2 || there["home"] != 2 {
+			t.Errorf("%s: safe here holds %v, safe there %v", tc.step, here, there)
+		}
+		v, err := record.Read(os.DirFS(dir))
+		if fault.ClassOf(err) != fault.Void {
+			t.Errorf("%s: the record: %v", tc.step, err)
+		}
+		kept, destroyed := false, false
+		for _, l := range v.Timeline {
+			if c, ok := l.Data.(*record.Cleanup); ok && c.Safe == "there" {
+				kept = len(c.Kept) == 1 && strings.HasPrefix(c.Kept[0], "traveller ")
+				for _, d := range c.Destroyed {
+					destroyed = destroyed || strings.HasPrefix(d, "pair ")
+				}
+			}
+		}
+		if kept != tc.kept || destroyed != tc.destroyed {
+			t.Errorf("%s: the clean-up kept it: %v, destroyed it: %v", tc.step, kept, destroyed)
+		}
+	}
+}
+
+// TestForgedTransferIsRefused has everybody sign a transfer that did not happen
+// as it should.
+func TestForgedTransferIsRefused(t *testing.T) {
+	h, on, _ := vaultOf(t, twoSafes, "here there")
+	dir, err := h.perform(t, "transfer", transferScript("traveller"), "", on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, dir, "witness2")
+	m := &twoRecords{house: h}
+	v, err := verifyOwn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(l []entry, typ string) *entry {
+		i := slices.IndexFunc(l, func(e entry) bool { return e.Type == typ })
+		return &l[i]
+	}
+	attribute := func(list, name, value string) func(l []entry) []entry {
+		return func(l []entry) []entry {
+			for _, a := range at(l, "transferred").Data[list].([]any) {
+				if a := a.(map[string]any); a["name"] == name {
+					a["got"], a["wanted"] = value, value
+				}
+			}
+			return l
+		}
+	}
+	drop := func(is func(e entry) bool) func(l []entry) []entry {
+		return func(l []entry) []entry { return slices.DeleteFunc(l, is) }
+	}
+	for _, tc := range []struct {
+		name, text string
+		edit       func(l []entry) []entry
+	}{
+		{"nothing", "", func(l []entry) []entry { return l }},
+		{"it could leave any way", "CKA_WRAP_WITH_TRUSTED", attribute("left", "CKA_WRAP_WITH_TRUSTED", "false")},
+		{"it can leave again", "CKA_EXTRACTABLE", attribute("arrived", "CKA_EXTRACTABLE", "true")},
+		{"it was born where it is", "CKA_LOCAL", attribute("arrived", "CKA_LOCAL", "true")},
+		{"nobody trusted the wrapping key", "CKA_TRUSTED", attribute("wrapping", "CKA_TRUSTED", "false")},
+		{"the wrapping key decrypts", "CKA_DECRYPT", attribute("unwrapping", "CKA_DECRYPT", "true")},
+		{"an attribute is missing", "does not show", func(l []entry) []entry {
+			at(l, "transferred").Data["arrived"] = at(l, "transferred").Data["arrived"].([]any)[:20]
+			return l
+		}},
+		{"no receiver was stated", "nobody stated", drop(func(e entry) bool { return e.Type == "statement" && e.Step == "3.1" })},
+		{"no intent", "without an intent", drop(func(e entry) bool { return e.Type == "intent" && e.Data["effect"] == "transfer" })},
+		{"nobody opened the other safe", "open", drop(func(e entry) bool { return e.Type == "opening" && e.Step == "2.2" })},
+		{"it went nowhere", "nowhere", func(l []entry) []entry {
+			at(l, "transferred").Data["to"] = at(l, "transferred").Data["from"]
+			return l
+		}},
+		{"it is still where it was", "", drop(func(e entry) bool { return e.Type == "removed" })},
+		{"it was destroyed before it was proven", "", drop(func(e entry) bool { return e.Type == "possession" })},
+		{"another wrapped key", "", func(l []entry) []entry {
+			at(l, "transferred").Data["wrapped"] = strings.Repeat("00", 32)
+			return l
+		}},
+		{"one receipt for both", "", func(l []entry) []entry {
+			at(l, "transferred").Data["received"] = at(l, "transferred").Data["gave"]
+			return l
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			to := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			m.forge(t, to, tc.edit(entries(t, to)))
+			_, err := record.Verify(os.DirFS(to), v.Anchors)
+			if tc.name == "nothing" {
+				if err != nil {
+					t.Errorf("the forger's own tools break it: %v", err)
+				}
+				return
+			}
+			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), tc.text) {
+				t.Errorf("got %v, want %q", err, tc.text)
+			}
+		})
+	}
+}
