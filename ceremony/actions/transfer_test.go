@@ -30,36 +30,36 @@ purpose: a vault with a key that may travel
 pins: {keyrite: @KEYRITE@, hsmd: @HSMD@, module: @MODULE@}
 environment: {network: any, swap: any}
 roles: {conductor: 1, conductor_operates: true, key_masters: {need: 3, of: 5}, witnesses: 2, approvers: {need: 2, of: 2}}
-safes: [{name: here, token: tok-here}, {name: there, token: tok-there}]
+safes: [{name: work, token: tok}, {name: work2, token: tok-2}]
 keys:
-  - {id: traveller, safe: here, purpose: travels, algorithm: p256, domain: dsse, movable: true, usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: true, wrap_with_trusted: true, sensitive: true, always_authenticate: false, destroyable: true}}
-  - {id: stays, safe: here, purpose: stays, algorithm: p256, domain: dsse, usage: &sign {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: false, destroyable: true}}
-  - {id: home, safe: there, purpose: is there, algorithm: p384, domain: x509, usage: *sign}
+  - {id: traveller, safe: work, purpose: travels, algorithm: p256, domain: dsse, movable: true, usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: true, wrap_with_trusted: true, sensitive: true, always_authenticate: false, destroyable: true}}
+  - {id: stays, safe: work, purpose: stays, algorithm: p256, domain: dsse, usage: &sign {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: false, destroyable: true}}
+  - {id: home, safe: work2, purpose: is there, algorithm: p384, domain: x509, usage: *sign}
 summon:
   - {id: "1.1", do: environment.check, title: t, limit: 10m}
   - {id: "1.2", do: people.identify, title: t, limit: 10m}
   - {id: "1.3", do: documents.see, title: t, limit: 10m}
 run:
   - {id: "2.1", do: genesis.sign, title: t, limit: 10m}
-  - {id: "3.1", do: token.init, safe: here, title: t, limit: 10m}
-  - {id: "3.2", do: token.admit, safe: here, title: t, limit: 10m}
-  - {id: "3.3", do: shares.deal, safe: here, title: t, limit: 10m}
-  - {id: "3.4", do: shares.receipts, safe: here, title: t, limit: 10m}
-  - {id: "3.5", do: token.pins, safe: here, title: t, limit: 10m}
-  - {id: "4.1", do: token.init, safe: there, title: t, limit: 10m}
-  - {id: "4.2", do: token.admit, safe: there, title: t, limit: 10m}
-  - {id: "4.3", do: shares.deal, safe: there, title: t, limit: 10m}
-  - {id: "4.4", do: shares.receipts, safe: there, title: t, limit: 10m}
-  - {id: "4.5", do: token.pins, safe: there, title: t, limit: 10m}
+  - {id: "3.1", do: token.init, safe: work, title: t, limit: 10m}
+  - {id: "3.2", do: token.admit, safe: work, title: t, limit: 10m}
+  - {id: "3.3", do: shares.deal, safe: work, title: t, limit: 10m}
+  - {id: "3.4", do: shares.receipts, safe: work, title: t, limit: 10m}
+  - {id: "3.5", do: token.pins, safe: work, title: t, limit: 10m}
+  - {id: "4.1", do: token.init, safe: work2, title: t, limit: 10m}
+  - {id: "4.2", do: token.admit, safe: work2, title: t, limit: 10m}
+  - {id: "4.3", do: shares.deal, safe: work2, title: t, limit: 10m}
+  - {id: "4.4", do: shares.receipts, safe: work2, title: t, limit: 10m}
+  - {id: "4.5", do: token.pins, safe: work2, title: t, limit: 10m}
   - {id: "5.1", do: key.generate, key: traveller, title: t, limit: 10m}
   - {id: "5.2", do: key.generate, key: stays, title: t, limit: 10m}
   - {id: "5.3", do: key.generate, key: home, title: t, limit: 10m}
   - {id: "6.1", do: charter.append, title: t, limit: 10m}
 seal:
-  - {id: "7.1", do: keys.store, safe: here, title: t, limit: 10m}
-  - {id: "7.2", do: keys.store, safe: there, title: t, limit: 10m}
-  - {id: "7.3", do: keys.prove, safe: here, title: t, limit: 10m}
-  - {id: "7.4", do: keys.prove, safe: there, title: t, limit: 10m}
+  - {id: "7.1", do: keys.store, safe: work, title: t, limit: 10m}
+  - {id: "7.2", do: keys.store, safe: work2, title: t, limit: 10m}
+  - {id: "7.3", do: keys.prove, safe: work, title: t, limit: 10m}
+  - {id: "7.4", do: keys.prove, safe: work2, title: t, limit: 10m}
   - {id: "7.5", do: outputs.write, title: t, limit: 10m}
   - {id: "7.6", do: read.aloud, title: t, limit: 10m}
 `
@@ -146,7 +146,7 @@ func vaultOf(t testing.TB, text string, safes string) (*house, func(*Bind), stri
 
 func transferScript(key string) string {
 	text, _ := ceremonies.Text("transfer")
-	return strings.NewReplacer("@TITLE@", "Test transfer", "@KEY@", key, "@FROM@", "here", "@TO@", "there", "@FROMTOKEN@", "tok-here", "@TOTOKEN@", "tok-there").Replace(text)
+	return strings.NewReplacer("@TITLE@", "Test transfer", "firmware-gw300", key, "@WORK@", "tok").Replace(text)
 }
 
 // labels counts the objects of a token by label. The token is opened by three
@@ -218,7 +218,7 @@ func (h *house) labels(t testing.TB, safe, dir string) map[string]int {
 
 // TestTransferMovesAKey runs the shipped script on two real tokens.
 func TestTransferMovesAKey(t *testing.T) {
-	h, on, first := vaultOf(t, twoSafes, "here there")
+	h, on, first := vaultOf(t, twoSafes, "work work2")
 	if _, err := h.perform(t, "stays", transferScript("stays"), "", on); fault.ClassOf(err) != fault.Void {
 		t.Errorf("a key that is not movable: %v", err)
 	}
@@ -231,24 +231,24 @@ func TestTransferMovesAKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(v.Moved) != 1 || v.Moved[0].Key.ID != "traveller" || v.Charter.Keys["traveller"].Token.Label != "tok-there" {
+	if len(v.Moved) != 1 || v.Moved[0].Key.ID != "traveller" || v.Charter.Keys["traveller"].Token.Label != "tok-2" {
 		t.Errorf("moved %+v, charter %+v", v.Moved, v.Charter.Keys["traveller"].Token)
 	}
 	if _, err := record.Verify(os.DirFS(first), v.Anchors); err != nil {
 		t.Errorf("the genesis under the same anchors: %v", err)
 	}
-	if here := h.labels(t, "here", dir); here["traveller"] != 0 || here["stays"] != 2 {
-		t.Errorf("safe here holds %v", here)
+	if here := h.labels(t, "work", dir); here["traveller"] != 0 || here["stays"] != 2 {
+		t.Errorf("safe work holds %v", here)
 	}
-	if there := h.labels(t, "there", dir); there["traveller"] != 2 || there["home"] != 2 || there["receiver"] != 0 {
-		t.Errorf("safe there holds %v", there)
+	if there := h.labels(t, "work2", dir); there["traveller"] != 2 || there["home"] != 2 || there["receiver"] != 0 {
+		t.Errorf("safe work2 holds %v", there)
 	}
 }
 
 // TestTransferVoid ends a transfer at each point that matters, and looks where the
 // key is: in one token, and in the record.
 func TestTransferVoid(t *testing.T) {
-	h, on, first := vaultOf(t, twoSafes, "here there")
+	h, on, first := vaultOf(t, twoSafes, "work work2")
 	for _, tc := range []struct {
 		step, by        string
 		here, there     int
@@ -263,9 +263,9 @@ func TestTransferVoid(t *testing.T) {
 		if fault.ClassOf(err) != fault.Void {
 			t.Fatalf("%s: %v", tc.step, err)
 		}
-		here, there := h.labels(t, "here", first), h.labels(t, "there", first)
+		here, there := h.labels(t, "work", first), h.labels(t, "work2", first)
 		if here["traveller"] != tc.here || there["traveller"] != tc.there || there["receiver"] != 0 || here["stays"] != 2 || there["home"] != 2 {
-			t.Errorf("%s: safe here holds %v, safe there %v", tc.step, here, there)
+			t.Errorf("%s: safe work holds %v, safe work2 %v", tc.step, here, there)
 		}
 		v, err := record.Read(os.DirFS(dir))
 		if fault.ClassOf(err) != fault.Void {
@@ -273,7 +273,7 @@ func TestTransferVoid(t *testing.T) {
 		}
 		kept, destroyed := false, false
 		for _, l := range v.Timeline {
-			if c, ok := l.Data.(*record.Cleanup); ok && c.Safe == "there" {
+			if c, ok := l.Data.(*record.Cleanup); ok && c.Safe == "work2" {
 				kept = len(c.Kept) == 1 && strings.HasPrefix(c.Kept[0], "traveller ")
 				for _, d := range c.Destroyed {
 					destroyed = destroyed || strings.HasPrefix(d, "pair ")
@@ -289,7 +289,7 @@ func TestTransferVoid(t *testing.T) {
 // TestForgedTransferIsRefused has everybody sign a transfer that did not happen
 // as it should.
 func TestForgedTransferIsRefused(t *testing.T) {
-	h, on, _ := vaultOf(t, twoSafes, "here there")
+	h, on, _ := vaultOf(t, twoSafes, "work work2")
 	dir, err := h.perform(t, "transfer", transferScript("traveller"), "", on)
 	if err != nil {
 		t.Fatal(err)
