@@ -17,7 +17,6 @@ import (
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
 	"keyrite/internal/redact"
-	"keyrite/scripts/ceremonies"
 	"keyrite/vault/quorum"
 )
 
@@ -144,9 +143,13 @@ func vaultOf(t testing.TB, text string, safes string) (*house, func(*Bind), stri
 	}, first
 }
 
-func transferScript(key string) string {
-	text, _ := ceremonies.Text("transfer")
-	return strings.NewReplacer("@TITLE@", "Test transfer", "firmware-gw300", key, "@WORK@", "tok").Replace(text)
+func transferScript(t testing.TB, key string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../scripts/ceremonies/transfer.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.NewReplacer("@TITLE@", "Test transfer", "firmware-gw300", key, "@WORK@", "tok").Replace(string(text))
 }
 
 // labels counts the objects of a token by label. The token is opened by three
@@ -219,10 +222,10 @@ func (h *house) labels(t testing.TB, safe, dir string) map[string]int {
 // TestTransferMovesAKey runs the shipped script on two real tokens.
 func TestTransferMovesAKey(t *testing.T) {
 	h, on, first := vaultOf(t, twoSafes, "work work2")
-	if _, err := h.perform(t, "stays", transferScript("stays"), "", on); fault.ClassOf(err) != fault.Void {
+	if _, err := h.perform(t, "stays", transferScript(t, "stays"), "", on); fault.ClassOf(err) != fault.Void {
 		t.Errorf("a key that is not movable: %v", err)
 	}
-	dir, err := h.perform(t, "transfer", transferScript("traveller"), "", on)
+	dir, err := h.perform(t, "transfer", transferScript(t, "traveller"), "", on)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +262,7 @@ func TestTransferVoid(t *testing.T) {
 		{"4.1", "conductor", 2, 0, false, true},
 		{"5.1", "witness1", 0, 2, true, false}, // it is gone from here by now
 	} {
-		dir, err := h.perform(t, "void-"+tc.step, transferScript("traveller"), "incident: {step: \""+tc.step+"\", by: "+tc.by+", reason: a stranger came in}\n", on)
+		dir, err := h.perform(t, "void-"+tc.step, transferScript(t, "traveller"), "incident: {step: \""+tc.step+"\", by: "+tc.by+", reason: a stranger came in}\n", on)
 		if fault.ClassOf(err) != fault.Void {
 			t.Fatalf("%s: %v", tc.step, err)
 		}
@@ -290,7 +293,7 @@ func TestTransferVoid(t *testing.T) {
 // as it should.
 func TestForgedTransferIsRefused(t *testing.T) {
 	h, on, _ := vaultOf(t, twoSafes, "work work2")
-	dir, err := h.perform(t, "transfer", transferScript("traveller"), "", on)
+	dir, err := h.perform(t, "transfer", transferScript(t, "traveller"), "", on)
 	if err != nil {
 		t.Fatal(err)
 	}
