@@ -35,6 +35,7 @@ does not parse, and 13 when the file belongs to another world.`,
 		newAcceptance(),
 		newBirthcert(),
 		newPolicy(),
+		newShareProof(),
 	} {
 		root.AddCommand(sub)
 	}

@@ -112,6 +112,7 @@ func TestGenesisWithCards(t *testing.T) {
 			t.Errorf("wrong PIN: exit %d, %s", code, errs)
 		}
 	})
+	t.Run("shares alive", func(t *testing.T) { h.aliveness(t, anchors) })
 	t.Run("wrong PIN of the card", func(t *testing.T) {
 		args := []string{
 			"person", "new", "witness1", "--out", "other", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", reader.Config.Module,
@@ -152,4 +153,45 @@ func (h *house) personToken(t *testing.T) hsm.TokenID {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// aliveness has two holders of the record "cards" prove their shares, one of them
+// with his token, and looks at what the challenger and the status say.
+func (h *house) aliveness(t *testing.T, anchors string) {
+	t.Helper()
+	trust := []string{"--anchor", anchors, "--charter", "charter.jsonl"}
+	line, err := os.ReadFile(h.path("record-cards/outputs/charter.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "charter.jsonl", string(line))
+	expect := func(want int, text string, args ...string) {
+		t.Helper()
+		if code, out, errs := h.run(t, args...); code != want || !strings.Contains(out+errs, text) {
+			t.Errorf("%s: exit %d, want %d, %s%s", strings.Join(args[:2], " "), code, want, out, errs)
+		}
+	}
+	with := func(args ...string) []string { return append(args, trust...) }
+	expect(0, "asks the holders of safe work", with("share", "challenge", "--safe", "work", "--purpose", "spring check", "--out", "spring.challenge")...)
+	expect(2, "7 days", with("share", "challenge", "--safe", "work", "--purpose", "x", "--valid", "200h", "--out", "long.challenge")...)
+	expect(13, "no safe", with("share", "challenge", "--safe", "attic", "--purpose", "x", "--out", "attic.challenge")...)
+	expect(16, "exists", with("share", "challenge", "--safe", "work", "--purpose", "x", "--out", "spring.challenge")...)
+	for _, x := range [][2]string{{"master5", "card"}, {"master1", "key"}} {
+		args := with("share", "prove", "spring.challenge", "--opener", x[0]+"."+x[1]+":shares-cards/work/"+x[0]+".share", "--passphrase-fd", "3", "--out", x[0]+".proof")
+		if code, out, errs := h.withPass(t, x[:1], args...); code != 0 || !strings.Contains(errs, "spring check") {
+			t.Errorf("prove: exit %d, %s%s", code, out, errs)
+		}
+	}
+	swapped := with("share", "prove", "spring.challenge", "--opener", "master1.key:shares-cards/work/master2.share", "--passphrase-fd", "3", "--out", "swapped.proof")
+	if code, _, errs := h.withPass(t, []string{"master1"}, swapped...); code != 14 {
+		t.Errorf("another's share: exit %d, %s", code, errs)
+	}
+	if _, err := os.Stat(h.path("swapped.proof")); err == nil {
+		t.Error("a failed proof left a file")
+	}
+	expect(13, "no challenge of this ledger", with("keyrite-verify", "share-proof", "master1.proof", "--ledger", "elsewhere.proofs")...)
+	expect(0, "master5 proved the share of safe work", with("keyrite-verify", "share-proof", "master1.proof", "master5.proof")...)
+	expect(13, "accepted before", with("keyrite-verify", "share-proof", "master5.proof")...)
+	expect(0, "master5 proved", with("keyrite-verify", "share-proof", "master5.proof", "--ledger", "elsewhere.proofs", "--challenge", "spring.challenge")...)
+	expect(0, "safe work, epoch 1: 5 of 5 shares alive, last today; 3 open it", "ceremony", "status", "--record", "record-cards", "--charter", "charter.jsonl")
 }

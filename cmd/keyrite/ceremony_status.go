@@ -6,11 +6,13 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
+	"keyrite/artifact/share"
 	"keyrite/ceremony"
 	"keyrite/ceremony/actions"
 	"keyrite/ceremony/paper"
@@ -18,11 +20,18 @@ import (
 )
 
 func newCeremonyStatus() *cobra.Command {
-	var dir string
+	var dir, charterFile, ledger string
 	c := &cobra.Command{
-		Use:   "status --record DIR",
-		Short: "Say how far a ceremony came",
-		Args:  cobra.NoArgs,
+		Use:   "status --record DIR [--charter FILE] [--ledger FILE]",
+		Short: "Say how far a ceremony came, and which of its shares are alive",
+		Long: `Say how far a ceremony came. Of one that made a charter it also says how many of
+the shares in force are known to be alive: by the receipts of this record and by
+the proofs in the ledger of 'keyrite share challenge', each good for a year. It
+warns when one lost share more would leave a safe without any to spare. Below the
+threshold nothing helps.
+
+Exit codes: 0 read, 2 no record, 14 it cannot be read.`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if dir == "" {
 				return cli.Usagef("--record is required")
@@ -31,10 +40,16 @@ func newCeremonyStatus() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printStatus(c, st)
+			alive, err := sharesOf(dir, charterFile, ledger, time.Now())
+			if err != nil {
+				return err
+			}
+			return printStatus(c, st, alive)
 		},
 	}
 	c.Flags().StringVar(&dir, "record", "", "record folder (required)")
+	c.Flags().StringVar(&charterFile, "charter", "", "charter as it stands now (default: the one in the record)")
+	c.Flags().StringVar(&ledger, "ledger", "", "ledger of challenges and proofs (default: the charter file's name with .proofs)")
 	return c
 }
 
@@ -70,7 +85,7 @@ Exit codes: 0 written, 2 no record, 14 the record cannot be read.`,
 	return c
 }
 
-func printStatus(c *cobra.Command, st *ceremony.Status) error {
+func printStatus(c *cobra.Command, st *ceremony.Status, alive []share.Alive) error {
 	res := struct {
 		Schema  string `json:"schema"`
 		Record  string `json:"record"`
@@ -82,7 +97,9 @@ func printStatus(c *cobra.Command, st *ceremony.Status) error {
 		Entries int64  `json:"entries"`
 		Root    string `json:"root"`
 		Ended   bool   `json:"ended"`
-	}{"keyrite/ceremony-status/v1", st.Record, st.World, st.Title, st.State, st.Step, st.Cause, st.Entries, st.Root, st.Ended}
+
+		Shares []share.Alive `json:"shares,omitempty"`
+	}{"keyrite/ceremony-status/v1", st.Record, st.World, st.Title, st.State, st.Step, st.Cause, st.Entries, st.Root, st.Ended, alive}
 	return cli.Print(c, res, func(w io.Writer) {
 		fmt.Fprintf(w, "%s (%s), world %s\nstate %s", cli.Escape(st.Title), st.Record, cli.Escape(st.World), st.State)
 		if st.Step != "" {
@@ -92,6 +109,7 @@ func printStatus(c *cobra.Command, st *ceremony.Status) error {
 			fmt.Fprintf(w, "\ncause: %s", cli.Escape(st.Cause))
 		}
 		fmt.Fprintf(w, "\n%d entries, root %s\n", st.Entries, st.Root)
+		printAlive(w, alive, time.Now())
 	})
 }
 
@@ -180,5 +198,5 @@ func runRecover(c *cobra.Command, std cli.IO, o *recoverOptions) error {
 	if err != nil {
 		return err
 	}
-	return printStatus(c, st)
+	return printStatus(c, st, nil)
 }

@@ -60,6 +60,9 @@ func (r *request) do() (*response, func() error, error) {
 	case opReceipt:
 		resp, err := r.receipt()
 		return resp, nil, err
+	case opProve:
+		resp, err := r.prove()
+		return resp, nil, err
 	case opOpen, opCheck:
 		resp, err := r.open()
 		return resp, nil, err
@@ -188,6 +191,28 @@ func (r *request) receipt() (*response, error) {
 		return nil, err
 	}
 	return &response{Envelopes: []*envelope.Envelope{env}, Holders: []string{g.place.Holder}}, nil
+}
+
+// prove signs a challenge with every opener's share key and person key.
+func (r *request) prove() (*response, error) {
+	if r.Challenge == nil {
+		return nil, fault.New(fault.Unexpected, "no challenge")
+	}
+	in := newIntake()
+	resp := &response{}
+	for n := range r.Openers {
+		g, err := r.take(n, in)
+		if err != nil {
+			return nil, err
+		}
+		env, err := g.sign(share.ProofType, share.Proof{Challenge: *r.Challenge, Format: share.ProofFormat, Place: g.place})
+		g.zero()
+		if err != nil {
+			return nil, err
+		}
+		resp.Holders, resp.Envelopes = append(resp.Holders, g.place.Holder), append(resp.Envelopes, env)
+	}
+	return resp, nil
 }
 
 // open checks every share first, each by its holder; only then, and only when

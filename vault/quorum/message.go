@@ -8,6 +8,7 @@ import (
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
+	"keyrite/artifact/share"
 	"keyrite/artifact/world"
 )
 
@@ -24,6 +25,7 @@ const (
 	opReceipt = "receipt"
 	opOpen    = "open"
 	opCheck   = "check"
+	opProve   = "prove"
 )
 
 // request is all that the child is told. It holds no secret in the clear.
@@ -41,6 +43,8 @@ type request struct {
 	Operation string   `json:"operation,omitempty"` // open: hex SHA-256
 	SO        bool     `json:"so,omitempty"`        // open: the SO PIN too
 	Nonce     []byte   `json:"nonce,omitempty"`     // open
+
+	Challenge *share.Challenge `json:"challenge,omitempty"` // prove
 }
 
 type opener struct {

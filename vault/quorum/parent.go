@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
@@ -233,6 +234,26 @@ func (c Config) Check(ctx context.Context, p OpenParams) (*Opened, error) {
 		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %.40q", p.Safe)
 	}
 	return c.openOrCheck(ctx, opCheck, p, e, nil)
+}
+
+// Prove answers a challenge for one holder: the proof file, checked as its
+// challenger will check it. The challenge must be one that may be answered now.
+func (c Config) Prove(ctx context.Context, st *charter.State, ch *share.Challenge, o Opener, passphrases *os.File, now time.Time) ([]byte, error) {
+	if err := ch.Check(st, now); err != nil {
+		return nil, err
+	}
+	r := base(opProve, st, st.Epochs[ch.Safe])
+	r.Challenge = ch
+	resp, err := c.once(ctx, r, []Opener{o}, files{passphrases: passphrases})
+	if err != nil {
+		return nil, err
+	}
+	data, err := resp.Envelopes[0].Marshal()
+	if err != nil {
+		return nil, err
+	}
+	_, err = share.VerifyProof(data, st, now)
+	return data, err
 }
 
 func (c Config) openOrCheck(ctx context.Context, op string, p OpenParams, e charter.Epoch, pins *os.File) (*Opened, error) {

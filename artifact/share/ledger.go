@@ -1,0 +1,150 @@
+package share
+
+import (
+	"sort"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+)
+
+// LedgerFormat names the lines of a challenger's ledger.
+const LedgerFormat = "keyrite/share-ledger/v1"
+
+// Kinds of line.
+const (
+	ledgerIssued   = "issued"
+	ledgerAccepted = "accepted"
+)
+
+// ledgerLine is one line: a challenge that was issued, or a proof that was
+// accepted.
+type ledgerLine struct {
+	Challenge *Challenge `json:"challenge,omitempty"` // issued
+	Event     string     `json:"event"`
+	Format    string     `json:"format"`
+	ID        string     `json:"id,omitempty"`    // accepted: of the challenge
+	Place     *Place     `json:"place,omitempty"` // accepted
+	Time      string     `json:"time"`
+}
+
+// Ledger is what a challenger remembers: which challenges are his, and whose proof
+// he accepted when. It is folded from the lines of a file that the caller keeps.
+type Ledger struct {
+	issued   map[string]bool
+	accepted map[string]bool // challenge id and holder
+	last     map[Place]time.Time
+}
+
+// ReadLedger folds the lines of a ledger.
+func ReadLedger(lines [][]byte) (*Ledger, error) {
+	l := &Ledger{map[string]bool{}, map[string]bool{}, map[Place]time.Time{}}
+	for i, line := range lines {
+		if err := l.take(line); err != nil {
+			return nil, fault.Errorf(fault.Verify, "ledger line %d: %w", i+1, err)
+		}
+	}
+	return l, nil
+}
+
+func (l *Ledger) take(line []byte) error {
+	var x ledgerLine
+	if err := jcs.Unmarshal(line, &x); err != nil {
+		return err
+	}
+	at, err := charter.ParseTime(x.Time)
+	if err != nil {
+		return err
+	}
+	switch {
+	case x.Format != LedgerFormat:
+	case x.Event == ledgerIssued && x.Challenge != nil && x.Place == nil && x.ID == "":
+		id, err := x.Challenge.ID()
+		l.issued[id] = true
+		return err
+	case x.Event == ledgerAccepted && x.Challenge == nil && x.Place != nil && len(x.ID) == 64:
+		l.accepted[x.ID+x.Place.Holder] = true
+		if at.After(l.last[*x.Place]) {
+			l.last[*x.Place] = at
+		}
+		return nil
+	}
+	return fault.New(fault.Verify, "not a line of a ledger")
+}
+
+// Issue returns the line that makes c a challenge of ours. It is durable before c
+// is given to anybody.
+func (l *Ledger) Issue(c *Challenge) ([]byte, error) {
+	id, err := c.ID()
+	if err != nil {
+		return nil, err
+	}
+	l.issued[id] = true
+	return jcs.Marshal(ledgerLine{Challenge: c, Event: ledgerIssued, Format: LedgerFormat, Time: c.Issued})
+}
+
+// Accept returns the line that accepts a proof, once. It is durable before anybody
+// is told that the proof was accepted.
+func (l *Ledger) Accept(p *Proven, now time.Time) ([]byte, error) {
+	id, err := p.Challenge.ID()
+	if err != nil {
+		return nil, err
+	}
+	if !l.issued[id] {
+		return nil, fault.Hint(fault.Errorf(fault.Policy, "proof of %s: %w", p.Holder, ErrNotOurs),
+			"verify it where the challenge was made, with the same --ledger, or name the challenge with --challenge")
+	}
+	if l.accepted[id+p.Holder] {
+		return nil, fault.Errorf(fault.Policy, "proof of %s: %w", p.Holder, ErrReplay)
+	}
+	l.accepted[id+p.Holder] = true
+	l.last[p.Place] = now
+	return jcs.Marshal(ledgerLine{Event: ledgerAccepted, Format: LedgerFormat, ID: id, Place: &p.Place, Time: charter.FormatTime(now)})
+}
+
+// Alive says how many shares of a safe's epoch in force are proven.
+type Alive struct {
+	Safe   string    `json:"safe"`
+	Epoch  int       `json:"epoch"`
+	Need   int       `json:"need"`
+	Of     int       `json:"of"`
+	Proven []string  `json:"proven"`        // holders, sorted
+	Last   time.Time `json:"last,omitzero"` // of the latest proof; zero if there is none
+}
+
+// Low says that the safe is one lost share away from its threshold, or nearer.
+func (a *Alive) Low() bool { return len(a.Proven) <= a.Need+1 }
+
+// Lost says that fewer are proven than open the safe.
+func (a *Alive) Lost() bool { return len(a.Proven) < a.Need }
+
+// Alive counts, for each safe, the holders whose share was proven since; receipts
+// are times at which holders read their shares back, which prove as much.
+func (l *Ledger) Alive(s *charter.State, receipts map[Place]time.Time, since time.Time) []Alive {
+	var out []Alive
+	for name, e := range s.Epochs {
+		a := Alive{Safe: name, Epoch: e.Epoch, Need: e.Need, Of: len(e.Shares), Proven: []string{}}
+		for _, sh := range e.Shares {
+			p, _, err := PlaceOf(s, name, sh.Holder)
+			if err != nil {
+				continue
+			}
+			at := l.last[p]
+			if r := receipts[p]; r.After(at) {
+				at = r
+			}
+			if at.IsZero() || at.Before(since) {
+				continue
+			}
+			a.Proven = append(a.Proven, sh.Holder)
+			if at.After(a.Last) {
+				a.Last = at
+			}
+		}
+		sort.Strings(a.Proven)
+		out = append(out, a)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Safe < out[j].Safe })
+	return out
+}
