@@ -12,8 +12,18 @@ func genesis(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return filled(t, string(data), map[string]string{"title": "Test", "root-token": "t-root", "work-token": "t-work", "break": "no", "printer": "no"})
+}
+
+// filled fills in a template for programs that do not exist.
+func filled(t testing.TB, template string, answers map[string]string) string {
+	t.Helper()
 	h := strings.Repeat("ab", 32)
-	return strings.NewReplacer("@TITLE@", "Test", "@KEYRITE@", h, "@HSMD@", h, "@MODULE@", h, "@NETWORK@", "any", "@SWAP@", "any", "@ROOT@", "t-root", "@WORK@", "t-work").Replace(string(data))
+	text, err := Fill(template, answers, map[string]string{"KEYRITE": h, "HSMD": h, "MODULE": h, "NETWORK": "any", "SWAP": "any"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func TestShippedGenesisLints(t *testing.T) {
@@ -65,7 +75,7 @@ func TestLintRefuses(t *testing.T) {
 		{"step number twice", `id: "8.6"`, `id: "8.5"`, "number of its own"},
 		{"relay certificate for a year", "days: 30, role: access", "days: 365, role: access", "30 days"},
 		{"pipeline for nothing", "products: [gw100]", "products: []", "refused"},
-		{"no read aloud", "do: read.aloud", "do: outputs.write", "has a step read.aloud"},
+		{"no read aloud", "do: read.aloud", "do: outputs.write", "outputs.write cannot meet words"},
 		{"outputs twice", `  - {id: "8.10"`, `  - {id: "8.99", do: outputs.write, title: Again, limit: 10m}` + "\n" + `  - {id: "8.10"`, "written twice"},
 	}
 	for _, tt := range tests {

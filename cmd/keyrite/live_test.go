@@ -24,7 +24,7 @@ func newLiveHouse(t *testing.T) *liveHouse {
 	if os.Geteuid() != 0 {
 		h.offline = []string{"unshare", "--user", "--map-root-user", "--net", "--"}
 	}
-	if code, out, errs := h.run(t, "ceremony", "new", "genesis", "--module", h.env.Config.Module, "--title", "Genesis of the plant", "--root-token", "plant-root", "--work-token", "plant-work", "--out", "plant.yaml"); code != 0 {
+	if code, out, errs := h.run(t, "ceremony", "new", "genesis", "--module", h.env.Config.Module, "--title", "Genesis of the plant", "--break=no", "--printer=no", "--root-token", "plant-root", "--work-token", "plant-work", "--out", "plant.yaml"); code != 0 {
 		t.Fatalf("new: exit %d, %s%s", code, out, errs)
 	}
 	base, err := os.ReadFile(h.path("bind-base.yaml"))
