@@ -160,8 +160,13 @@ func Verify(e *Envelope, payloadType string, keys []Key, need int) ([]byte, []st
 }
 
 // SignBytes signs msg with an Ed25519 key (RFC 8032, pure) or an ECDSA P-256 key
-// (over its SHA-256, ASN.1 DER).
+// (over its SHA-256, ASN.1 DER). A crypto.MessageSigner gets the message itself,
+// since somebody may have to read it.
 func SignBytes(s crypto.Signer, msg []byte) ([]byte, error) {
+	if m, ok := s.(crypto.MessageSigner); ok {
+		sig, err := m.SignMessage(rand.Reader, msg, crypto.Hash(0))
+		return sig, wrapSign(err)
+	}
 	switch pub := s.Public().(type) {
 	case ed25519.PublicKey:
 		sig, err := s.Sign(rand.Reader, msg, crypto.Hash(0))

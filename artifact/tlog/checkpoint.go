@@ -240,3 +240,20 @@ func checkLine(l string, text []byte, s Signer, cosignature bool) (time.Time, er
 	}
 	return at, nil
 }
+
+// ParseSigned reads what a signature line of a checkpoint signs: its text, or for a
+// cosignature the time and the text. at is zero for the former.
+func ParseSigned(msg []byte) (c Checkpoint, at time.Time, err error) {
+	rest, ok := bytes.CutPrefix(msg, []byte("cosignature/v1\ntime "))
+	if !ok {
+		c, err = parseText(msg)
+		return c, at, err
+	}
+	digits, text, ok := bytes.Cut(rest, []byte("\n"))
+	unix, err := strconv.ParseUint(string(digits), 10, 41)
+	if !ok || err != nil || !bytes.Equal(cosigned(text, unix), msg) {
+		return c, at, ErrNote
+	}
+	c, err = parseText(text)
+	return c, time.Unix(int64(unix), 0).UTC(), err //nolint:gosec // 41 bits
+}

@@ -54,8 +54,11 @@ type Bind struct {
 type BindPerson struct {
 	Person string `yaml:"person"` // NAME.person
 	Key    string `yaml:"key"`    // NAME.key; or else
-	Token  string `yaml:"token"`  // NAME.card, if the key is on a card or token
-	Role   string `yaml:"role"`   // conductor, key-master, witness, approver
+	Token  string `yaml:"token"`  // NAME.card, if the key is on a card or token; or else
+	// Elsewhere is the folder on which requests go to, and answers come from, the
+	// machine where the person signs.
+	Elsewhere string `yaml:"elsewhere"`
+	Role      string `yaml:"role"` // conductor, key-master, witness, approver
 }
 
 // LoadBind reads a binding file.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/ceremony"
@@ -11,11 +12,23 @@ import (
 	"keyrite/vault/card"
 )
 
-// unlocker returns what unlocks a participant's key: a file under a passphrase, or
-// a card under its PIN.
+// unlocker returns what unlocks a participant's key: a file under a passphrase, a
+// card under its PIN, or nothing, if he signs on another machine.
 func (b *Bind) unlocker(bp *BindPerson, p *person.Person) (ceremony.Unlocker, error) {
-	if (bp.Key == "") == (bp.Token == "") {
-		return nil, fault.Errorf(fault.Usage, "the binding names either a key or a token for %s", p.Name)
+	named := 0
+	for _, s := range []string{bp.Key, bp.Token, bp.Elsewhere} {
+		if s != "" {
+			named++
+		}
+	}
+	if named != 1 {
+		return nil, fault.Errorf(fault.Usage, "the binding names one of key, token and elsewhere for %s", p.Name)
+	}
+	if bp.Elsewhere != "" {
+		if bp.Role == charter.RoleKeyMaster {
+			return nil, fault.Errorf(fault.Usage, "%s is a key master, whose share is opened here: a key or a token is needed", p.Name)
+		}
+		return &elsewhere{person: p, dir: b.Path(bp.Elsewhere), limit: answerLimit}, nil
 	}
 	path := bp.Key + bp.Token
 	data, err := intake.Read(b.Path(path), maxInputBytes)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,17 +90,25 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 }
 
 type cosignOptions struct {
-	anchor, key  string
-	passphraseFD int
+	anchor, key                 string
+	passphraseFD                int
+	requestFor, request, answer string
 }
 
 func newCosign() *cobra.Command {
 	var o cosignOptions
 	c := &cobra.Command{
-		Use:   "cosign DIR --key NAME.key --anchor FILE",
+		Use:   "cosign DIR --anchor FILE (--key NAME.key | --request-for NAME --request FILE | --request FILE --signature FILE)",
 		Short: "Verify a record and cosign it as a person who was there",
 		Long: `Verify a record and, if it holds, add your cosignature to its checkpoint. Run it
 on a machine of your own: your key need never touch the ceremony computer.
+
+If your key is on a card, or on yet another machine, have a request written, answer
+it there with 'keyrite person sign', and bring the answer:
+
+  keyrite-verify cosign RECORD --anchor FILE --request-for witness1 --request 1.request
+  keyrite person sign 1.request --key witness1.card --out 1.answer
+  keyrite-verify cosign RECORD --anchor FILE --request 1.request --signature 1.answer
 
 Exit codes: as for record; 12 wrong passphrase, 13 you took no part, 16 you have
 signed already.`,
@@ -109,7 +116,10 @@ signed already.`,
 		RunE: func(c *cobra.Command, args []string) error { return runCosign(c, &o, args[0]) },
 	}
 	anchorFlag(c, &o.anchor)
-	c.Flags().StringVar(&o.key, "key", "", "your key file (required)")
+	c.Flags().StringVar(&o.key, "key", "", "your key file")
+	c.Flags().StringVar(&o.requestFor, "request-for", "", "write a request to that person instead of signing")
+	c.Flags().StringVar(&o.request, "request", "", "the request: written with --request-for, read with --signature")
+	c.Flags().StringVar(&o.answer, "signature", "", "answer to the request, of 'keyrite person sign'")
 	c.Flags().IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with your passphrase (default: the terminal)")
 	return c
 }
@@ -119,8 +129,8 @@ func runCosign(c *cobra.Command, o *cosignOptions, dir string) error {
 	if err != nil {
 		return err
 	}
-	if o.key == "" {
-		return cli.Usagef("--key is missing: your own key file")
+	if err := o.check(); err != nil {
+		return err
 	}
 	unlock, err := durable.Lock(filepath.Join(dir, record.TranscriptFile))
 	if err != nil {
@@ -131,18 +141,21 @@ func runCosign(c *cobra.Command, o *cosignOptions, dir string) error {
 	if err != nil {
 		return err
 	}
+	if o.requestFor != "" {
+		return o.ask(c, v)
+	}
 	words, err := a.Words()
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "You are about to sign record %s, %d entries, root %s.\nSign only if these words are those that were read aloud:\n  %s\n",
 		record.Origin(v.Open.Record), v.Entries, v.Root, words)
-	k, err := openPerson(o)
+	k, at, err := o.signer(v)
 	if err != nil {
 		return err
 	}
 	defer k.Zero()
-	note, err := record.Cosign(v, k, time.Now())
+	note, err := record.Cosign(v, k, at)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"keyrite/hsm"
 	"keyrite/hsm/hsmtest"
@@ -86,6 +88,7 @@ func TestGenesisWithCards(t *testing.T) {
 	_ = sup.Close()
 	h.card(t, "witness1", reader.Config.Module, id, hsmtest.PIVPIN)
 
+	h.signElsewhere(t, "approver2")
 	args := h.attempt(t, "cards", "answers.yaml")
 	if code, out, errs := h.run(t, args...); code != 0 || !strings.HasPrefix(out, "CLOSED") {
 		t.Fatalf("rehearse: exit %d, %s%s", code, out, errs)
@@ -94,9 +97,7 @@ func TestGenesisWithCards(t *testing.T) {
 		t.Errorf("the card made %d signatures and saw %d wrong PINs", piv.Signed, piv.Wrong)
 	}
 	anchors := "record-cards/outputs/anchors.json"
-	if code, out, errs := h.withPass(t, []string{"witness2"}, "keyrite-verify", "cosign", "record-cards", "--key", "witness2.key", "--anchor", anchors, "--passphrase-fd", "3"); code != 0 {
-		t.Fatalf("cosign: exit %d, %s%s", code, out, errs)
-	}
+	h.cosignByRequest(t, "witness2", anchors)
 	if code, out, errs := h.run(t, "keyrite-verify", "record", "record-cards", "--anchor", anchors); code != 0 {
 		t.Fatalf("verify: exit %d, %s%s", code, out, errs)
 	}
@@ -194,4 +195,66 @@ func (h *house) aliveness(t *testing.T, anchors string) {
 	expect(13, "accepted before", with("keyrite-verify", "share-proof", "master5.proof")...)
 	expect(0, "master5 proved", with("keyrite-verify", "share-proof", "master5.proof", "--ledger", "elsewhere.proofs", "--challenge", "spring.challenge")...)
 	expect(0, "safe work, epoch 1: 5 of 5 shares alive, last today; 3 open it", "ceremony", "status", "--record", "record-cards", "--charter", "charter.jsonl")
+}
+
+// signElsewhere has that person sign on another machine from now on: whatever
+// request appears in the folder "medium" is answered there.
+func (h *house) signElsewhere(t *testing.T, name string) {
+	t.Helper()
+	if err := os.Mkdir(h.path("medium"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	base, err := os.ReadFile(h.path("bind-base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "bind-base.yaml", strings.Replace(string(base), "key: "+name+".key", "elsewhere: medium", 1))
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { done <- n }()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			next := h.path(fmt.Sprintf("medium/%s-%d", name, n+1))
+			if _, err := os.Stat(next + ".request"); err != nil {
+				continue
+			}
+			n++
+			if code, out, errs := h.withPass(t, []string{name}, "person", "sign", next+".request", "--key", name+".key", "--out", next+".answer", "--passphrase-fd", "3"); code != 0 || !strings.Contains(errs, "in words: ") {
+				t.Errorf("person sign: exit %d, %s%s", code, out, errs)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		if n := <-done; n < 3 {
+			t.Errorf("%s was asked %d times", name, n)
+		}
+	})
+}
+
+// cosignByRequest cosigns with the key on another machine than the record.
+func (h *house) cosignByRequest(t *testing.T, name, anchors string) {
+	t.Helper()
+	if code, out, errs := h.run(t, "keyrite-verify", "cosign", "record-cards", "--anchor", anchors, "--request-for", name, "--request", "1.request"); code != 0 {
+		t.Fatalf("request: exit %d, %s%s", code, out, errs)
+	}
+	if code, _, errs := h.withPass(t, []string{"witness1"}, "person", "sign", "1.request", "--key", "witness1.card", "--out", "x.answer", "--passphrase-fd", "3"); code != 13 {
+		t.Errorf("answered by another: exit %d, %s", code, errs)
+	}
+	code, out, errs := h.withPass(t, []string{name}, "person", "sign", "1.request", "--key", name+".key", "--out", "1.answer", "--passphrase-fd", "3")
+	if code != 0 || !strings.Contains(errs, "You cosign the log keyrite/record/") {
+		t.Fatalf("sign: exit %d, %s%s", code, out, errs)
+	}
+	args := []string{"keyrite-verify", "cosign", "record-cards", "--anchor", anchors, "--request", "1.request", "--signature", "1.answer"}
+	if code, out, errs := h.run(t, args...); code != 0 || !strings.Contains(out, name+" cosigned") {
+		t.Fatalf("cosign: exit %d, %s%s", code, out, errs)
+	}
+	if code, _, errs := h.run(t, args...); code != 16 {
+		t.Errorf("cosigned twice: exit %d, %s", code, errs)
+	}
 }

@@ -15,7 +15,7 @@ import (
 
 func newPerson(std cli.IO) *cobra.Command {
 	c := &cobra.Command{Use: "person", Short: "Make the keys of the people who take part"}
-	c.AddCommand(newPersonNew(std))
+	c.AddCommand(newPersonNew(std), newPersonSign(std))
 	return c
 }
 

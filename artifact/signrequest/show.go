@@ -1,0 +1,219 @@
+package signrequest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/record"
+	"keyrite/artifact/tlog"
+	"keyrite/artifact/words"
+	"keyrite/artifact/world"
+)
+
+// Purposes, the closed set.
+const (
+	Cosign     = "cosign"      // a record's checkpoint, as a cosigner
+	Checkpoint = "checkpoint"  // a record's checkpoint, as its conductor
+	Charter    = "charter"     // a statement of the charter
+	Documents  = "documents"   // which identity documents were seen
+	Incident   = "incident"    // an incident of a ceremony
+	UpdateRoot = "update-root" // root metadata of the update repository
+)
+
+// Shown is what a message says.
+type Shown struct {
+	Purpose string
+	World   world.World
+	Lines   []string  // in words, for the holder; nothing in them is trusted markup
+	At      time.Time // of a cosignature
+}
+
+// Show reads the message itself. One that is of no known kind, or not in its one
+// canonical form, may not be signed.
+func (r *Request) Show() (*Shown, error) {
+	if c, at, err := tlog.ParseSigned(r.Message); err == nil {
+		return showCheckpoint(c, at), nil
+	}
+	if typ, payload, ok := parsePAE(r.Message); ok {
+		switch typ {
+		case charter.PayloadType:
+			return showCharter(payload)
+		case record.DocumentsType:
+			return showDocuments(payload)
+		case record.IncidentType:
+			return showIncident(payload)
+		}
+		return nil, fault.Errorf(fault.Policy, "%w: payload type %.80q is none that is signed this way", ErrRequest, typ)
+	}
+	return showRoot(r.Message)
+}
+
+// parsePAE is the inverse of the DSSE pre-authentication encoding.
+func parsePAE(msg []byte) (string, []byte, bool) {
+	rest, ok := bytes.CutPrefix(msg, []byte("DSSEv1 "))
+	if !ok {
+		return "", nil, false
+	}
+	typ, rest, ok := cutField(rest)
+	if !ok || len(rest) == 0 || rest[0] != ' ' {
+		return "", nil, false
+	}
+	payload, rest, ok := cutField(rest[1:])
+	return string(typ), payload, ok && len(rest) == 0 && bytes.Equal(envelope.PAE(string(typ), payload), msg)
+}
+
+func cutField(b []byte) ([]byte, []byte, bool) {
+	digits, rest, ok := bytes.Cut(b, []byte(" "))
+	n, err := strconv.Atoi(string(digits))
+	if !ok || err != nil || n < 0 || n > len(rest) {
+		return nil, nil, false
+	}
+	return rest[:n], rest[n:], true
+}
+
+func showCheckpoint(c tlog.Checkpoint, at time.Time) *Shown {
+	s := &Shown{Purpose: Checkpoint, World: c.World, At: at}
+	what := "You close the log " + c.Origin + " as its conductor: every entry up to here is what happened."
+	if !at.IsZero() {
+		s.Purpose = Cosign
+		what = "You cosign the log " + c.Origin + ": you were there, and every entry is what happened."
+	}
+	s.Lines = []string{what, fmt.Sprintf("%d entries, root %s", c.Size, tlog.Hex(c.Root)), "root in words: " + words.Of(c.Root[:16])}
+	if !at.IsZero() {
+		s.Lines = append(s.Lines, "at "+charter.FormatTime(at))
+	}
+	return s
+}
+
+func showCharter(payload []byte) (*Shown, error) {
+	var st charter.Statement
+	if err := jcs.Unmarshal(payload, &st); err != nil {
+		return nil, err
+	}
+	if st.Format != charter.Format {
+		return nil, fault.Errorf(fault.Verify, "statement has format %.60q", st.Format)
+	}
+	if _, err := charter.ParseTime(st.Time); err != nil {
+		return nil, err
+	}
+	s := &Shown{Purpose: Charter, World: st.World, Lines: []string{
+		fmt.Sprintf("You approve statement %d of the charter, of type %s, in vault %.16s….", st.Seq, st.Type, st.Vault),
+		"time " + st.Time + ", after the log with root " + st.Prev,
+	}}
+	lines, err := fields(st.Body)
+	s.Lines = append(s.Lines, lines...)
+	return s, err
+}
+
+// maxFields bounds what is shown of a statement; more is cut, and said to be.
+const maxFields = 400
+
+// fields lists every leaf of a JSON value with its path, so that nothing in it is
+// signed unseen.
+func fields(body json.RawMessage) ([]string, error) {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.UseNumber()
+	var v any
+	if err := dec.Decode(&v); err != nil {
+		return nil, fault.Errorf(fault.Verify, "statement body: %w", err)
+	}
+	var out []string
+	walk("", v, &out)
+	if len(out) > maxFields {
+		out = append(out[:maxFields], fmt.Sprintf("… and %d lines more: compare the digest", len(out)-maxFields))
+	}
+	return out, nil
+}
+
+func walk(path string, v any, out *[]string) {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, k := range slices.Sorted(maps.Keys(v)) {
+			walk(strings.TrimPrefix(path+"."+k, "."), v[k], out)
+		}
+	case []any:
+		for i, x := range v {
+			walk(path+"["+strconv.Itoa(i+1)+"]", x, out)
+		}
+	default:
+		*out = append(*out, fmt.Sprintf("%s = %v", path, v))
+	}
+}
+
+func showDocuments(payload []byte) (*Shown, error) {
+	var d record.DocumentsSeen
+	if err := jcs.Unmarshal(payload, &d); err != nil {
+		return nil, err
+	}
+	if d.Format != "keyrite/documents-seen/v1" {
+		return nil, fault.Errorf(fault.Verify, "documents have format %.60q", d.Format)
+	}
+	s := &Shown{Purpose: Documents, World: d.World, Lines: []string{"You say that in ceremony " + d.Record + " you saw these identity documents:"}}
+	for _, n := range slices.Sorted(maps.Keys(d.Seen)) {
+		s.Lines = append(s.Lines, n+": "+d.Seen[n])
+	}
+	return s, nil
+}
+
+func showIncident(payload []byte) (*Shown, error) {
+	var i record.IncidentCall
+	if err := jcs.Unmarshal(payload, &i); err != nil {
+		return nil, err
+	}
+	if i.Format != "keyrite/incident/v1" {
+		return nil, fault.Errorf(fault.Verify, "incident has format %.60q", i.Format)
+	}
+	return &Shown{Purpose: Incident, World: i.World, Lines: []string{
+		"You call an INCIDENT in ceremony " + i.Record + ": the whole ceremony becomes void.", "reason: " + i.Reason, "transcript root " + i.Root,
+	}}, nil
+}
+
+// rootFields are those of TUF root metadata that are read to it.
+type rootFields struct {
+	Type    string                     `json:"_type"`
+	Version int64                      `json:"version"`
+	Expires string                     `json:"expires"`
+	World   world.World                `json:"x-keyrite-world"`
+	Keys    map[string]json.RawMessage `json:"keys"`
+	Roles   map[string]struct {
+		KeyIDs    []string `json:"keyids"`
+		Threshold int      `json:"threshold"`
+	} `json:"roles"`
+}
+
+// showRoot reads root metadata in OLPC canonical JSON, which differs from RFC 8785
+// only in the line breaks of PEM, which stand in it as they are.
+func showRoot(msg []byte) (*Shown, error) {
+	plain := bytes.ReplaceAll(msg, []byte("\n"), []byte(`\n`))
+	var any map[string]any
+	dec := json.NewDecoder(bytes.NewReader(plain))
+	dec.UseNumber()
+	if err := dec.Decode(&any); err != nil {
+		return nil, fault.Errorf(fault.Policy, "%w: the message is of no known kind", ErrRequest)
+	}
+	again, err := jcs.Marshal(any)
+	if err != nil || !bytes.Equal(again, plain) {
+		return nil, fault.Errorf(fault.Policy, "%w: the message is of no known kind", ErrRequest)
+	}
+	var f rootFields
+	if err := json.Unmarshal(plain, &f); err != nil || f.Type != "root" || f.World.Check() != nil {
+		return nil, fault.Errorf(fault.Policy, "%w: the message is of no known kind", ErrRequest)
+	}
+	root := f.Roles["root"]
+	s := &Shown{Purpose: UpdateRoot, World: f.World, Lines: []string{
+		fmt.Sprintf("You sign root %d of the update repository, good until %s.", f.Version, f.Expires),
+		fmt.Sprintf("%d keys in all; the next root needs %d of %d:", len(f.Keys), root.Threshold, len(root.KeyIDs)),
+	}}
+	s.Lines = append(s.Lines, root.KeyIDs...)
+	return s, nil
+}
