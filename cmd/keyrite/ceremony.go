@@ -28,7 +28,7 @@ import (
 func newCeremony(std cli.IO) *cobra.Command {
 	c := &cobra.Command{Use: "ceremony", Short: "Prepare, rehearse and run key ceremonies"}
 	c.AddCommand(
-		newCeremonyNew(std), newCeremonyLint(), newCeremonyExplain(), newCeremonyPrint(), newCeremonyKit(), newCeremonyImportBoulder(), newCeremonyEnvironment(),
+		newCeremonyNew(std), newCeremonyLint(), newCeremonySchema(), newCeremonyExplain(), newCeremonyPrint(), newCeremonyKit(), newCeremonyImportBoulder(), newCeremonyEnvironment(),
 		newCeremonyRehearse(std), newCeremonyRun(std), newCeremonyStatus(), newCeremonyReport(), newCeremonyRecover(std),
 	)
 	return c
