@@ -4,14 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -45,30 +43,6 @@ func plans(s *script.Script, st *script.Step, cause string) bool {
 	return slices.ContainsFunc(s.Contingencies, func(c script.Contingency) bool {
 		return c.On == cause && slices.Contains(st.Planned, c.ID)
 	})
-}
-
-// print writes what the room knows so far as a page, and waits until it is on
-// paper. The record names the page; no command is run.
-func (a *Actions) print(ctx context.Context, r *ceremony.Run, st *script.Step) error {
-	path := record.OutputsDir + "/page-" + st.ID + ".txt"
-	if _, err := os.Lstat(filepath.Join(r.Dir, filepath.FromSlash(path))); errors.Is(err, os.ErrNotExist) {
-		if err := r.Output(path, a.page(r, st)); err != nil {
-			return err
-		}
-	}
-	r.Console.Say("", "print "+filepath.Join(r.Dir, filepath.FromSlash(path)))
-	return r.Report(ctx, st, r.Names(charter.RoleConductor)[0], "Is the page printed?", "printed", ceremony.CausePrinter)
-}
-
-// page is plain text, which every printer takes.
-func (a *Actions) page(r *ceremony.Run, st *script.Step) []byte {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%s, step %s: %s\n\nworld          %s\nscript         %s\nentries so far %d\nrunning hash   %s\n\n",
-		r.Script.Title, record.Origin(r.ID), st.ID, st.Title, r.World, r.Script.Hash(), r.Size(), r.Root())
-	for _, p := range r.People {
-		fmt.Fprintf(&b, "%-12s %-32s ______________________________\n", p.Role, p.Person.Name)
-	}
-	return []byte(b.String())
 }
 
 // mediumIn takes a medium that the script lists into the drive.

@@ -9,8 +9,10 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"keyrite/artifact/fault"
+	"keyrite/ceremony/script"
 	"keyrite/internal/clitest"
 )
 
@@ -72,6 +74,16 @@ func everyPage(t *testing.T) (string, []string) {
 		for _, f := range files {
 			put("kit-"+f.Name, f.HTML, err)
 		}
+		// What the shipped scripts leave to who writes one: contingencies, media.
+		more := *s
+		more.Contingencies = []script.Contingency{
+			{ID: "printer", On: "printer", Then: "again", Steps: []script.Step{{ID: "A.1", Do: "break", Title: "Fetch the other printer", Limit: 30 * time.Minute, Minutes: 10}}},
+			{ID: "late", On: "late", Then: "next"},
+		}
+		more.Media = []script.Medium{{Name: "requests", Label: "REQUESTS", Purpose: "brings the requests", ReadOnly: true}}
+		more.Run = append([]script.Step{{ID: "2.0", Do: "medium.in", Medium: "requests", Title: "Requests", Limit: time.Minute, Planned: []string{"printer", "late"}, Requires: map[string]string{"drive": "empty"}, Sets: map[string]string{"drive": "requests"}}}, s.Run...)
+		page, err = Script(Input{Script: &more, World: "live"})
+		put("script-planned.html", page, err)
 		bad := *s
 		bad.Title, bad.Purpose, bad.Run[0].Say = hostile, hostile, hostile
 		page, err = Script(Input{Script: &bad, World: hostile, People: []Person{{Name: hostile, Role: "witness", Fingerprint: hostile}}})
@@ -128,6 +140,9 @@ func TestPagesOnScreenAndPaper(t *testing.T) {
 				for _, st := range ph.Steps {
 					want = append(want, st.ID+" ")
 				}
+			}
+			if kind == "planned" {
+				want = append(want, "Contingency sheet 1: printer", "Contingency sheet 2: late", "Medium “requests” (REQUESTS)", "Begins only with: drive empty.", "the same is an incident")
 			}
 			want = append(want, "Exception sheet 3", "Annex A: hashes", "Annex B: words of the anchors")
 		}
