@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"keyrite/artifact/anchor"
 	"keyrite/artifact/share"
 )
 
@@ -89,6 +90,24 @@ func TestFirstCeremonyGuide(t *testing.T) {
 	for _, f := range []string{"practice.html", "kit/index.html", "record/report.html", "master1.html"} {
 		if info, err := os.Stat(h.path(f)); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", f, err)
+		}
+	}
+	// The sheets that people take home have the words of the very anchors.
+	a, err := anchor.Parse([]byte(mustRead(t, h.path("record/outputs/anchors.json"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	words, err := a.Words()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sheets, err := filepath.Glob(h.path("record/outputs/page-*.html"))
+	if err != nil || len(sheets) != 1 {
+		t.Fatalf("sheets of the anchors' words: %v, %v", sheets, err)
+	}
+	for _, w := range strings.Fields(words) {
+		if n := strings.Count(mustRead(t, sheets[0]), "<span>"+w+"</span>"); n < len(h.names) {
+			t.Errorf("%s stands %d times on the sheets of %d people", w, n, len(h.names))
 		}
 	}
 	if mustRead(t, h.path("copy.share")) != mustRead(t, h.path("shares/root/master1.share")) {
