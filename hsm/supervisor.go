@@ -340,6 +340,14 @@ func (s *Supervisor) SettlePINs(ctx context.Context, t TokenID) error {
 	return err
 }
 
+// EraseToken initialises the token anew: everything in it is destroyed. Its SO PIN
+// must be held, and is used up; the user PIN holds on, so that a fresh session can
+// be opened to look for what is left. No session of the token may be open.
+func (s *Supervisor) EraseToken(ctx context.Context, t TokenID) error {
+	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbErase, Token: t}, nil)
+	return err
+}
+
 // WipePINs makes the supervisor forget the token's PINs.
 func (s *Supervisor) WipePINs(ctx context.Context, t TokenID) error {
 	_, _, err := s.call(ctx, frame.Command{Verb: frame.VerbWipe, Token: t}, nil)

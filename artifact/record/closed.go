@@ -41,7 +41,7 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if err := c.checkShares(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.checkOpenings, c.checkKeys, c.checkTransfers, c.checkSpecified, c.checkEnrolled, c.checkTold} {
+	for _, check := range []func() error{c.checkOpenings, c.checkKeys, c.checkTransfers, c.checkSpecified, c.checkEnrolled, c.checkEnded, c.checkSuccession, c.checkCRLs, c.checkTold} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -193,6 +193,9 @@ func (c *checker) checkShares() error {
 // names for it.
 func (c *checker) checkTokens() error {
 	for safe, t := range c.tokens {
+		if c.base != nil && c.retires(safe) && c.base.Epochs[safe].Token == t {
+			continue // it ended here
+		}
 		if _, ok := c.Charter.People.Safe(safe); !ok || c.Charter.Epochs[safe].Token != t {
 			return bad("%w: safe %.40q is in another token than the charter says", ErrRecord, safe)
 		}

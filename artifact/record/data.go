@@ -178,8 +178,7 @@ type PINsChanged struct {
 
 // Intent precedes an effect in a token. Object is the CKA_ID it will have.
 type Intent struct {
-	Effect string       `json:"effect"`          // "init-token", "generate", "store", "open", "repin", "receiver", "transfer", "destroy"
-	Epoch  int          `json:"epoch,omitempty"` // open: that is opened; repin: that will be in force
+	Effect string       `json:"effect"` // "init-token", "generate", "store", "repin", "receiver", "transfer", "destroy"
 	Key    string       `json:"key"`
 	Object string       `json:"object"`
 	Safe   string       `json:"safe"`
@@ -210,6 +209,33 @@ type Certificate struct {
 	Linted  string `json:"linted"` // "before and after"
 	SHA256  string `json:"sha256"`
 	Subject string `json:"subject"`
+}
+
+// CRL is a certificate revocation list issued in the ceremony.
+type CRL struct {
+	ID      string `json:"id"`
+	Issuer  string `json:"issuer"`
+	Number  int64  `json:"number"`
+	Revoked int    `json:"revoked"` // entries
+	SHA256  string `json:"sha256"`  // of its DER
+}
+
+// Succession is a succession statement signed in the ceremony; the file stands
+// among the outputs.
+type Succession struct {
+	Counter  int64             `json:"counter"`
+	Replaced map[string]string `json:"replaced"` // role → id of the key in force from now on
+	SHA256   string            `json:"sha256"`   // of the file
+	Signers  []string          `json:"signers"`  // ids of succession keys
+}
+
+// Retired is a key, or with an empty key a whole token, that was destroyed and
+// looked for in vain by a fresh process.
+type Retired struct {
+	Key    string `json:"key"`
+	Left   int    `json:"left"`   // objects found: 0
+	Object string `json:"object"` // CKA_ID; empty if a void attempt destroyed it before
+	Safe   string `json:"safe"`
 }
 
 // Possession is a key's proof that it signs, as the stored token object.
@@ -255,12 +281,11 @@ type IncidentCall struct {
 
 // Cleanup is what was destroyed and what could not be.
 type Cleanup struct {
-	Burned    []string `json:"burned"`             // epochs, "safe/epoch"
-	Destroyed []string `json:"destroyed"`          // object ids
-	Exposed   []string `json:"exposed,omitempty"`  // epochs in force whose shares were combined, "safe/epoch": the next ceremony deals them anew
-	InForce   string   `json:"in_force,omitempty"` // epoch that opens a token whose PINs were changing, "safe/epoch"
-	Kept      []string `json:"kept,omitempty"`     // keys that stay although the ceremony is void, "key object": their source is, or may be, gone
-	Left      int      `json:"left"`               // objects found after, by an empty search in a fresh process
+	Burned    []string `json:"burned"`            // epochs, "safe/epoch"
+	Destroyed []string `json:"destroyed"`         // object ids
+	Exposed   []string `json:"exposed,omitempty"` // epochs in force whose shares were combined, "safe/epoch": the next ceremony deals them anew
+	Kept      []string `json:"kept,omitempty"`    // keys that stay although the ceremony is void, "key object": their source is, or may be, gone
+	Left      int      `json:"left"`              // objects found after, by an empty search in a fresh process
 	Safe      string   `json:"safe"`
 	Tainted   string   `json:"tainted"` // why the token must not be used again, or ""
 }
@@ -292,6 +317,9 @@ func (*PINsChanged) entryType() string { return "pins-changed" }
 func (*Intent) entryType() string      { return "intent" }
 func (*KeyMade) entryType() string     { return "key" }
 func (*Certificate) entryType() string { return "certificate" }
+func (*CRL) entryType() string         { return "crl" }
+func (*Succession) entryType() string  { return "succession" }
+func (*Retired) entryType() string     { return "retired" }
 func (*Possession) entryType() string  { return "possession" }
 func (*Words) entryType() string       { return "words" }
 func (*Output) entryType() string      { return "output" }
@@ -302,7 +330,7 @@ func (*End) entryType() string         { return "end" }
 func parseData(typ string, raw json.RawMessage) (Data, error) {
 	for _, d := range []Data{
 		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Contingency{}, &Present{}, &Medium{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
-		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &Possession{}, &Words{},
+		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &CRL{}, &Succession{}, &Retired{}, &Possession{}, &Words{},
 		&Output{}, &Incident{}, &Cleanup{}, &End{},
 		&Transferred{}, &Removed{},
 	} {

@@ -28,6 +28,19 @@ type scriptFile struct {
 		Name  string `yaml:"name"`
 		Token string `yaml:"token"`
 	} `yaml:"safes"`
+	Successions []struct {
+		ID     string `yaml:"id"`
+		By     string `yaml:"by"`
+		Reason string `yaml:"reason"`
+	} `yaml:"successions"`
+	CRLs []struct {
+		ID      string `yaml:"id"`
+		Issuer  string `yaml:"issuer"`
+		Number  int64  `yaml:"number"`
+		Revoked []struct {
+			Serial string `yaml:"serial"`
+		} `yaml:"revoked"`
+	} `yaml:"crls"`
 	Factories []struct {
 		ID         string `yaml:"id"`
 		Product    string `yaml:"product"`
@@ -161,6 +174,10 @@ func (c *checker) checkSteps(script []byte) error {
 				return at("%s answered %.20q and the ceremony went on", d.Who, d.Answer)
 			}
 			delete(missing, d.Who)
+		case *Retired:
+			if p.at == nil || d.Key != p.at.Key || d.Key == "" && d.Safe != p.at.Safe {
+				return at("the step destroys something else than %.40q of safe %.40q", d.Key, d.Safe)
+			}
 		case *Contingency:
 			if why := p.meet(d); why != "" {
 				return at("contingency %.40q: %s", d.ID, why)

@@ -29,9 +29,16 @@ func kinds() map[string]kind {
 	opening := []string{"vault.load", "safe.open"}
 	enrolled := []string{charter.TypePipeline, charter.TypeFactory, charter.TypeStation, charter.TypeRelay}
 	made := append([]string{charter.TypeEpoch, charter.TypeKey}, enrolled...)
+	ended := []string{charter.TypeKeyRetired, charter.TypeSuccessor, charter.TypeSafeRetired}
+	issuing := []string{"cert.issue", "charter.append", "update.root"}
 	return map[string]kind{
-		"genesis": {verbs: append([]string{"genesis.sign"}, making...), statements: append([]string{charter.TypeGenesis}, made...)},
-		"new-key": {true, slices.Concat(opening, making), made},
+		"hsm-lost":     {true, slices.Concat(opening, making, []string{"succession.sign"}), slices.Concat(made, ended)},
+		"succession":   {true, slices.Concat(opening, making, []string{"succession.sign", "key.destroy"}), slices.Concat(made, ended)},
+		"sign-offline": {true, slices.Concat(opening, issuing, []string{"crl.issue"}), enrolled},
+		"enrol":        {true, slices.Concat(opening, issuing), enrolled},
+		"retire":       {true, slices.Concat(opening, []string{"key.destroy", "token.destroy", "charter.append", "update.root"}), ended},
+		"genesis":      {verbs: append([]string{"genesis.sign"}, making...), statements: append([]string{charter.TypeGenesis}, made...)},
+		"new-key":      {true, slices.Concat(opening, making), made},
 		"reshare": {
 			true, slices.Concat(opening, []string{"people.change", "shares.deal", "shares.receipts", "token.repin", "charter.append", "update.root"}),
 			[]string{charter.TypePeople, charter.TypeEpoch},

@@ -113,6 +113,12 @@ func (c *checker) secretEntry(e *Entry, d Data) error {
 		c.Certificates = append(c.Certificates, *d)
 	case *Possession:
 		return c.possession(d)
+	case *CRL:
+		return c.crl(d)
+	case *Succession:
+		return c.succession(d)
+	case *Retired:
+		return c.retired(d)
 	}
 	return nil
 }

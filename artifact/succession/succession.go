@@ -118,6 +118,14 @@ func New(a *anchor.Anchors, prev *Statement, entries []Entry, dormant []anchor.K
 	return s
 }
 
+// Certify adds the certificate of a key that the anchors do not know, in DER.
+func (s *Statement) Certify(id string, der []byte) {
+	if s.Certificates == nil {
+		s.Certificates = map[string][]byte{}
+	}
+	s.Certificates[id] = der
+}
+
 // Sign signs the statement with each signer in turn and returns the file. What
 // Verify would refuse is not signed.
 func (s *Statement) Sign(a *anchor.Anchors, signers ...crypto.Signer) ([]byte, error) {

@@ -39,7 +39,13 @@ type Actions struct {
 	order []string // key ids as born
 	moves []*move
 	certs map[string][]byte
-	root  []byte // first root of the update repository, nil without one
+	root  []byte // root of the update repository, nil without one
+	crls  map[string][]byte
+
+	rootVersion int64
+	statement   []byte   // succession statement, nil without one
+	destroyed   []string // ids of keys
+	wiped       []string // safes whose token was erased
 }
 
 // safe is one token on its way.
@@ -52,6 +58,7 @@ type safe struct {
 	inForce   charter.Epoch // of a safe that exists
 	exposed   bool          // its shares in force were, or may have been, combined
 	opened    bool          // its user PIN is held
+	destroyed []string      // keys of the charter destroyed here: that cannot be undone
 	repinning bool          // its PINs may be of either epoch
 	birth     *hsm.Session  // one session from the first key to the end of SEALING
 	fresh     *hsm.Session  // a new process that reads what was stored
@@ -74,7 +81,7 @@ func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Actions, err
 	if b.Shares == "" {
 		return nil, fault.New(fault.Usage, "the binding names no folder for the shares")
 	}
-	a := &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, keys: map[string]*key{}, certs: map[string][]byte{}}
+	a := &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, keys: map[string]*key{}, certs: map[string][]byte{}, crls: map[string][]byte{}}
 	if s.Kind == "genesis" {
 		return a, b.checkFresh(s)
 	}

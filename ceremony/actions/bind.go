@@ -41,9 +41,13 @@ type Bind struct {
 	Anchors  string            `yaml:"anchors"`  // anchors file of the vault. Required but for a genesis.
 	Charter  string            `yaml:"charter"`  // charter file of the vault. Required but for a genesis.
 	Records  []string          `yaml:"records"`  // record folders of earlier ceremonies, verified before anything is done
-	Leaves   []string          `yaml:"leaves"`   // names of people whom people.change takes out of the charter
-	Boot     string            `yaml:"boot"`     // device or file with the image that the computer was booted from, where the script pins it
-	Media    map[string]string `yaml:"media"`    // folders where the script's media are mounted, by name
+	Root     string            `yaml:"root"`     // newest N.root.json of the update repository, where update.root follows it
+	CRLs     map[string]string `yaml:"crls"`     // revocation list before, by the id of the one to be issued
+	// Succession statement of the last succession, if there was one.
+	Successions string            `yaml:"successions"`
+	Leaves      []string          `yaml:"leaves"` // names of people whom people.change takes out of the charter
+	Boot        string            `yaml:"boot"`   // device or file with the image that the computer was booted from, where the script pins it
+	Media       map[string]string `yaml:"media"`  // folders where the script's media are mounted, by name
 
 	dir  string
 	hash string

@@ -130,7 +130,10 @@ func (a *Actions) issue(ctx context.Context, r *ceremony.Run, st *script.Step) e
 		if t.SPKI, err = a.request(c.CSR); err != nil {
 			return err
 		}
-		issuer, err := parseCert(a.certs[c.Issuer])
+		if err := a.mayIssue(c.Issuer); err != nil {
+			return err
+		}
+		issuer, err := a.issuer(c.Issuer)
 		if err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ type statement struct {
 // charter has the approvers sign everything that the ceremony made, one
 // statement each, with one opening of their keys.
 func (a *Actions) charter(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
-	list, err := a.statements()
+	list, err := a.statements(r)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (a *Actions) decide(ctx context.Context, r *ceremony.Run, list []statement)
 
 // statements lists what the charter says after the genesis, in the order in
 // which each can be checked when it is folded.
-func (a *Actions) statements() ([]statement, error) {
+func (a *Actions) statements(r *ceremony.Run) ([]statement, error) {
 	var out []statement
 	for _, s := range a.script.Safes {
 		if sf := a.safes[s.Name]; sf != nil && sf.epoch.Epoch > 0 {
@@ -153,6 +153,9 @@ func (a *Actions) statements() ([]statement, error) {
 	}
 	for _, x := range a.script.Relays {
 		out = append(out, statement{charter.TypeRelay, charter.Relay{Certificate: a.certs[x.Certificate], ID: x.ID, Role: x.Role}})
+	}
+	if a.vault != nil {
+		out = append(out, a.endings(r)...)
 	}
 	return out, nil
 }

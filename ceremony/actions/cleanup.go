@@ -99,6 +99,7 @@ func (a *Actions) cleanupExisting(ctx context.Context, sf *safe, e *record.Clean
 	if sf.exposed {
 		e.Exposed = []string{sf.name + "/" + itoa(sf.inForce.Epoch)}
 	}
+	e.Destroyed = append(e.Destroyed, sf.destroyed...)
 	if !sf.opened {
 		e.Left = 0 // nothing was done in it
 		return

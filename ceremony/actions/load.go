@@ -8,6 +8,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
+	"keyrite/artifact/succession"
 	"keyrite/artifact/world"
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
@@ -22,18 +23,13 @@ type vault struct {
 	anchors *anchor.Anchors
 	base    record.Base
 	state   charter.State // as loaded: it decides who opens what
+
+	succession *succession.Statement // of the last succession, nil without one
+	inForce    *anchor.Anchors       // anchors under it
 }
 
 // load reads anchors and charter, which the record names from its first entry on.
 func (a *Actions) load() error {
-	if err := a.fold(); err != nil {
-		return err
-	}
-	return a.checkSafes()
-}
-
-// fold reads the vault that the binding names.
-func (a *Actions) fold() error {
 	b := a.bind
 	if b.Anchors == "" || b.Charter == "" {
 		return fault.Hint(fault.New(fault.Usage, "the binding names no vault to continue"), "write anchors: FILE and charter: FILE, as they left the last ceremony")
@@ -66,9 +62,12 @@ func (a *Actions) fold() error {
 	if err != nil {
 		return err
 	}
-	a.vault = &vault{an, record.Base{Anchors: hash, CharterHead: states[0].Head(), CharterSize: states[0].Size()}, *states[0]}
+	a.vault = &vault{anchors: an, base: record.Base{Anchors: hash, CharterHead: states[0].Head(), CharterSize: states[0].Size()}, state: *states[0]}
 	a.state, a.lines = *states[1], lines
-	return nil
+	if err := a.loadSuccession(); err != nil {
+		return err
+	}
+	return a.checkSafes()
 }
 
 // knows wants every key of the anchors in the charter.

@@ -2,13 +2,16 @@ package actions
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
+	"keyrite/internal/intake"
 	"keyrite/signer/tuf"
 )
 
@@ -16,10 +19,14 @@ import (
 // signed by the ceremony that renews it.
 const rootValidity = 2 * 365 * 24 * time.Hour
 
-// updateRoot signs the first root of the update repository: the root token's key
-// as born, and every approver.
+// updateRoot signs the root of the update repository, the first or the next: the
+// key in force of the root token, and every approver who is here.
 func (a *Actions) updateRoot(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
-	spec, err := tuf.RootOf(&a.state, 1, r.Clock.Now().Add(rootValidity))
+	before, err := a.rootBefore()
+	if err != nil {
+		return err
+	}
+	spec, err := tuf.RootOf(&a.state, a.rootVersion, r.Clock.Now().Add(rootValidity))
 	if err != nil {
 		return err
 	}
@@ -27,15 +34,26 @@ func (a *Actions) updateRoot(ctx context.Context, r *ceremony.Run, _ *script.Ste
 	if err != nil {
 		return err
 	}
-	first, err := tuf.SignRoot(tbs, a.keys[tuf.RootKeyID].signer)
+	rec, err := a.state.Key(tuf.RootKeyID, tuf.RootKeyID)
+	if err != nil {
+		return err
+	}
+	token, err := a.signer(ctx, rec.ID)
+	if err != nil {
+		return err
+	}
+	first, err := tuf.SignRoot(tbs, token)
 	if err != nil {
 		return err
 	}
 	sigs := []tuf.RootSignature{first}
-	approvers := a.state.People.Sets.Approvers.Members
+	approvers := slices.DeleteFunc(slices.Clone(a.state.People.Sets.Approvers.Members), func(n string) bool {
+		_, here := r.Participant(n)
+		return !here
+	})
 	for i, name := range approvers {
 		r.Console.Count(ceremony.Count{What: "signatures", Done: approvers[:i], Need: len(approvers), Of: len(approvers)})
-		err := r.WithKey(ctx, name, "the first update root", func(k *person.Key) error {
+		err := r.WithKey(ctx, name, "update root "+itoa(int(a.rootVersion)), func(k *person.Key) error {
 			s, err := tuf.SignRoot(tbs, k.Signer())
 			sigs = append(sigs, s)
 			return err
@@ -47,8 +65,30 @@ func (a *Actions) updateRoot(ctx context.Context, r *ceremony.Run, _ *script.Ste
 	if a.root, err = tuf.Assemble(spec, sigs); err != nil {
 		return err
 	}
-	r.Console.Say("good", "update root 1, signed by the root token and "+itoa(len(sigs)-1)+" approvers")
-	return tuf.CheckRoot(a.root, &a.state)
+	r.Console.Say("good", "update root "+itoa(int(a.rootVersion))+", signed by the root token and "+itoa(len(sigs)-1)+" approvers")
+	if err := tuf.CheckRoot(a.root, &a.state); err != nil || before == nil {
+		return err
+	}
+	return tuf.CheckNext(before, a.root)
+}
+
+// rootBefore reads the root that this one follows, nil in a genesis, and says
+// which version comes now.
+func (a *Actions) rootBefore() ([]byte, error) {
+	a.rootVersion = 1
+	if a.vault == nil {
+		return nil, nil
+	}
+	if a.bind.Root == "" {
+		return nil, fault.Hint(fault.New(fault.Usage, "the binding names no update root to follow"), "write root: FILE, the newest N.root.json of the update repository")
+	}
+	data, err := intake.Read(a.bind.Path(a.bind.Root), tuf.MaxRootBytes)
+	if err != nil {
+		return nil, err
+	}
+	before, err := tuf.RootVersion(data)
+	a.rootVersion = before + 1
+	return data, err
 }
 
 // anchors are the keys of the charter and the roots' certificates.
@@ -94,12 +134,22 @@ func (a *Actions) outputs(_ context.Context, r *ceremony.Run, _ *script.Step) er
 		return err
 	}
 	if a.root != nil {
-		if err := r.Output(record.OutputsDir+"/1.root.json", a.root); err != nil {
+		if err := r.Output(record.OutputsDir+"/"+itoa(int(a.rootVersion))+".root.json", a.root); err != nil {
 			return err
 		}
 	}
 	for _, id := range a.order {
 		if err := r.Output(record.OutputsDir+"/"+id+".pub.pem", pemBlock("PUBLIC KEY", a.keys[id].rec.Public)); err != nil {
+			return err
+		}
+	}
+	if a.statement != nil {
+		if err := r.Output(successionOutput, a.statement); err != nil {
+			return err
+		}
+	}
+	for _, c := range a.script.CRLs {
+		if err := r.Output(record.OutputsDir+"/"+c.ID+".crl.pem", pemBlock("X509 CRL", a.crls[c.ID])); err != nil {
 			return err
 		}
 	}

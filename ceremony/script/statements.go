@@ -79,11 +79,9 @@ func (s *Script) lintCRLs(own func(path, kind, name string) error) error {
 	return nil
 }
 
-func successionReasons() []string { return []string{"compromised", "lost", "retired"} }
-
 func (s *Script) lintSuccessions() error {
 	seen := map[string]bool{}
-	reasons := successionReasons()
+	reasons := []string{"compromised", "lost", "retired"}
 	for i, x := range s.Successions {
 		path := "successions." + itoa(i)
 		_, old := s.ExistingByID(x.ID)

@@ -60,7 +60,8 @@ exists, 130 interrupted.`,
 	f.StringVar(&o.module, "module", "", "PKCS#11 module, absolute path")
 	f.BoolVar(&o.enforce, "enforce", true, "demand that network and swap are off; false only records them")
 	f.BoolVar(&o.defaults, "defaults", false, "take the defaults at a terminal too")
-	for _, kind := range ceremonies.Kinds() {
+	// The genesis first: where kinds ask the same, its words say the most.
+	for _, kind := range append([]string{"genesis"}, ceremonies.Kinds()...) {
 		template, _ := ceremonies.Text(kind)
 		questions, err := script.Questions(template)
 		if err != nil {

@@ -17,6 +17,8 @@ func (m *module) once(job frame.Job, st *store, pins frame.PINs) (*frame.Result,
 		res.Tokens, err = m.initToken(job, st, pins)
 	case frame.ForChange:
 		err = m.changePINs(job, st, pins)
+	case frame.ForErase:
+		err = m.erase(job, st, pins)
 	case frame.ForSettle:
 		err = m.settlePINs(job, st, pins)
 	case frame.ForExport:
@@ -45,6 +47,39 @@ func (m *module) initToken(job frame.Job, st *store, pins frame.PINs) ([]frame.T
 	if err := m.ctx.InitToken(slot, so, job.Token.Label); err != nil {
 		return nil, asFault(op, "C_InitToken", err)
 	}
+	info, err := m.begin(job, st, pins)
+	if err != nil {
+		return nil, err
+	}
+	return []frame.TokenInfo{*info}, nil
+}
+
+// erase initialises a token anew under the PINs that it has.
+func (m *module) erase(job frame.Job, st *store, pins frame.PINs) error {
+	const op = "erase token"
+	slot, err := m.find(job.Token)
+	if err != nil {
+		return err
+	}
+	ti, err := m.ctx.GetTokenInfo(slot)
+	if err != nil {
+		return asFault(op, "C_GetTokenInfo", err)
+	}
+	so, err := pinLimits{ti.MinPinLen, ti.MaxPinLen}.pinString(pins[frame.SOPIN], job.CutCurrent)
+	if err != nil {
+		return err
+	}
+	if err := m.ctx.InitToken(slot, so, job.Token.Label); err != nil {
+		return asFault(op, "C_InitToken", err)
+	}
+	_, err = m.begin(job, st, pins)
+	return err
+}
+
+// begin sets the user PIN of a token that was just initialised, and wants it
+// empty.
+func (m *module) begin(job frame.Job, st *store, pins frame.PINs) (*frame.TokenInfo, error) {
+	const op = "initialise token"
 	// SoftHSM keeps the slot until the module is loaded anew; others may not,
 	// so the token is looked up again by its label.
 	info, slot, err := m.byLabel(job.Token.Label)
@@ -81,7 +116,7 @@ func (m *module) initToken(job frame.Job, st *store, pins frame.PINs) ([]frame.T
 		return nil, err
 	}
 	info.UserPINSet = true
-	return []frame.TokenInfo{info}, nil
+	return &info, nil
 }
 
 // free finds the one token that is not initialised. A token that has the

@@ -161,6 +161,8 @@ func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) 
 		err = s.change(ctx, c.Token)
 	case frame.VerbSettle:
 		err = s.settle(ctx, c.Token)
+	case frame.VerbErase:
+		err = s.erase(ctx, c.Token)
 	case frame.VerbExport:
 		err = s.export(ctx, c, &a)
 	case frame.VerbOpen:
@@ -355,6 +357,24 @@ func (s *supervisor) settle(ctx context.Context, t frame.Token) error {
 	}
 	s.hold.settled(t)
 	return nil
+}
+
+// erase destroys everything in a token. The SO PIN is needed for it and wiped
+// whatever the outcome; the user PIN stays, so that somebody can look.
+func (s *supervisor) erase(ctx context.Context, t frame.Token) error {
+	defer s.hold.lock(t)()
+	if s.children.open(t) {
+		return fault(frame.KindRefused, "token", "the token is open; close its session before it is erased")
+	}
+	h := s.hold.get(t)
+	defer s.hold.dropSO(t)
+	if h.current[frame.SOPIN] == nil || h.current[frame.UserPIN] == nil {
+		return fault(frame.KindPIN, "token", "SO PIN and user PIN of this token are needed, and are not both held")
+	}
+	j := s.job(frame.ForErase, t)
+	j.CutCurrent = h.cutCurrent
+	_, err := s.children.run(ctx, j, frame.PINs{frame.SOPIN: h.current[frame.SOPIN], frame.UserPIN: h.current[frame.UserPIN]})
+	return err
 }
 
 // open starts a module process and gives its data socket away.

@@ -295,3 +295,32 @@ func signedByOne(sigs []metadata.Signature, tbs []byte, keys []RootKey) bool {
 	}
 	return false
 }
+
+// RootVersion reads the version of root metadata, checking nothing else.
+func RootVersion(data []byte) (int64, error) {
+	m, err := metadata.Root().FromBytes(data)
+	if err != nil || m.Signed.Version < 1 {
+		return 0, fault.Errorf(fault.Verify, "%w: it cannot be read: %w", ErrRoot, err)
+	}
+	return m.Signed.Version, nil
+}
+
+// CheckNext checks that whoever trusts the root before will take next: it is the
+// next version, signed by the threshold of both.
+func CheckNext(before, next []byte) error {
+	old, err := metadata.Root().FromBytes(before)
+	if err != nil {
+		return fault.Errorf(fault.Verify, "%w: %w", ErrRoot, err)
+	}
+	m, err := metadata.Root().FromBytes(next)
+	if err != nil {
+		return fault.Errorf(fault.Verify, "%w: %w", ErrRoot, err)
+	}
+	if m.Signed.Version != old.Signed.Version+1 {
+		return fault.Errorf(fault.Policy, "%w: version %d does not follow %d", ErrRoot, m.Signed.Version, old.Signed.Version)
+	}
+	if err := old.VerifyDelegate(metadata.ROOT, m); err != nil {
+		return fault.Errorf(fault.Quorum, "%w: those who trust the root before would refuse it: %w", ErrSigners, err)
+	}
+	return nil
+}

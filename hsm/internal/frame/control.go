@@ -11,6 +11,7 @@ const (
 	VerbTake   Verb = "take-pins"
 	VerbChange Verb = "change-pins"
 	VerbSettle Verb = "settle-pins"
+	VerbErase  Verb = "erase-token"
 	VerbOpen   Verb = "open"
 	VerbKill   Verb = "kill" // end a module process at once
 	VerbEnd    Verb = "end"  // wait for one whose data socket is closed
@@ -79,6 +80,7 @@ const (
 	ForTokens Purpose = "tokens" // list tokens, no PIN
 	ForInit   Purpose = "init"   // initialise a free token
 	ForChange Purpose = "change" // change both PINs
+	ForErase  Purpose = "erase"  // initialise a token anew, with everything in it
 	ForSettle Purpose = "settle" // after a change broke off: bring both PINs to one epoch
 	ForOpen   Purpose = "open"   // log in and serve requests
 	ForExport Purpose = "export" // wrap one movable key for a receiver
