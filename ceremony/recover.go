@@ -19,6 +19,9 @@ import (
 // how much is left, and why the token must not be used again.
 type Cleaner interface {
 	Clean(ctx context.Context, st *Status, t record.TokenReady) (*record.Cleanup, error)
+	// Restore does the same in a token that was there before: it keeps its keys, and
+	// one epoch opens it afterwards. e says what is known before the token is seen.
+	Restore(ctx context.Context, st *Status, opened record.Intent, e *record.Cleanup) error
 }
 
 // errKilled is the cause of a ceremony that ended without its engine.
@@ -179,6 +182,13 @@ func (r *Run) cleanTokens(ctx context.Context, st *Status, clean Cleaner, abando
 			out = append(out, Unready(b.Safe, b.Token.Label))
 		}
 	}
+	for _, o := range st.Opened {
+		e, err := restore(ctx, st, o, clean, abandon)
+		if err != nil {
+			return err
+		}
+		out = append(out, e)
+	}
 	for _, e := range out {
 		if err := r.write(e); err != nil {
 			return err
@@ -186,6 +196,34 @@ func (r *Run) cleanTokens(ctx context.Context, st *Status, clean Cleaner, abando
 	}
 	return nil
 }
+
+// restore leaves a token that was there before as it was. Where no key and no PIN
+// was announced there is nothing to do in it; the shares are exposed all the same.
+func restore(ctx context.Context, st *Status, o record.Intent, clean Cleaner, abandon bool) (*record.Cleanup, error) {
+	e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Exposed: []string{epochOf(o.Safe, o.Epoch)}, Safe: o.Safe}
+	if d, ok := st.Dealt[o.Safe]; ok {
+		e.Burned = append(e.Burned, epochOf(o.Safe, d.Epoch.Epoch))
+	}
+	_, repinned := st.Repinned[o.Safe]
+	if !repinned && !st.Announced[o.Safe] {
+		return e, nil
+	}
+	var err error
+	if clean == nil {
+		err = fault.Errorf(fault.Quorum, "nobody opened it")
+	} else if err = clean.Restore(ctx, st, o, e); err == nil {
+		return e, nil
+	}
+	if !abandon {
+		return nil, fault.Hint(fault.Errorf(fault.ClassOf(err), "restore token %s: %w", o.Token.Label, err),
+			"nothing was decided: give --bind, and --opener SAFE=KEYFILE:SHAREFILE for the key masters of the epoch in force and, where its PINs were changing, SAFE/EPOCH=KEYFILE:SHAREFILE for those of the new one; or --abandon if they cannot come")
+	}
+	e.Left = -1
+	e.Tainted = "could not be restored (" + plain(err.Error()) + "): never use this token again"
+	return e, nil
+}
+
+func epochOf(safe string, n int) string { return safe + "/" + strconv.Itoa(n) }
 
 // Unready names a token whose initialisation was begun and not seen to end.
 func Unready(safe, label string) *record.Cleanup {

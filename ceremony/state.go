@@ -24,6 +24,11 @@ type Status struct {
 	Begun                               []record.Intent     // initialisations that were announced
 	PINsChanged                         map[string]bool     // safes whose PINs come from shares
 	Dealt                               map[string]record.Dealt
+	Base                                *record.Base             // the vault that it continues, nil for a genesis
+	Opened                              []record.Intent          // safes of that vault, announced to be opened
+	Repinned                            map[string]record.Intent // of these, whose PINs were announced to change
+	Announced                           map[string]bool          // safes in which keys were announced
+	Exposed                             []string                 // epochs of which shares were combined, by the clean-up
 }
 
 // ReadState reads the transcript of a record folder, as far as it is whole. The
@@ -41,7 +46,7 @@ func ReadState(dir string) (*Status, error) {
 		data = data[:n]
 	}
 	tr := record.NewTranscript()
-	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}}
+	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}}
 	err = tr.Read(data, func(e *record.Entry, d record.Data) error {
 		s.take(e, d)
 		return nil
@@ -57,6 +62,7 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 	switch d := d.(type) {
 	case *record.Open:
 		s.Record, s.Attempt, s.Title, s.Kind, s.World, s.ScriptHash = d.Record, d.Attempt, d.Title, d.Kind, string(d.World), d.ScriptHash
+		s.Base = d.Base
 	case *record.State:
 		s.State, s.Ended = d.State, false
 		if d.Cause != "" {
@@ -67,9 +73,18 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 	case *record.Done:
 		s.Step = ""
 	case *record.Intent:
-		if d.Effect == "init-token" {
+		switch d.Effect {
+		case "init-token":
 			s.Begun = append(s.Begun, *d)
+		case "open":
+			s.Opened = append(s.Opened, *d)
+		case "repin":
+			s.Repinned[d.Safe] = *d
+		case "generate", "store":
+			s.Announced[d.Safe] = true
 		}
+	case *record.Cleanup:
+		s.Exposed = append(s.Exposed, d.Exposed...)
 	case *record.TokenReady:
 		s.Tokens = append(s.Tokens, *d)
 	case *record.Dealt:

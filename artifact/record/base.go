@@ -83,6 +83,11 @@ func (c *checker) checkOpenings() error {
 			return bad("%w: entry %d: %w", ErrEntry, o.seq, err)
 		}
 	}
+	for safe, n := range c.epochs {
+		if c.base.Epochs[safe].Epoch != n || c.progress[safe] == safeNew {
+			return bad("%w: safe %.40q was to be opened with shares of epoch %d", ErrRecord, safe, n)
+		}
+	}
 	for at, holders := range c.opened {
 		if need := c.base.Epochs[at.safe].Need; len(holders) < need {
 			return bad("%w: step %s opened safe %s with %d shares, %d are needed", ErrRecord, at.step, at.safe, len(holders), need)

@@ -178,7 +178,8 @@ type PINsChanged struct {
 
 // Intent precedes an effect in a token. Object is the CKA_ID it will have.
 type Intent struct {
-	Effect string       `json:"effect"` // "init-token", "generate", "store", "repin", "receiver", "transfer", "destroy"
+	Effect string       `json:"effect"`          // "init-token", "generate", "store", "open", "repin", "receiver", "transfer", "destroy"
+	Epoch  int          `json:"epoch,omitempty"` // open: that is opened; repin: that will be in force
 	Key    string       `json:"key"`
 	Object string       `json:"object"`
 	Safe   string       `json:"safe"`
@@ -281,11 +282,12 @@ type IncidentCall struct {
 
 // Cleanup is what was destroyed and what could not be.
 type Cleanup struct {
-	Burned    []string `json:"burned"`            // epochs, "safe/epoch"
-	Destroyed []string `json:"destroyed"`         // object ids
-	Exposed   []string `json:"exposed,omitempty"` // epochs in force whose shares were combined, "safe/epoch": the next ceremony deals them anew
-	Kept      []string `json:"kept,omitempty"`    // keys that stay although the ceremony is void, "key object": their source is, or may be, gone
-	Left      int      `json:"left"`              // objects found after, by an empty search in a fresh process
+	Burned    []string `json:"burned"`             // epochs, "safe/epoch"
+	Destroyed []string `json:"destroyed"`          // object ids
+	Exposed   []string `json:"exposed,omitempty"`  // epochs in force whose shares were combined, "safe/epoch": the next ceremony deals them anew
+	InForce   string   `json:"in_force,omitempty"` // epoch that opens a token whose PINs were changing, "safe/epoch"
+	Kept      []string `json:"kept,omitempty"`     // keys that stay although the ceremony is void, "key object": their source is, or may be, gone
+	Left      int      `json:"left"`               // objects found after, by an empty search in a fresh process
 	Safe      string   `json:"safe"`
 	Tainted   string   `json:"tainted"` // why the token must not be used again, or ""
 }

@@ -58,7 +58,7 @@ func doneBy() map[string][]string {
 		"documents":    {"documents.see"},
 		"statement":    {"genesis.sign", "people.change", "key.transfer", "charter.append"},
 		"opening":      {"safe.open", "token.repin", "key.transfer", "token.destroy"},
-		"intent":       {"token.init", "token.repin", "key.generate", "key.transfer", "keys.store", "keys.prove", "key.destroy", "token.destroy"},
+		"intent":       {"token.init", "safe.open", "token.repin", "key.generate", "key.transfer", "keys.store", "keys.prove", "key.destroy", "token.destroy"},
 		"token":        {"token.init"},
 		"admission":    {"token.admit"},
 		"dealt":        {"shares.deal"},
@@ -186,7 +186,6 @@ func (c *checker) announced(d *Intent) error {
 				return bad("%w: key %.40q before every safe opens for shares only", ErrEntry, d.Key)
 			}
 		}
-		c.sees(d)
 		if !opens(c.progress[d.Safe]) || c.tokens[d.Safe] != d.Token {
 			return bad("%w: key %.40q is announced outside the token of safe %.40q", ErrEntry, d.Key, d.Safe)
 		}
@@ -202,10 +201,15 @@ func (c *checker) announced(d *Intent) error {
 			return c.announcedEnd(d)
 		}
 		return c.announcedMove(d)
+	case "open":
+		if _, twice := c.tokens[d.Safe]; twice || c.do != "safe.open" || d.Object != "" || d.Key != "" || d.Epoch < 1 || c.progress[d.Safe] != safeNew {
+			return bad("%w: safe %.40q is opened out of order", ErrEntry, d.Safe)
+		}
+		c.tokens[d.Safe], c.epochs[d.Safe] = d.Token, d.Epoch
+		return nil
 	case "repin":
-		c.sees(d)
 		e := c.dealt[d.Safe]
-		if c.tokens[d.Safe] != d.Token || d.Object != "" || d.Key != "" || c.do != "token.repin" || e.Token != d.Token {
+		if c.tokens[d.Safe] != d.Token || d.Epoch != e.Epoch || d.Object != "" || d.Key != "" || c.do != "token.repin" || e.Token != d.Token {
 			return bad("%w: the PINs of safe %.40q are announced for another token", ErrEntry, d.Safe)
 		}
 		if err := c.allReceipts(d.Safe); err != nil {
@@ -222,14 +226,6 @@ func (c *checker) announced(d *Intent) error {
 	return bad("%w: intent %.40q", ErrEntry, d.Effect)
 }
 
-// sees notes the token of a safe that exists. Whether it is the charter's is
-// checked at the end (checkTokens).
-func (c *checker) sees(d *Intent) {
-	if _, ok := c.tokens[d.Safe]; !ok && c.progress[d.Safe] != safeNew {
-		c.tokens[d.Safe] = d.Token
-	}
-}
-
 // opening is a step in which a safe was opened.
 type opening struct{ safe, step string }
 
@@ -241,6 +237,9 @@ func (c *checker) shareGiven(e *Entry, d *Opening) error {
 		return bad("%w: the share of %.40q was given twice", ErrEntry, d.Holder)
 	}
 	first := len(c.opened[at]) == 0
+	if _, announced := c.epochs[d.Safe]; !announced {
+		return bad("%w: safe %.40q was opened without an intent", ErrEntry, d.Safe)
+	}
 	switch {
 	case c.do == "safe.open" && first:
 		if err := c.advance(d.Safe, safeNew, safeOpened, "opening"); err != nil {
@@ -301,9 +300,6 @@ func (c *checker) deal(d *Dealt) error {
 	from, to := safeAdmitted, safeDealt
 	if c.progress[e.Safe] == safeOpened {
 		from, to = safeOpened, safeRedealt
-		if _, ok := c.tokens[e.Safe]; !ok {
-			c.tokens[e.Safe] = e.Token
-		}
 	}
 	if (e.Epoch == 1) != (to == safeDealt) || e.Epoch < 1 || e.Token != c.tokens[e.Safe] || e.Need < 2 || len(e.Shares) < e.Need {
 		return bad("%w: shares dealt for safe %.40q are not those of its next epoch", ErrEntry, e.Safe)

@@ -167,7 +167,6 @@ func (c *checker) transferred(t *Transferred) error {
 
 // announcedMove checks the intents of a transfer.
 func (c *checker) announcedMove(d *Intent) error {
-	c.sees(d)
 	if !opens(c.progress[d.Safe]) || c.tokens[d.Safe] != d.Token || d.Object == "" {
 		return bad("%w: %s of key %.40q is announced outside an open safe", ErrEntry, d.Effect, d.Key)
 	}
@@ -197,7 +196,7 @@ func (c *checker) announcedMove(d *Intent) error {
 
 // removed takes the proof that what was announced is gone.
 func (c *checker) removed(d *Removed) error {
-	if c.ending != (Intent{"destroy", d.Key, d.Object, d.Safe, d.Token}) || d.Left != 0 {
+	if c.ending != (Intent{Effect: "destroy", Key: d.Key, Object: d.Object, Safe: d.Safe, Token: d.Token}) || d.Left != 0 {
 		return bad("%w: object %.40q was destroyed without an intent, or is still there", ErrEntry, d.Object)
 	}
 	c.ending = Intent{}

@@ -66,6 +66,7 @@ type checker struct {
 	base     *charter.State // that it continues, nil in a genesis
 	openings []given
 	opened   map[opening][]string // holders who gave their shares
+	epochs   map[string]int       // announced to be opened, by safe
 	outputs  map[string]Output
 	script   scriptFile
 	tokens   map[string]anchor.Token // by safe
@@ -153,7 +154,7 @@ func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
 		proven: map[string]bool{}, moved: map[string]Transferred{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
-		inDrive: map[string]bool{}, opened: map[opening][]string{},
+		inDrive: map[string]bool{}, opened: map[opening][]string{}, epochs: map[string]int{},
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
 	data, err := readFile(fsys, TranscriptFile, MaxTranscriptBytes)

@@ -30,6 +30,7 @@ type SafeOpener struct {
 type Cleaner struct {
 	Bind    *Bind
 	Record  string // folder
+	HSMD    string // empty but in tests: beside the executable
 	Openers []SafeOpener
 }
 
@@ -46,7 +47,7 @@ func (c *Cleaner) Clean(ctx context.Context, st *ceremony.Status, t record.Token
 }
 
 func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.TokenReady, e *record.Cleanup) (err error) {
-	sup, err := hsm.Start(ctx, hsm.Config{Module: c.Bind.Module})
+	sup, err := hsm.Start(ctx, hsm.Config{Module: c.Bind.Module, HSMD: c.HSMD})
 	if err != nil {
 		return err
 	}
@@ -72,10 +73,6 @@ func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.Tok
 
 // open returns the pipe with the token's PIN, from the shares of this attempt.
 func (c *Cleaner) open(ctx context.Context, st *ceremony.Status, t record.TokenReady) (*os.File, error) {
-	q, err := quorum.Self()
-	if err != nil {
-		return nil, err
-	}
 	line, err := intake.Read(filepath.Join(c.Record, filepath.FromSlash(genesisOutput)), maxInputBytes)
 	if err != nil {
 		return nil, err
@@ -85,11 +82,21 @@ func (c *Cleaner) open(ctx context.Context, st *ceremony.Status, t record.TokenR
 		return nil, err
 	}
 	state.Epochs[t.Safe] = st.Dealt[t.Safe].Epoch
-	p := quorum.OpenParams{State: state, Safe: t.Safe, Operation: strings.Repeat("0", 64), Nonce: make([]byte, 32)}
+	return c.combine(ctx, t.Safe, quorum.OpenParams{State: state, Safe: t.Safe})
+}
+
+// combine returns the pipe with the PINs that the shares of the openers of who give,
+// who being the name of the safe, or safe/epoch.
+func (c *Cleaner) combine(ctx context.Context, who string, p quorum.OpenParams) (*os.File, error) {
+	q, err := quorum.Self()
+	if err != nil {
+		return nil, err
+	}
+	p.Operation, p.Nonce = strings.Repeat("0", 64), make([]byte, 32)
 	rand.Read(p.Nonce)
 	var lines []byte
 	for _, o := range c.Openers {
-		if o.Safe == t.Safe {
+		if o.Safe == who {
 			p.Openers = append(p.Openers, o.Opener)
 			lines = append(append(lines, o.Passphrase.Bytes()...), '\n')
 		}
@@ -111,24 +118,6 @@ func (c *Cleaner) open(ctx context.Context, st *ceremony.Status, t record.TokenR
 		return nil, err
 	}
 	return r, nil
-}
-
-// secretPipe hands passphrases to a child by descriptor. A pipe holds 64 KiB, so
-// the write cannot block.
-func secretPipe(lines *redact.Secret) (*os.File, error) {
-	pr, pw, err := os.Pipe()
-	if err != nil {
-		return nil, fault.Errorf(fault.Unexpected, "make pipe: %w", err)
-	}
-	line := append(append([]byte{}, lines.Bytes()...), '\n')
-	_, err = pw.Write(line)
-	clear(line)
-	_ = pw.Close()
-	if err != nil {
-		_ = pr.Close()
-		return nil, fault.Errorf(fault.Unexpected, "write pipe: %w", err)
-	}
-	return pr, nil
 }
 
 // destroyTagged destroys what an attempt made in a token, and looks for it again in
@@ -166,4 +155,22 @@ func left(ctx context.Context, sup *hsm.Supervisor, id hsm.TokenID, e *record.Cl
 		e.Tainted = itoa(e.Left) + " objects are left: never use this token again"
 	}
 	return nil
+}
+
+// secretPipe hands passphrases to a child by descriptor. A pipe holds 64 KiB, so
+// the write cannot block.
+func secretPipe(lines *redact.Secret) (*os.File, error) {
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "make pipe: %w", err)
+	}
+	line := append(append([]byte{}, lines.Bytes()...), '\n')
+	_, err = pw.Write(line)
+	clear(line)
+	_ = pw.Close()
+	if err != nil {
+		_ = pr.Close()
+		return nil, fault.Errorf(fault.Unexpected, "write pipe: %w", err)
+	}
+	return pr, nil
 }

@@ -30,6 +30,14 @@ type vault struct {
 
 // load reads anchors and charter, which the record names from its first entry on.
 func (a *Actions) load() error {
+	if err := a.fold(); err != nil {
+		return err
+	}
+	return a.checkSafes()
+}
+
+// fold reads the vault that the binding names.
+func (a *Actions) fold() error {
 	b := a.bind
 	if b.Anchors == "" || b.Charter == "" {
 		return fault.Hint(fault.New(fault.Usage, "the binding names no vault to continue"), "write anchors: FILE and charter: FILE, as they left the last ceremony")
@@ -64,10 +72,7 @@ func (a *Actions) load() error {
 	}
 	a.vault = &vault{anchors: an, base: record.Base{Anchors: hash, CharterHead: states[0].Head(), CharterSize: states[0].Size()}, state: *states[0]}
 	a.state, a.lines = *states[1], lines
-	if err := a.loadSuccession(); err != nil {
-		return err
-	}
-	return a.checkSafes()
+	return a.loadSuccession()
 }
 
 // knows wants every key of the anchors in the charter.

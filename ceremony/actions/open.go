@@ -29,6 +29,11 @@ func (a *Actions) open(ctx context.Context, r *ceremony.Run, st *script.Step) er
 	}
 	sf := &safe{name: st.Safe, token: hsm.TokenID{Label: e.Token.Label, Serial: e.Token.Serial}, inForce: e}
 	a.safes[st.Safe] = sf
+	// Before the first share: whoever finds a dead attempt knows that these may have
+	// been combined.
+	if err := r.Record(&record.Intent{Effect: "open", Epoch: e.Epoch, Safe: sf.name, Token: e.Token}); err != nil {
+		return err
+	}
 	if err := a.give(ctx, r, st, sf, false); err != nil {
 		return err
 	}

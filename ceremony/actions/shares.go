@@ -163,7 +163,7 @@ func (a *Actions) repin(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	if err := a.takeNext(ctx, sf); err != nil {
 		return err
 	}
-	if err := r.Record(&record.Intent{Effect: "repin", Safe: sf.name, Token: token(sf.token)}); err != nil {
+	if err := r.Record(&record.Intent{Effect: "repin", Epoch: sf.epoch.Epoch, Safe: sf.name, Token: token(sf.token)}); err != nil {
 		return err
 	}
 	sf.repinning = true

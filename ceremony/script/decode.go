@@ -185,6 +185,11 @@ func membersOf(t reflect.Type) ([]string, []reflect.StructField) {
 	return names, fields
 }
 
+// required says whether a script must state a member.
+func required(f reflect.StructField) bool {
+	return !strings.Contains(f.Tag.Get("json"), ",omit")
+}
+
 func join(path, name string) string {
 	if path == "" {
 		return name

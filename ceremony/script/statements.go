@@ -79,9 +79,11 @@ func (s *Script) lintCRLs(own func(path, kind, name string) error) error {
 	return nil
 }
 
+func successionReasons() []string { return []string{"compromised", "lost", "retired"} }
+
 func (s *Script) lintSuccessions() error {
 	seen := map[string]bool{}
-	reasons := []string{"compromised", "lost", "retired"}
+	reasons := successionReasons()
 	for i, x := range s.Successions {
 		path := "successions." + itoa(i)
 		_, old := s.ExistingByID(x.ID)

@@ -50,7 +50,21 @@ func Questions(template string) ([]Question, error) {
 		}
 		out = append(out, q)
 	}
+	for _, q := range common() {
+		if strings.Contains(template, q.place) && !slices.ContainsFunc(out, func(x Question) bool { return x.place == q.place }) {
+			out = append(out, q)
+		}
+	}
 	return out, nil
+}
+
+// common are questions that a template need not write out to ask them.
+func common() []Question {
+	return []Question{
+		{"title", "text", "Ceremony", "The name of the ceremony, as it stands on every page.", "@TITLE@"},
+		{"root-token", "name", "root", "The label of the root token, as in the genesis.", "@ROOT@"},
+		{"work-token", "name", "work", "The label of the work token, as in the genesis.", "@WORK@"},
+	}
 }
 
 var (

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -134,6 +135,12 @@ func algorithms(domain string) []string {
 }
 
 func (s *Script) lintUsage(k *Key, path string) error {
+	names, fields := membersOf(reflect.TypeFor[Usage]())
+	for i, name := range names {
+		if _, stated := s.marks[join(join(path, "usage"), name)]; !stated && required(fields[i]) {
+			return s.bad(join(path, "usage"), "key "+k.ID, "usage does not say whether the key may %s: true or false", name)
+		}
+	}
 	want := Usage{Sign: true, Sensitive: true, Destroyable: true, AlwaysAuthenticate: k.Usage.AlwaysAuthenticate}
 	text := "a signing key signs, is sensitive and destroyable, and does nothing else"
 	if k.Domain == domainWrap {

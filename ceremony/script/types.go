@@ -14,8 +14,8 @@ type Script struct {
 	Pins          Pins          `yaml:"pins" json:"pins"`                             // SHA-256 of the programs that may run the script
 	Environment   Environment   `yaml:"environment" json:"environment"`               // what the ceremony computer must be like
 	Roles         Roles         `yaml:"roles" json:"roles"`                           // how many people take part, by role; nobody has two
-	Safes         []Safe        `yaml:"safes" json:"safes"`                           // the tokens that the ceremony makes or opens
-	Keys          []Key         `yaml:"keys" json:"keys"`                             // the keys that the ceremony makes
+	Safes         []Safe        `yaml:"safes" json:"safes,omitempty"`                 // the tokens that the ceremony makes or opens
+	Keys          []Key         `yaml:"keys" json:"keys,omitempty"`                   // the keys that the ceremony makes
 	Existing      []ExistingKey `yaml:"existing" json:"existing,omitempty"`           // the keys of the charter that the ceremony uses, moves or destroys
 	Certificates  []Certificate `yaml:"certificates" json:"certificates,omitempty"`   // the certificates that the ceremony issues
 	CRLs          []CRL         `yaml:"crls" json:"crls,omitempty"`                   // the certificate revocation lists that the ceremony issues
@@ -48,13 +48,13 @@ type Quorum struct {
 
 // Roles says how many people take part, by role. A person has one role only.
 type Roles struct {
-	Conductor         int    `yaml:"conductor" json:"conductor"`                   // leads and reads aloud; 1
-	ConductorOperates bool   `yaml:"conductor_operates" json:"conductor_operates"` // conductor and operator are one person
-	Operator          int    `yaml:"operator" json:"operator,omitempty"`           // types and never decides; 1 where conductor_operates is false, else 0
-	KeyMasters        Quorum `yaml:"key_masters" json:"key_masters"`               // hold the shares of the safes without a group
-	Witnesses         int    `yaml:"witnesses" json:"witnesses"`                   // watch and cosign; at least 2
-	Approvers         Quorum `yaml:"approvers" json:"approvers"`                   // decide on charter and releases
-	Auditors          int    `yaml:"auditors" json:"auditors,omitempty"`           // watch for others and sign nothing that is needed
+	Conductor         int    `yaml:"conductor" json:"conductor"`                             // leads and reads aloud; 1
+	ConductorOperates bool   `yaml:"conductor_operates" json:"conductor_operates,omitempty"` // conductor and operator are one person
+	Operator          int    `yaml:"operator" json:"operator,omitempty"`                     // types and never decides; 1 where conductor_operates is false, else 0
+	KeyMasters        Quorum `yaml:"key_masters" json:"key_masters,omitzero"`                // hold the shares of the safes without a group
+	Witnesses         int    `yaml:"witnesses" json:"witnesses"`                             // watch and cosign; at least 2
+	Approvers         Quorum `yaml:"approvers" json:"approvers,omitzero"`                    // decide on charter and releases
+	Auditors          int    `yaml:"auditors" json:"auditors,omitempty"`                     // watch for others and sign nothing that is needed
 }
 
 // Pins are the SHA-256 of the programs that may run the script, in hex.

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -28,7 +30,7 @@ import (
 func newCeremony(std cli.IO) *cobra.Command {
 	c := &cobra.Command{Use: "ceremony", Short: "Prepare, rehearse and run key ceremonies"}
 	c.AddCommand(
-		newCeremonyNew(std), newCeremonyLint(), newCeremonyExplain(), newCeremonyPrint(), newCeremonyKit(), newCeremonyImportBoulder(), newCeremonyEnvironment(),
+		newCeremonyNew(std), newCeremonyLint(), newCeremonySchema(), newCeremonyExplain(), newCeremonyPrint(), newCeremonyKit(), newCeremonyImportBoulder(), newCeremonyEnvironment(),
 		newCeremonyRehearse(std), newCeremonyRun(std), newCeremonyStatus(), newCeremonyReport(), newCeremonyRecover(std),
 	)
 	return c
@@ -195,7 +197,7 @@ func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config,
 		return nil, err
 	}
 	if o.after != "" {
-		if cfg.After, err = voidRef(o.after); err != nil {
+		if cfg.After, err = voidRef(o.after, s); err != nil {
 			return nil, err
 		}
 	}
@@ -219,14 +221,22 @@ func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config,
 	return cfg, nil
 }
 
-// voidRef names a void attempt.
-func voidRef(dir string) (*record.Ref, error) {
+// voidRef names a void attempt. If shares in force were combined in it, the next
+// ceremony deals those safes anew, and does nothing else.
+func voidRef(dir string, s *script.Script) (*record.Ref, error) {
 	st, err := ceremony.ReadState(dir)
 	if err != nil {
 		return nil, err
 	}
 	if st.State != "VOID" || !st.Ended {
 		return nil, fault.Hint(fault.Errorf(fault.Usage, "the ceremony in %q is %s, not VOID", dir, st.State), "clean it up first: keyrite ceremony recover --record "+dir)
+	}
+	for _, epoch := range st.Exposed {
+		safe, _, _ := strings.Cut(epoch, "/")
+		if s.Kind != "reshare" || !slices.ContainsFunc(s.Run, func(x script.Step) bool { return x.Do == "shares.deal" && x.Safe == safe }) {
+			return nil, fault.Hint(fault.Errorf(fault.Policy, "the shares of epoch %s were combined in the void ceremony in %q: the next one deals safe %s anew", epoch, dir, safe),
+				"hold a reshare of it: keyrite ceremony new reshare")
+		}
 	}
 	return st.Ref(), nil
 }
