@@ -112,7 +112,7 @@ func visible(s string) string {
 func pages(sources ...string) (*template.Template, error) {
 	t := template.New("").Funcs(template.FuncMap{
 		"group": group, "wordList": wordList, "blanks": blanks, "seq": func(n int) []struct{} { return make([]struct{}, n) },
-		"clock": clock, "mono": isHash, "limit": limit, "add": func(a, b int) int { return a + b }, "qr": qrSVG,
+		"clock": clock, "mono": isHash, "number": isNumber, "limit": limit, "add": func(a, b int) int { return a + b }, "qr": qrSVG,
 	})
 	for _, src := range append([]string{layoutHTML}, sources...) {
 		if _, err := t.Parse(src); err != nil {
@@ -188,6 +188,8 @@ func isHash(s string) bool {
 	_, err := hex.DecodeString(s)
 	return err == nil && len(s) >= 32
 }
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // wordList turns a hash in hex into numbered words.
 func wordList(h string) []string {

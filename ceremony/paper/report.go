@@ -36,6 +36,7 @@ type report struct {
 	Verdict   string // "good", "wait", "void", "open", "bad"
 	Failed    string // why the record does not verify
 	Words     []string
+	WordsOf   string // the file whose hash they are
 	WordsHex  string
 	Began     string
 	Took      string
@@ -46,6 +47,7 @@ type report struct {
 	Next      []string
 	Roll      []person
 	Keys      []keyRow
+	Moves     []keyRow
 	Tables    []table
 	Tokens    []record.Cleanup
 	Lines     []line
@@ -159,13 +161,12 @@ func (r *report) gather(s *script.Script) {
 		}
 	}
 	for _, k := range r.Verified.Keys[:min(len(r.Verified.Keys), maxRows)] {
-		row := keyRow{KeyMade: k, Purpose: purposes[k.Key.ID]}
-		for _, a := range k.Attributes {
-			if a.Got != a.Wanted {
-				row.Differs++
-			}
-		}
-		r.Keys = append(r.Keys, row)
+		r.Keys = append(r.Keys, rowOf(k, purposes[k.Key.ID]))
+	}
+	for _, m := range r.Verified.Moved[:min(len(r.Verified.Moved), maxRows)] {
+		key := m.Key
+		key.Token = m.To.Token
+		r.Moves = append(r.Moves, rowOf(record.KeyMade{Attributes: m.Arrived, Key: key, Object: m.Object}, "moved from token "+m.From.Token.Label+", as a fresh process read it after it arrived"))
 	}
 	documents, prints := map[string]string{}, map[string]string{}
 	t := newTables()
@@ -173,7 +174,7 @@ func (r *report) gather(s *script.Script) {
 		l := &r.Timeline[i]
 		switch d := l.Data.(type) {
 		case *record.Words:
-			r.Words = strings.Fields(d.Words)
+			r.Words, r.WordsOf = strings.Fields(d.Words), d.What
 		case *record.Cleanup:
 			r.Tokens = append(r.Tokens, *d)
 		case *record.Documents:
@@ -208,6 +209,17 @@ func (r *report) gather(s *script.Script) {
 		}
 	}
 	r.times()
+}
+
+// rowOf counts what is not as specified.
+func rowOf(k record.KeyMade, purpose string) keyRow {
+	row := keyRow{KeyMade: k, Purpose: purpose}
+	for _, a := range k.Attributes {
+		if a.Got != a.Wanted {
+			row.Differs++
+		}
+	}
+	return row
 }
 
 func (r *report) times() {
@@ -346,8 +358,10 @@ func fact(v any) string {
 			serial, _ := x["serial"].(string)
 			return strings.TrimSuffix(label+"/"+serial, "/")
 		}
-		if id, ok := x["id"].(string); ok {
-			return id
+		for _, name := range []string{"id", "safe"} { // a key, a place
+			if s, ok := x[name].(string); ok {
+				return s
+			}
 		}
 	}
 	return ""

@@ -65,6 +65,30 @@ func TestReportNamesExposedEpochs(t *testing.T) {
 	}
 }
 
+// What the continuing kinds leave behind is told too, and a type of a later
+// version shows in the timeline with what it has.
+func TestReportOfContinuingKinds(t *testing.T) {
+	v := sample("CLOSED", "x", 0)
+	v.Open.Kind = "transfer"
+	v.Open.Base = &record.Base{Anchors: strings.Repeat("0a", 32), CharterHead: strings.Repeat("0b", 32), CharterSize: 32}
+	place := record.Place{Safe: "work"}
+	v.Moved = []record.Transferred{{From: place, To: record.Place{Safe: "work2"}, Key: v.Keys[0].Key, Arrived: v.Keys[0].Attributes, Object: "0c"}}
+	v.Timeline = append(v.Timeline,
+		record.Line{Entry: record.Entry{Type: "transferred", Data: []byte(`{"key":{"id":"traveller"},"from":{"safe":"work"},"to":{"safe":"work2"},"wrapped":"` + strings.Repeat("0d", 32) + `"}`)}},
+		record.Line{Entry: record.Entry{Type: "removed", Data: []byte(`{"key":"traveller","safe":"work","left":0,"token":{"label":"tok","serial":"1"}}`)}},
+		record.Line{Entry: record.Entry{Type: "intent", Data: []byte(`{"effect":"repin","safe":"root2","token":{"label":"tok2","serial":"2"}}`)}, Data: &record.Intent{Effect: "repin"}},
+		record.Line{Entry: record.Entry{Type: "of-tomorrow", Data: []byte(`{"some_thing":"new here","count":3}`)}})
+	html, err := renderReport(v, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"A key was moved from one token to another", "1 key was moved to another token", ">work2<", strings.Repeat("0d", 32), "Objects destroyed for good", ">tok/1<", "Tokens under new PINs", ">tok2/2<", "count 3, some thing new here", "charter before: 32 statements", "Keys moved, as specified"} {
+		if !strings.Contains(string(html), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
 // A transcript of any length gives a page of bounded length that says what it
 // leaves out.
 func TestReportIsBounded(t *testing.T) {

@@ -26,7 +26,9 @@ func newTables() *tables {
 		{ID: "medium", Title: "Media", Text: "What went into the drive and out of it.", Head: head("Medium", "Direction", "Label", "SHA-256")},
 		{ID: "statement", Title: "Statements of the charter", Text: "What was decided, and who signed it.", Head: head("Statement", "Signed by")},
 		{ID: "retired", Title: "Keys retired", Text: "They are refused from now on.", Head: head("What")},
-		{ID: "transferred", Title: "Keys moved to another token", Text: "", Head: head("What")},
+		{ID: "transferred", Title: "Keys moved to another token", Text: "Wrapped all the way; both ends signed for it.", Head: head("Key", "From", "To", "Wrapped (SHA-256)")},
+		{ID: "removed", Title: "Objects destroyed for good", Text: "A fresh process searched for each afterwards.", Head: head("Key", "Safe", "Token", "Left")},
+		{ID: "repin", Title: "Tokens under new PINs", Text: "The PINs of the old shares were tried once and refused.", Head: head("Safe", "Token")},
 		{ID: "succession", Title: "Successions", Text: "Which key takes the place of which.", Head: head("What")},
 		{ID: "crl", Title: "Revocation lists", Text: "", Head: head("What")},
 		{ID: "possession", Title: "Proofs of possession", Text: "Each key signed once, as it lies in the token.", Head: head("Key")},
@@ -41,13 +43,24 @@ func columns(id string) []string {
 	return map[string][]string{
 		"incident": {"by", "reason", "envelope"}, "contingency": {"id", "on", "reason"}, "miss": {"who", "what", "try"}, "present": {"when", "names"},
 		"opening": {"holder", "safe"}, "receipt": {"holder", "safe"}, "medium": {"name", "direction", "label", "sha256"}, "statement": {"type", "signers"},
+		"transferred": {"key", "from", "to", "wrapped"}, "removed": {"key", "safe", "token", "left"}, "repin": {"safe", "token"},
 		"possession": {"key"}, "output": {"path", "sha256", "size"},
 	}[id]
 }
 
+// tableOf is the part of the report that an entry belongs to, by its type. Of the
+// intents only new PINs are told: what the others announce has entries of its own.
+func tableOf(l *record.Line) string {
+	if i, ok := l.Data.(*record.Intent); ok && i.Effect == "repin" {
+		return "repin"
+	}
+	return l.Type
+}
+
 func (t *tables) add(l *record.Line) {
+	id := tableOf(l)
 	for _, x := range t.list {
-		if x.ID != l.Type {
+		if x.ID != id {
 			continue
 		}
 		if len(x.Rows) >= maxRows {
