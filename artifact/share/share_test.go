@@ -80,6 +80,32 @@ func TestOpenNamesABadShare(t *testing.T) {
 	if _, _, err := Open(other, k.Identity(), place(), pub); !errors.Is(err, ErrShare) {
 		t.Errorf("replaced share: %v", err)
 	}
+	// So is one that differs in one bit of any byte, x coordinate included.
+	raw, _, err := Open(f, k.Identity(), place(), pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range raw {
+		bad := bytes.Clone(raw)
+		bad[i] ^= 0x10
+		file, err := Seal(bad, place(), k.Public().Recipient)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Open(file, k.Identity(), place(), pub); !errors.Is(err, ErrShare) {
+			t.Errorf("share byte %d: %v", i, err)
+		}
+	}
+	// Two holders who swapped their media: each is told that the share is the other's.
+	p2 := place()
+	p2.Holder, p2.Index = "master2", 2
+	file, err := Seal(raw, p2, k.Public().Recipient)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Open(file, k.Identity(), place(), pub); !errors.Is(err, ErrHolder) {
+		t.Errorf("swapped: %v", err)
+	}
 	stranger, _ := age.GenerateX25519Identity()
 	if _, _, err := Open(f, stranger, place(), pub); !errors.Is(err, ErrSealed) {
 		t.Errorf("stranger: %v", err)

@@ -1,15 +1,26 @@
 package main
 
 import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"keyrite/artifact/share"
 	"keyrite/hsm"
 	"keyrite/hsm/hsmtest"
+	"keyrite/internal/cli"
 )
 
 // card replaces a person of the house by one whose keys are on a card or token.
@@ -109,11 +120,13 @@ func TestGenesisWithCards(t *testing.T) {
 		if code, out, errs := h.withPass(t, []string{"master5", "master1"}, check...); code != 0 || !strings.Contains(out, "master5 holds a good share") {
 			t.Errorf("exit %d, %s%s", code, out, errs)
 		}
+		h.paperCheck(t, check[:10])
 		if code, _, errs := runLines(t, h.command(check...), "wrong\nwrong\n"); code != 12 || !strings.Contains(errs, "refused the PIN") {
 			t.Errorf("wrong PIN: exit %d, %s", code, errs)
 		}
 	})
 	t.Run("shares alive", func(t *testing.T) { h.aliveness(t, anchors) })
+	t.Run("no plain share", func(t *testing.T) { h.noPlainShare(t, anchors) })
 	t.Run("wrong PIN of the card", func(t *testing.T) {
 		args := []string{
 			"person", "new", "witness1", "--out", "other", "--rehearsal", strings.TrimPrefix(houseWorld, "rehearsal:"), "--module", reader.Config.Module,
@@ -256,5 +269,109 @@ func (h *house) cosignByRequest(t *testing.T, name, anchors string) {
 	}
 	if code, _, errs := h.run(t, args...); code != 16 {
 		t.Errorf("cosigned twice: exit %d, %s", code, errs)
+	}
+}
+
+// noPlainShare decrypts a share outside keyrite and looks whether any command takes
+// it so, says that it would, or wrote it anywhere (issue 3 item 6).
+func (h *house) noPlainShare(t *testing.T, anchors string) {
+	t.Helper()
+	sealed, err := os.ReadFile(h.path("shares-cards/work/master1.share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := age.Decrypt(bytes.NewReader(sealed), h.people["master1"].Identity())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var plain bytes.Buffer
+	if _, err := plain.ReadFrom(r); err != nil {
+		t.Fatal(err)
+	}
+	var file struct{ Share []byte }
+	if err := json.Unmarshal(plain.Bytes(), &file); err != nil || len(file.Share) != 33 {
+		t.Fatalf("%d bytes, %v", len(file.Share), err)
+	}
+	forms := map[string]string{"json": plain.String(), "raw": string(file.Share), "hex": hex.EncodeToString(file.Share) + "\n", "base64": base64.StdEncoding.EncodeToString(file.Share) + "\n"}
+	h.noneWritten(t, forms)
+	trust := []string{"--anchor", anchors, "--charter", "charter.jsonl", "--passphrase-fd", "3"}
+	for form, text := range forms {
+		h.write(t, "plain", text)
+		for _, args := range [][]string{
+			append([]string{"share", "check", "--safe", "work", "--opener", "master1.key:plain"}, trust...),
+			append([]string{"share", "prove", "spring.challenge", "--opener", "master1.key:plain", "--out", "plain.out"}, trust...),
+			{"share", "paper", "plain", "--out", "plain.out"},
+			{"share", "from-paper", "plain", "--out", "plain.out"},
+		} {
+			code, out, errs := h.withPass(t, []string{"master1"}, args...)
+			if code == 0 || out != "" || strings.Contains(errs, strings.TrimSpace(forms["base64"])) {
+				t.Errorf("%s, %s: exit %d, %s%s", args[1], form, code, out, errs)
+			}
+			if _, err := os.Lstat(h.path("plain.out")); err == nil {
+				t.Errorf("%s, %s: a file is left", args[1], form)
+			}
+		}
+	}
+	_ = os.Remove(h.path("plain"))
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		help := c.Short + c.Long + c.UsageString()
+		for _, word := range []string{"plain share", "raw share", "share in the clear", "unencrypted share", "print-share", "show-share"} {
+			if strings.Contains(strings.ToLower(help), word) {
+				t.Errorf("the help of %q says %q", c.CommandPath(), word)
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot(cli.Std()))
+}
+
+// noneWritten looks for the share in everything that the ceremony left.
+func (h *house) noneWritten(t *testing.T, forms map[string]string) {
+	t.Helper()
+	err := filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		for form, text := range forms {
+			if bytes.Contains(data, []byte(strings.TrimSpace(text))) {
+				t.Errorf("%s holds the share as %s", path, form)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// paperCheck checks a share from its lines on paper, and with one line misread.
+func (h *house) paperCheck(t *testing.T, check []string) {
+	t.Helper()
+	file, err := os.ReadFile(h.path("shares-cards/work/master2.share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := share.PaperLines(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "paper.txt", strings.Join(lines, "\n")+"\n")
+	check = append(check[:len(check):len(check)], "--opener", "master2.key:paper.txt")
+	if code, out, errs := h.withPass(t, []string{"master2"}, check...); code != 0 || !strings.Contains(out, "master2 holds a good share") {
+		t.Errorf("from paper: exit %d, %s%s", code, out, errs)
+	}
+	b := []byte(lines[3])
+	b[8] ^= 'A' ^ 'B'
+	if b[8] < 'A' || b[8] > 'Z' {
+		b[8] = 'A'
+	}
+	lines[3] = string(b)
+	h.write(t, "paper.txt", strings.Join(lines, "\n")+"\n")
+	if code, _, errs := h.withPass(t, []string{"master2"}, check...); code != 14 || !strings.Contains(errs, "line 03") {
+		t.Errorf("misread: exit %d, %s", code, errs)
 	}
 }

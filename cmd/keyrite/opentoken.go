@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -17,6 +18,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
+	"keyrite/artifact/share"
 	"keyrite/artifact/succession"
 	"keyrite/ceremony/actions"
 	"keyrite/hsm"
@@ -44,7 +46,7 @@ func addOpenFlags(c *cobra.Command, o *openOptions) {
 func (o *openOptions) load() ([]quorum.Opener, error) {
 	var out []quorum.Opener
 	for _, s := range o.openers {
-		key, share, ok := strings.Cut(s, ":")
+		key, file, ok := strings.Cut(s, ":")
 		if !ok {
 			return nil, cli.Usagef("--opener %q is not KEYFILE:SHAREFILE", s)
 		}
@@ -52,13 +54,26 @@ func (o *openOptions) load() ([]quorum.Opener, error) {
 		if err != nil {
 			return nil, err
 		}
-		sh, err := intake.Read(share, maxKeyFileBytes)
+		sh, err := readShare(file)
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, quorum.Opener{Key: k, Share: sh})
 	}
 	return out, nil
+}
+
+// readShare reads a share file, or the lines of its paper form.
+func readShare(path string) ([]byte, error) {
+	data, err := intake.Read(path, maxKeyFileBytes)
+	if err != nil || bytes.HasPrefix(data, []byte("age-encryption.org/")) {
+		return data, err
+	}
+	file, err := share.FromPaper(strings.Split(string(data), "\n"))
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "%q is no share file, and as lines from paper: %w", path, err)
+	}
+	return file, nil
 }
 
 const (

@@ -39,7 +39,7 @@ func newShareCheck(std cli.IO) *cobra.Command {
 		Short: "Check shares without combining them",
 		Long: `Check that shares are the ones in force: each is opened with its holder's key
 and compared with the public half in the charter. Nothing is combined and no
-token is touched. A wrong, old or foreign share is named with its holder.
+token is touched. SHAREFILE may also hold the lines of the paper form. A wrong, old or foreign share is named with its holder.
 
 Exit codes: 0 all good, 12 wrong passphrase, 14 a share is not the one in force.`,
 		Args: cobra.NoArgs,
