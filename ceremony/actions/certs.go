@@ -92,6 +92,12 @@ func (a *Actions) template(r *ceremony.Run, c *script.Certificate) birthcert.Tem
 func (a *Actions) previewCertificates(r *ceremony.Run) error {
 	for i := range a.script.Certificates {
 		c := &a.script.Certificates[i]
+		if c.Profile == profileCA {
+			if err := a.previewAuthority(r, c); err != nil {
+				return fault.Errorf(fault.ClassOf(err), "certificate %s: %w", c.ID, err)
+			}
+			continue
+		}
 		t := a.template(r, c)
 		if c.CSR != "" {
 			if _, err := a.request(c.CSR); err != nil {
@@ -124,6 +130,9 @@ func (a *Actions) previewCertificates(r *ceremony.Run) error {
 func (a *Actions) issue(ctx context.Context, r *ceremony.Run, st *script.Step) error {
 	id := st.Cert
 	c, _ := a.script.CertByID(id)
+	if c.Profile == profileCA {
+		return a.issueAuthority(ctx, r, c)
+	}
 	t := a.template(r, c)
 	var err error
 	if c.CSR != "" {

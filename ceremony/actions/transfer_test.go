@@ -119,10 +119,9 @@ func (h *house) perform(t testing.TB, label, text, incident string, edit func(*B
 	return dir, err
 }
 
-// vaultOf is a house with the vault of twoSafes, and the binding that continues it.
-func vaultOf(t testing.TB, text string, safes string) (*house, func(*Bind), string) {
+// found plays a genesis and returns what makes a binding continue it.
+func (h *house) found(t testing.TB, text, safes string) (on func(*Bind), record string) {
 	t.Helper()
-	h := newHouse(t)
 	first, err := h.perform(t, "genesis", text, "", func(b *Bind) {
 		b.Tokens = map[string]string{}
 		for s := range strings.FieldsSeq(safes) {
@@ -136,7 +135,7 @@ func vaultOf(t testing.TB, text string, safes string) (*house, func(*Bind), stri
 	if _, err := verifyOwn(first); err != nil {
 		t.Fatal(err)
 	}
-	return h, func(b *Bind) {
+	return func(b *Bind) {
 		b.Tokens = nil
 		b.Anchors, b.Charter = first+"/outputs/anchors.json", first+"/outputs/charter.jsonl"
 		b.Records = []string{first}
@@ -221,7 +220,8 @@ func (h *house) labels(t testing.TB, safe, dir string) map[string]int {
 
 // TestTransferMovesAKey runs the shipped script on two real tokens.
 func TestTransferMovesAKey(t *testing.T) {
-	h, on, first := vaultOf(t, twoSafes, "work work2")
+	h := newHouse(t)
+	on, first := h.found(t, twoSafes, "work work2")
 	if _, err := h.perform(t, "stays", transferScript(t, "stays"), "", on); fault.ClassOf(err) != fault.Void {
 		t.Errorf("a key that is not movable: %v", err)
 	}
@@ -251,7 +251,8 @@ func TestTransferMovesAKey(t *testing.T) {
 // TestTransferVoid ends a transfer at each point that matters, and looks where the
 // key is: in one token, and in the record.
 func TestTransferVoid(t *testing.T) {
-	h, on, first := vaultOf(t, twoSafes, "work work2")
+	h := newHouse(t)
+	on, first := h.found(t, twoSafes, "work work2")
 	for _, tc := range []struct {
 		step, by        string
 		here, there     int
@@ -292,7 +293,8 @@ func TestTransferVoid(t *testing.T) {
 // TestForgedTransferIsRefused has everybody sign a transfer that did not happen
 // as it should.
 func TestForgedTransferIsRefused(t *testing.T) {
-	h, on, _ := vaultOf(t, twoSafes, "work work2")
+	h := newHouse(t)
+	on, _ := h.found(t, twoSafes, "work work2")
 	dir, err := h.perform(t, "transfer", transferScript(t, "traveller"), "", on)
 	if err != nil {
 		t.Fatal(err)

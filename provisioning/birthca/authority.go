@@ -62,6 +62,28 @@ func PreviewAuthority(a Authority) error {
 	return err
 }
 
+// StandIn is a certificate that stands for the issuer of a before it is known: it
+// signs as a says and outlives it.
+func StandIn(a Authority) (*x509.Certificate, error) {
+	k, err := throwAwayFor(a.Signature)
+	if err != nil {
+		return nil, err
+	}
+	a.CommonName, a.PathLength, a.Issuer, a.SubjectKeyID = "preview of an issuer", -1, nil, nil
+	if a.SPKI, err = x509.MarshalPKIXPublicKey(k.Public()); err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "encode throw-away key: %w", err)
+	}
+	der, err := a.create(birthcert.NewCertSerial(), k)
+	if err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "read throw-away certificate: %w", err)
+	}
+	return c, nil
+}
+
 // LintAuthority examines the certificate that a will become: the same bytes but
 // for the signature, and in a root but for the key, since only a certificate
 // that verifies under its own key is read as a root.
