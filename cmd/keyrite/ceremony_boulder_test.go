@@ -17,9 +17,9 @@ func TestImportBoulder(t *testing.T) {
 		}
 		return data
 	}
-	h.write(t, "root-a.yaml", config("root-a.yaml"))
-	h.write(t, "ocsp.yaml", []byte("ceremony-type: ocsp-response\n"))
-	h.write(t, "weak.yaml", []byte(strings.Replace(string(config("root-b.yaml")), "4096", "2048", 1)))
+	h.write(t, "root-a.yaml", string(config("root-a.yaml")))
+	h.write(t, "ocsp.yaml", "ceremony-type: ocsp-response\n")
+	h.write(t, "weak.yaml", strings.Replace(string(config("root-b.yaml")), "4096", "2048", 1))
 	for _, tc := range []struct {
 		args   []string
 		exit   int
