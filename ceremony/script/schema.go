@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"keyrite/artifact/anchor"
 )
 
 // types.go is read for its comments: what stands in the editor is what stands in
@@ -131,7 +133,7 @@ func words(member string) object {
 	for _, c := range Causes() {
 		causes = append(causes, c.Name)
 	}
-	for _, d := range domains() {
+	for _, d := range anchor.Domains() {
 		algorithmsOf = append(algorithmsOf, algorithms(d)...)
 	}
 	slices.Sort(algorithmsOf)
@@ -141,7 +143,7 @@ func words(member string) object {
 		"Pins.Keyrite": hash, "Pins.HSMD": hash, "Pins.Module": hash,
 		"Environment.Network": {"enum": []string{"down", "any"}}, "Environment.Swap": {"enum": []string{"off", "any"}},
 		"Safe.Name": name, "Safe.Token": name, "Safe.Group": name, "Safe.State": {"enum": []string{StateFresh, StateExisting}},
-		"Key.ID": name, "Key.Domain": {"enum": domains()}, "Key.Algorithm": {"enum": slices.Compact(algorithmsOf)},
+		"Key.ID": name, "Key.Domain": {"enum": anchor.Domains()}, "Key.Algorithm": {"enum": slices.Compact(algorithmsOf)},
 		"Contingency.On": {"enum": causes}, "Contingency.Then": {"enum": []string{"again", "next"}},
 		"CRL.Days": {"minimum": 1, "maximum": maxCRLDays}, "CRL.Number": {"minimum": 1}, "Revoked.Reason": {"enum": crlReasons()}, "Revoked.Serial": {"pattern": serialRE.String()},
 		"Succession.Reason": {"enum": successionReasons()},

@@ -83,12 +83,6 @@ func (s *Script) lintSafe(x *Safe, path string) error {
 	return nil
 }
 
-// domainWrap is that of keys that sign nothing.
-const domainWrap = "wrap"
-
-// domains are those of the anchors, and wrap.
-func domains() []string { return append(anchor.Domains(), domainWrap) }
-
 func (s *Script) lintKey(k *Key, path string) error {
 	where := "key " + k.ID
 	if _, ok := s.SafeByName(k.Safe); !ok {
@@ -97,9 +91,9 @@ func (s *Script) lintKey(k *Key, path string) error {
 	if k.Purpose == "" {
 		return s.bad(path, where, "purpose is required")
 	}
-	if !slices.Contains(domains(), k.Domain) {
-		err := s.bad(join(path, "domain"), where, "signing domain %.40q is none of %s", k.Domain, strings.Join(domains(), ", "))
-		err.Hint = meant(k.Domain, domains())
+	if domains := anchor.Domains(); !slices.Contains(domains, k.Domain) {
+		err := s.bad(join(path, "domain"), where, "signing domain %.40q is none of %s", k.Domain, strings.Join(domains, ", "))
+		err.Hint = meant(k.Domain, domains)
 		return err
 	}
 	if want := algorithms(k.Domain); !slices.Contains(want, k.Algorithm) {
@@ -120,16 +114,14 @@ func (s *Script) lintKey(k *Key, path string) error {
 }
 
 // algorithms are those that a domain has: what the formats of others need, and
-// one for ours. Logs are signed with Ed25519 (tessera takes only that), and RSA
-// wraps (OAEP).
+// one for ours. Logs are signed with Ed25519 (tessera takes only that). Keys that
+// wrap stand in no script: key.transfer makes them for one move.
 func algorithms(domain string) []string {
 	switch domain {
 	case "note":
 		return []string{anchor.Ed25519}
 	case "x509":
 		return slices.DeleteFunc(anchor.Algorithms(domain), func(a string) bool { return a == anchor.Ed25519 })
-	case domainWrap:
-		return []string{anchor.RSA3072}
 	}
 	return []string{anchor.P256}
 }
@@ -143,15 +135,16 @@ func (s *Script) lintUsage(k *Key, path string) error {
 	}
 	want := Usage{Sign: true, Sensitive: true, Destroyable: true, AlwaysAuthenticate: k.Usage.AlwaysAuthenticate}
 	text := "a signing key signs, is sensitive and destroyable, and does nothing else"
-	if k.Domain == domainWrap {
-		want = Usage{Sensitive: true, Destroyable: true, Wrap: k.Usage.Wrap, Unwrap: k.Usage.Unwrap, Encrypt: k.Usage.Encrypt, Decrypt: k.Usage.Decrypt}
-		text = "a wrapping key wraps, unwraps, encrypts or decrypts, is sensitive and destroyable, and never signs or leaves"
-	}
 	if k.Movable {
-		want.Extractable, want.WrapWithTrusted = true, true
-		text += "; a movable one is extractable, and only under a trusted key (wrap_with_trusted)"
+		// A login for each signature is set at birth by the token's PIN, and would
+		// be another token's; no module wraps Ed25519.
+		want.Extractable, want.WrapWithTrusted, want.AlwaysAuthenticate = true, true, false
+		text = "a movable key signs, is sensitive, destroyable and extractable, and only under a trusted key (wrap_with_trusted), without a login for each signature"
+		if k.Algorithm == anchor.Ed25519 {
+			return s.bad(join(path, "algorithm"), "key "+k.ID, "a key of ed25519 cannot be movable: tokens do not wrap it")
+		}
 	}
-	if k.Usage != want || k.Domain == domainWrap && (k.Movable || k.Usage == Usage{Sensitive: true, Destroyable: true}) {
+	if k.Usage != want {
 		return s.bad(join(path, "usage"), "key "+k.ID, "%s", text)
 	}
 	return nil
