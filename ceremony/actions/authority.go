@@ -96,7 +96,7 @@ func (a *Actions) issueAuthority(ctx context.Context, r *ceremony.Run, c *script
 		return err
 	}
 	if c.Issuer != c.Key {
-		if t.Issuer, err = a.authorityIssuer(c.Issuer); err != nil {
+		if t.Issuer, err = a.issuer(c.Issuer); err != nil {
 			return err
 		}
 		if !r.World.IsLive() && t.NotAfter.After(t.Issuer.NotAfter) {
@@ -122,19 +122,6 @@ func (a *Actions) issueAuthority(ctx context.Context, r *ceremony.Run, c *script
 	}
 	r.Console.Say("good", "certificate "+c.ID+" for "+x.Subject.String()+", until "+x.NotAfter.Format(time.DateOnly))
 	return r.Record(&record.Certificate{ID: c.ID, Issuer: c.Issuer, Linted: "before and after", SHA256: birthcert.Hash(der), Subject: x.Subject.String()})
-}
-
-// authorityIssuer is the certificate of a key that certifies: made here, or in the
-// anchors.
-func (a *Actions) authorityIssuer(id string) (*x509.Certificate, error) {
-	der := a.certs[id]
-	if der == nil && a.vault != nil {
-		der = a.vault.anchors.Certificates[id]
-	}
-	if der == nil {
-		return nil, fault.Errorf(fault.Policy, "key %s has no certificate in the anchors", id)
-	}
-	return parseCert(der)
 }
 
 // subject is the public key of a certificate: born here, of a request, or of a PEM

@@ -172,6 +172,21 @@ func throwAwayFor(alg x509.SignatureAlgorithm) (crypto.Signer, error) {
 	return k, nil
 }
 
+// signatureOf says how a key signs: each has one hash.
+func signatureOf(pub crypto.PublicKey) (x509.SignatureAlgorithm, error) {
+	switch pub := pub.(type) {
+	case *ecdsa.PublicKey:
+		if pub.Curve == elliptic.P256() {
+			return x509.ECDSAWithSHA256, nil
+		} else if pub.Curve == elliptic.P384() {
+			return x509.ECDSAWithSHA384, nil
+		}
+	case *rsa.PublicKey:
+		return x509.SHA256WithRSA, nil
+	}
+	return 0, fault.Errorf(fault.Usage, "a %T signs no certificates here", pub)
+}
+
 // create builds the certificate and has it signed.
 func (a *Authority) create(serial birthcert.CertSerial, signer crypto.Signer) ([]byte, error) {
 	pub, err := x509.ParsePKIXPublicKey(a.SPKI)

@@ -56,9 +56,11 @@ type LintedCRL struct {
 
 // LintCRL examines the list that c will become: it signs it with a throw-away key.
 func LintCRL(c *CRL, issuer *x509.Certificate) (*LintedCRL, error) {
-	tpl := &x509.RevocationList{
-		Number: big.NewInt(c.Number), ThisUpdate: c.From.UTC(), NextUpdate: c.Until.UTC(), SignatureAlgorithm: x509.ECDSAWithSHA256,
+	alg, err := signatureOf(issuer.PublicKey)
+	if err != nil {
+		return nil, err
 	}
+	tpl := &x509.RevocationList{Number: big.NewInt(c.Number), ThisUpdate: c.From.UTC(), NextUpdate: c.Until.UTC(), SignatureAlgorithm: alg}
 	for _, x := range c.Revoked {
 		code, ok := reasonCodes()[x.Reason]
 		if !ok || x.Serial == nil || x.Serial.Sign() < 1 || x.At.After(c.From) {
@@ -66,7 +68,7 @@ func LintCRL(c *CRL, issuer *x509.Certificate) (*LintedCRL, error) {
 		}
 		tpl.RevokedCertificateEntries = append(tpl.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: x.Serial, RevocationTime: x.At.UTC(), ReasonCode: code})
 	}
-	k, err := throwAway()
+	k, err := throwAwayFor(alg)
 	if err != nil {
 		return nil, err
 	}
