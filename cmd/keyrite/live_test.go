@@ -102,9 +102,9 @@ func (h *liveHouse) live(t *testing.T, label string, reply func(step, question s
 	}
 	h.write(t, "bind-"+label+".yaml", string(base)+"shares: shares-"+label+"\n")
 	args := append([]string{"ceremony", "run", "plant.yaml", "--bind", "bind-" + label + ".yaml", "--rehearsal", "rehearsal", "--record", "record-" + label}, more...)
-	inner := h.house.env
-	h.house.env = store
-	defer func() { h.house.env = inner }()
+	inner := h.env
+	h.env = store
+	defer func() { h.env = inner }()
 	return h.playCommand(t, h.detached(args...), 120, 40, nil, reply)
 }
 
