@@ -199,6 +199,9 @@ func openPerson(o *cosignOptions) (*person.Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	if person.IsCardFile(data) {
+		return nil, fault.Hint(cli.Usagef("%q is a card, which this program does not speak to", o.key), "have a request written with --request-for, answer it with 'keyrite person sign', and bring the answer with --signature")
+	}
 	pass, err := cli.NewSecrets(cli.Std(), o.passphraseFD).Next("passphrase of " + o.key)
 	if err != nil {
 		return nil, err
