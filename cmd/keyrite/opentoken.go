@@ -219,10 +219,14 @@ func (x *opened) login(ctx context.Context, p quorum.OpenParams, operation []byt
 // Signer returns the key id of the charter as a signer, after checking that the
 // token holds that very key.
 func (x *opened) Signer(ctx context.Context, id string) (crypto.Signer, error) {
-	rec, ok := x.state.Keys[id]
-	if !ok || rec.Token != x.token {
-		return nil, fault.Errorf(fault.Policy, "the charter knows no key %q in token %s", id, x.token.Label)
+	rec, err := inForce(x.state, id)
+	if err != nil {
+		return nil, err
 	}
+	if rec.Token != x.token {
+		return nil, fault.Errorf(fault.Policy, "key %s in force lies in token %s, not in %s", rec.ID, rec.Token.Label, x.token.Label)
+	}
+	id = rec.ID
 	objs, err := x.sess.Objects(ctx)
 	if err != nil {
 		return nil, err
@@ -242,6 +246,29 @@ func (x *opened) Signer(ctx context.Context, id string) (crypto.Signer, error) {
 		return k, nil
 	}
 	return nil, fault.Errorf(fault.Token, "token %s holds no key %s", x.token.Label, id)
+}
+
+// inForce is the key that stands for id in the charter: its own, or the one that
+// took over.
+func inForce(s *charter.State, id string) (*anchor.KeyRecord, error) {
+	return s.Key(id, s.Keys[id].Domain)
+}
+
+// safeOf is the safe in which the key that stands for id lies: usual, until another
+// key took over.
+func safeOf(s *charter.State, id, usual string) (string, error) {
+	rec, err := inForce(s, id)
+	if err != nil {
+		return "", err
+	}
+	name, ok := s.SafeOf(rec)
+	if !ok && rec.ID == id {
+		return usual, nil
+	}
+	if !ok {
+		return "", fault.Errorf(fault.Policy, "key %s lies in token %s, which is no safe of the charter", rec.ID, rec.Token.Label)
+	}
+	return name, nil
 }
 
 // Close logs out and ends the supervisor.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"keyrite/artifact/acceptance"
 	"os"
 	"strconv"
 	"strings"
@@ -180,7 +181,11 @@ func signWith(ctx context.Context, token opener, state *charter.State, what stri
 		return nil, err
 	}
 	sum := sha256.Sum256(p)
-	ring, err := token.open(ctx, state, "work", []byte(what+" "+hex.EncodeToString(sum[:])))
+	safe, err := safeOf(state, acceptance.SignerID, "work") // which lies where the provisioning keys do
+	if err != nil {
+		return nil, err
+	}
+	ring, err := token.open(ctx, state, safe, []byte(what+" "+hex.EncodeToString(sum[:])))
 	if err != nil {
 		return nil, err
 	}

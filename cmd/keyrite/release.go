@@ -87,7 +87,7 @@ func releaseTrust(s *charter.State, a *anchor.Anchors) (*firmware.Trust, error) 
 		return nil, err
 	}
 	if p, ok := ours.Firmware.(*ecdsa.PublicKey); !ok || !p.Equal(theirs.Firmware) || !ours.Log.Equal(theirs.Log) {
-		return nil, fault.New(fault.Policy, "charter and anchors name different release keys")
+		return nil, fault.Hint(fault.New(fault.Policy, "charter and anchors name different release keys"), "if a key was replaced, pass the statement that says so: --succession FILE")
 	}
 	return ours, nil
 }

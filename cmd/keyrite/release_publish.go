@@ -12,6 +12,7 @@ import (
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
+	"keyrite/artifact/succession"
 	"keyrite/internal/cli"
 	"keyrite/internal/intake"
 	"keyrite/signer/tuf"
@@ -84,6 +85,15 @@ func runReleasePublish(ctx context.Context, c *cobra.Command, o *releasePublishO
 		return err
 	}
 	defer func() { err = errors.Join(err, repo.Close()) }()
+	if o.succession != "" {
+		data, err := intake.Read(o.succession, succession.MaxBytes)
+		if err != nil {
+			return err
+		}
+		if err := repo.AddSuccession(data); err != nil {
+			return err
+		}
+	}
 	for _, path := range krfs {
 		if _, err := repo.Add(ctx, path); err != nil {
 			return err
@@ -92,7 +102,11 @@ func runReleasePublish(ctx context.Context, c *cobra.Command, o *releasePublishO
 	validity := tuf.DefaultValidity()
 	validity.Snapshot = time.Duration(o.days) * 24 * time.Hour
 	validity.Timestamp = validity.Snapshot
-	ring, err := token.open(ctx, state, "work", fmt.Appendf(nil, "release publish %s %d", state.Vault, repo.Version()+1))
+	safe, err := safeOf(state, tuf.TargetsKeyID, "work")
+	if err != nil {
+		return err
+	}
+	ring, err := token.open(ctx, state, safe, fmt.Appendf(nil, "release publish %s %d", state.Vault, repo.Version()+1))
 	if err != nil {
 		return err
 	}

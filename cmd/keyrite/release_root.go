@@ -91,7 +91,11 @@ func runReleaseRoot(ctx context.Context, c *cobra.Command, o *releaseRootOptions
 		return err
 	}
 	sig, err := signInToken(ctx, tbs, func() (keyring, error) {
-		return token.open(ctx, state, "root", append([]byte("release root "), tbs...))
+		safe, err := safeOf(state, tuf.RootKeyID, "root")
+		if err != nil {
+			return nil, err
+		}
+		return token.open(ctx, state, safe, append([]byte("release root "), tbs...))
 	})
 	if err != nil {
 		return err

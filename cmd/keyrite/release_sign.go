@@ -93,7 +93,11 @@ func runReleaseSign(ctx context.Context, c *cobra.Command, o *releaseSignOptions
 	if err != nil {
 		return err
 	}
-	ring, err := token.open(ctx, state, "work", []byte("release sign "+checked.Request()))
+	safe, err := safeOf(state, "firmware", "work")
+	if err != nil {
+		return err
+	}
+	ring, err := token.open(ctx, state, safe, []byte("release sign "+checked.Request()))
 	if err != nil {
 		return err
 	}

@@ -121,6 +121,7 @@ func (r *Repository) follow(first, next []byte) error {
 		return repositoryError("1.root.json", err)
 	}
 	t.RefTime = time.Time{}
+	before := first
 	r.root = first
 	for v := int64(2); ; v++ {
 		data, err := r.metadata(fmt.Sprintf("%d.root.json", v))
@@ -133,7 +134,7 @@ func (r *Repository) follow(first, next []byte) error {
 		if _, err := t.UpdateRoot(data); err != nil {
 			return repositoryError(fmt.Sprintf("%d.root.json", v), err)
 		}
-		r.root = data
+		before, r.root = r.root, data
 	}
 	if next != nil && string(next) != string(r.root) {
 		if err := CheckRoot(next, r.state); err != nil {
@@ -142,12 +143,51 @@ func (r *Repository) follow(first, next []byte) error {
 		if _, err := t.UpdateRoot(next); err != nil {
 			return fault.Errorf(fault.Verify, "%w: %w", ErrRoot, err)
 		}
-		r.root, r.newRoot = next, true
+		before, r.root, r.newRoot = r.root, next, true
 	}
 	if err := CheckRoot(r.root, r.state); err != nil {
 		return err
 	}
-	return r.followRoles(t)
+	err = r.followRoles(t)
+	if err == nil || string(before) == string(r.root) {
+		return err
+	}
+	return r.resume(before, err)
+}
+
+// resume goes on where a new root gave the offer to other keys: what stands there
+// is signed by those of the root before. Its version counts on; what it offers is
+// not taken over, for those keys may be in other hands by now. why is the error
+// under the new root.
+func (r *Repository) resume(before []byte, why error) error {
+	t, err := trustedmetadata.New(before)
+	if err != nil {
+		return why
+	}
+	t.RefTime = time.Time{}
+	if err := r.followRoles(t); err != nil {
+		return why
+	}
+	r.targets = map[string]*metadata.TargetFiles{}
+	return nil
+}
+
+// SuccessionTarget is the name under which gateways look for the succession
+// statement.
+const SuccessionTarget = "succession.json"
+
+// AddSuccession offers a verified succession statement, in place of the one that
+// was offered.
+func (r *Repository) AddSuccession(data []byte) error {
+	sum := sha256.Sum256(data)
+	path := filepath.Join(r.dir, targetsDir, hex.EncodeToString(sum[:])+"."+SuccessionTarget)
+	if err := durable.Replace(path, data, 0o644); err != nil {
+		return err
+	}
+	f := metadata.TargetFile()
+	f.Length, f.Hashes, f.Path = int64(len(data)), metadata.Hashes{"sha256": sum[:]}, SuccessionTarget
+	r.targets[SuccessionTarget] = f
+	return nil
 }
 
 func (r *Repository) followRoles(t *trustedmetadata.TrustedMetadata) error {
