@@ -128,11 +128,13 @@ func TestPagesOnScreenAndPaper(t *testing.T) {
 			continue
 		}
 		b.load(filepath.Join(dir, n))
-		b.checkScreen(n)
 		kind := strings.TrimSuffix(strings.TrimPrefix(n, "script-"), ".html")
 		s := scripts["genesis"]
 		if x, ok := scripts[kind]; ok {
 			s = x
+		}
+		if s == scripts["genesis"] { // the other kinds look the same
+			b.checkScreen(n)
 		}
 		var want []string
 		if strings.HasPrefix(n, "script-") && kind != "hostile" {
