@@ -69,7 +69,7 @@ func (a *Actions) session(ctx context.Context, sf *safe) error {
 	if sf.birth != nil {
 		return nil
 	}
-	s, err := a.sup.Open(context.WithoutCancel(ctx), sf.token)
+	s, err := a.sup.Open(ctx, sf.token)
 	if err != nil {
 		return err
 	}
@@ -113,7 +113,7 @@ func (a *Actions) store(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	if err := sf.birth.SyncToken(ctx); err != nil {
 		return err
 	}
-	fresh, err := a.sup.Open(context.WithoutCancel(ctx), sf.token)
+	fresh, err := a.sup.Open(ctx, sf.token)
 	if err != nil {
 		return err
 	}

@@ -201,7 +201,7 @@ func wrapOut(l *lab) (outcome, error) {
 func wrapTrojan(l *lab) (outcome, error) {
 	o, err := l.trojan()
 	if err != nil {
-		return outcome{true, "import refused: " + reason(err)}, nil
+		return refusedAs("import refused: ", err)
 	}
 	victim, err := l.signKey()
 	if err != nil {

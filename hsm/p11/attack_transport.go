@@ -173,11 +173,13 @@ func (l *lab) receiver() (*dock, outcome, error) {
 }
 
 // dropDock destroys the receiver key of this suite.
-func (l *lab) dropDock() {
-	if l.dock != nil {
-		_, _ = l.ctx.DestroyObject(l.h, l.dock.key.private), l.ctx.DestroyObject(l.h, l.dock.key.public)
-		l.dock = nil
+func (l *lab) dropDock() error {
+	if l.dock == nil {
+		return nil
 	}
+	k := l.dock.key
+	l.dock = nil
+	return errors.Join(l.drop(k.private), l.drop(k.public))
 }
 
 func (d *dock) rsa() (*rsa.PublicKey, error) {

@@ -86,7 +86,7 @@ func wrapThenDecrypt(l *lab) (outcome, error) {
 	}
 	blob, err := l.ctx.WrapKey(l.h, mechanism(pkcs11.CKM_AES_KEY_WRAP, nil), w, victim)
 	if err != nil {
-		return outcome{true, "wrapping refused: " + reason(err)}, nil
+		return refusedAs("wrapping refused: ", err)
 	}
 	return allRefuse([]call{
 		{"C_DecryptInit AES_ECB", func() error { return l.ctx.DecryptInit(l.h, mechanism(pkcs11.CKM_AES_ECB, nil), w) }},
