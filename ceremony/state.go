@@ -28,6 +28,8 @@ type Status struct {
 	Opened                              []record.Intent          // safes of that vault, announced to be opened
 	Repinned                            map[string]record.Intent // of these, whose PINs were announced to change
 	Announced                           map[string]bool          // safes in which keys were announced
+	Moves                               []record.Intent          // keys announced to arrive
+	Leaving                             map[string]bool          // objects announced to be destroyed where they left
 	Exposed                             []string                 // epochs of which shares were combined, by the clean-up
 }
 
@@ -46,7 +48,7 @@ func ReadState(dir string) (*Status, error) {
 		data = data[:n]
 	}
 	tr := record.NewTranscript()
-	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}}
+	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}, Leaving: map[string]bool{}}
 	err = tr.Read(data, func(e *record.Entry, d record.Data) error {
 		s.take(e, d)
 		return nil
@@ -80,8 +82,13 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 			s.Opened = append(s.Opened, *d)
 		case "repin":
 			s.Repinned[d.Safe] = *d
-		case "generate", "store":
+		case "generate", "store", "receiver":
 			s.Announced[d.Safe] = true
+		case "transfer":
+			s.Announced[d.Safe] = true
+			s.Moves = append(s.Moves, *d)
+		case "destroy":
+			s.Leaving[d.Object] = true
 		}
 	case *record.Cleanup:
 		s.Exposed = append(s.Exposed, d.Exposed...)

@@ -65,8 +65,8 @@ func (s *Session) Receive(ctx context.Context, receiver, arriving GenerateSpec, 
 	return &Arrival{Key: st, Unwrapped: got.Unwrapped}, st.Check(arriving, Moved)
 }
 
-// DestroyKey destroys a stored key pair, makes that durable, and proves by an
-// empty search that nothing with its id is left.
+// DestroyKey destroys everything with the id of a key, half copies included, makes
+// that durable, and proves by an empty search that nothing with the id is left.
 func (s *Session) DestroyKey(ctx context.Context, id KeyID) error {
 	_, err := s.conn.call(ctx, frame.Request{Op: frame.OpRemove, Key: &id}, id.String())
 	return err

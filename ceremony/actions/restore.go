@@ -49,6 +49,14 @@ func (c *Cleaner) Restore(ctx context.Context, st *ceremony.Status, o record.Int
 	if err != nil {
 		return err
 	}
+	for _, m := range st.Moves {
+		if m.Safe != o.Safe {
+			continue
+		}
+		if err := settleMove(ctx, sup, id, m.Key, m.Object, st.Leaving[m.Object], e); err != nil {
+			return err
+		}
+	}
 	return destroyTagged(ctx, sup, id, tag, e)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"slices"
 
 	"keyrite/artifact/charter"
@@ -22,7 +23,6 @@ type move struct {
 	spec     hsm.GenerateSpec // as it is where it leaves
 	arrived  hsm.GenerateSpec // as it is where it goes
 	t        record.Transferred
-	there    bool // it is, or may be, where it goes
 	leaving  bool // its source is being, or was, destroyed
 }
 
@@ -60,7 +60,6 @@ func (a *Actions) transfer(ctx context.Context, r *ceremony.Run, st *script.Step
 		return err
 	}
 	a.moves = append(a.moves, m)
-	m.there = true
 	if err := a.receive(ctx, m, rec, parcel); err != nil {
 		return err
 	}
@@ -290,29 +289,38 @@ func (a *Actions) destroyKey(ctx context.Context, r *ceremony.Run, sf *safe, id 
 	return r.Record(&record.Removed{Key: id, Left: 0, Object: hexID(object), Safe: sf.name, Token: token(sf.token)})
 }
 
-// cleanupMoves leaves no key in a token that it was moved to, unless its source is
-// being destroyed: then it is the only one, and the record says so.
+// cleanupMoves settles every move to a safe whose ceremony is void.
 func (a *Actions) cleanupMoves(ctx context.Context, sf *safe, e *record.Cleanup) error {
 	for _, m := range a.movedTo(sf) {
-		switch {
-		case !m.there:
-		case m.leaving:
-			e.Kept = append(e.Kept, m.t.Key.ID+" "+m.t.Object)
-		default:
-			err := a.withSession(ctx, sf.token, func(s *hsm.Session) error {
-				objs, err := s.Objects(ctx)
-				if err != nil || !slices.ContainsFunc(objs, func(o hsm.Object) bool { return o.ID == m.t.Object }) {
-					return err
-				}
-				e.Destroyed = append(e.Destroyed, "pair "+m.t.Object)
-				return s.DestroyKey(ctx, m.arrived.KeyID)
-			})
-			if err != nil {
-				return err
-			}
+		if err := settleMove(ctx, a.sup, sf.token, m.t.Key.ID, m.t.Object, m.leaving, e); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// settleMove leaves no key in a token that it was moved to, unless its source is
+// being destroyed: then it may be the only one, and the record names it.
+func settleMove(ctx context.Context, sup *hsm.Supervisor, t hsm.TokenID, id, object string, leaving bool, e *record.Cleanup) error {
+	if leaving {
+		e.Kept = append(e.Kept, id+" "+object)
+		return nil
+	}
+	raw, err := hex.DecodeString(object)
+	if err != nil || len(raw) != len(hsm.KeyID{}) {
+		return fault.Errorf(fault.Unexpected, "object %.40q is no key id", object)
+	}
+	s, err := sup.Open(ctx, t)
+	if err != nil {
+		return err
+	}
+	objs, err := s.Objects(ctx)
+	if err == nil && slices.ContainsFunc(objs, func(o hsm.Object) bool { return o.ID == object }) {
+		if err = s.DestroyKey(ctx, hsm.KeyID(raw)); err == nil {
+			e.Destroyed = append(e.Destroyed, "pair "+object)
+		}
+	}
+	return errors.Join(err, s.Close())
 }
 
 // moveStatements say where the moved keys live from now on.

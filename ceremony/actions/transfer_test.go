@@ -4,10 +4,12 @@ import (
 	"context"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -16,6 +18,7 @@ import (
 	"keyrite/ceremony/console"
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
+	"keyrite/hsm/hsmtest"
 	"keyrite/internal/redact"
 	"keyrite/vault/quorum"
 )
@@ -135,11 +138,16 @@ func (h *house) found(t testing.TB, text, safes string) (on func(*Bind), record 
 	if _, err := verifyOwn(first); err != nil {
 		t.Fatal(err)
 	}
+	return continues(first), first
+}
+
+// continues makes a binding continue the vault of a record.
+func continues(first string) func(*Bind) {
 	return func(b *Bind) {
 		b.Tokens = nil
 		b.Anchors, b.Charter = first+"/outputs/anchors.json", first+"/outputs/charter.jsonl"
 		b.Records = []string{first}
-	}, first
+	}
 }
 
 func transferScript(t testing.TB, key string) string {
@@ -372,4 +380,97 @@ func TestForgedTransferIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// transferEnv names the house of a transfer that is held in another process.
+const transferEnv = "KEYRITE_TEST_TRANSFER"
+
+// TestTransferElsewhere is a transfer in a process of its own, for a test to kill.
+func TestTransferElsewhere(t *testing.T) {
+	dir := os.Getenv(transferEnv)
+	if dir == "" {
+		t.Skip("run by TestKilledTransfer")
+	}
+	h := &house{dir: dir, env: &hsmtest.Env{Config: hsm.Config{Module: hsmtest.Module(t), HSMD: os.Getenv("KEYRITE_TEST_HSMD")}}}
+	_, err := h.perform(t, os.Getenv("KEYRITE_TEST_NAME"), transferScript(t, "traveller"), "", continues(h.path("record-genesis")))
+	t.Fatalf("it was to be killed: %v", err)
+}
+
+// TestKilledTransfer kills a transfer and recovers it with the shares of both
+// safes: the key is in one token, or the record names it.
+func TestKilledTransfer(t *testing.T) {
+	h := newHouse(t)
+	on, first := h.found(t, twoSafes, "work work2")
+	for _, tc := range []struct {
+		name        string
+		when        func([]byte) bool
+		here, there int
+		kept        bool
+	}{
+		{"receiver", entryOf("statement", `"receiver"`), 2, 0, false},
+		{"arrived", entryOf("transferred", ""), 2, 0, false},
+		{"destroyed", entryOf("removed", "traveller"), 0, 2, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestTransferElsewhere$", "-test.v")
+			cmd.Env = append(os.Environ(), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME="+tc.name)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			dir := h.path("record-" + tc.name)
+			for range 60_000 {
+				data, _ := os.ReadFile(filepath.Join(dir, record.TranscriptFile)) // not there yet
+				if tc.when(data) {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal("it ended before it was killed")
+			}
+			_ = cmd.Wait()
+			bind, err := LoadBind(h.path("bind.yaml"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			bind.Shares = "shares-all"
+			on(bind)
+			c := &Cleaner{Bind: bind, Record: dir, HSMD: h.env.Config.HSMD}
+			for _, safe := range []string{"work", "work2"} {
+				c.Openers = append(c.Openers, h.openersOf(t, safe)...)
+			}
+			if err := ceremony.Recover(t.Context(), dir, ceremony.SystemClock(), c, false); fault.ClassOf(err) != fault.Void {
+				t.Fatalf("recover: %v", err)
+			}
+			here, there := h.labels(t, "work", first), h.labels(t, "work2", first)
+			if here["traveller"] != tc.here || there["traveller"] != tc.there || there["receiver"] != 0 {
+				t.Errorf("safe work holds %v, safe work2 %v", here, there)
+			}
+			data, err := os.ReadFile(filepath.Join(dir, record.TranscriptFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(string(data), `"kept":["traveller `); got != tc.kept {
+				t.Errorf("the record names a kept key: %v", got)
+			}
+		})
+	}
+}
+
+func (h *house) openersOf(t testing.TB, safe string) []SafeOpener {
+	t.Helper()
+	var out []SafeOpener
+	for i := range 3 {
+		name := "master" + itoa(i+1)
+		key, err := os.ReadFile(h.path(name + ".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		share, err := os.ReadFile(filepath.Join(h.path("shares-all"), safe, name+".share"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, SafeOpener{Safe: safe, Opener: quorum.Opener{Key: key, Share: share}, Passphrase: redact.New([]byte(passphrase(name)))})
+	}
+	return out
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/hex"
 	"math/big"
 
 	"github.com/miekg/pkcs11"
@@ -326,18 +325,30 @@ func (s *session) undo(id keyspec.KeyID) {
 	}
 }
 
-// remove destroys one stored pair and proves by an empty search that nothing
-// with its id is left.
+// remove destroys everything with the id of one key, a half copy too, and proves
+// by an empty search that nothing with it is left.
 func (s *session) remove(id keyspec.KeyID) error {
 	const op = "destroy key"
-	k, err := s.lookup(id)
+	all, err := s.all()
 	if err != nil {
 		return err
 	}
-	for _, o := range []pkcs11.ObjectHandle{k.private, k.public} {
+	found := 0
+	for _, o := range all {
+		d, err := s.describe(o)
+		if err != nil {
+			return err
+		}
+		if d.ID != id.String() {
+			continue
+		}
 		if err := s.ctx.DestroyObject(s.h, o); err != nil {
 			return asFault(op, "C_DestroyObject", err)
 		}
+		found++
+	}
+	if found == 0 {
+		return faultf(op, frame.KindNotFound, "the token has no object with id %s", id)
 	}
 	delete(s.keys, id)
 	if err := s.store.sync(s.token.Serial); err != nil {
@@ -348,7 +359,7 @@ func (s *session) remove(id keyspec.KeyID) error {
 		return err
 	}
 	for _, o := range left {
-		if o.ID == hex.EncodeToString(id[:]) {
+		if o.ID == id.String() {
 			return faultf(op, frame.KindVerify, "an object with id %s is still there", id)
 		}
 	}
