@@ -1,0 +1,125 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyrite/ceremony/script"
+)
+
+// At a terminal 'new' asks what no flag says, explains each question, takes the
+// default for an empty line, and asks again for what cannot be.
+func TestNewAsksAtTheTerminal(t *testing.T) {
+	h := newHouse(t)
+	x := h.terminal(t, "ceremony", "new", "reshare", "--witnesses", "3")
+	x.expect("out [reshare.yaml]: ")
+	x.send("mine.yaml\n")
+	x.expect("its hash goes into the script.")
+	x.expect("module []: ")
+	x.send("relative.so\n")
+	x.expect("--module wants an absolute path")
+	x.send(h.env.Config.Module + "\n")
+	x.expect("enforce [true]: ")
+	x.send("\n")
+	x.expect("title [Reshare]: ")
+	x.send("The second \"reshare\"\n")
+	x.expect("without quotes")
+	x.send("The second reshare\n")
+	for _, q := range []string{"root-token [root]: ", "work-token [work]: ", "masters-need [3]: ", "masters [5]: "} {
+		x.expect(q)
+		x.send(map[string]string{"masters [5]: ": "many\n"}[q])
+		if q != "masters [5]: " {
+			x.send("\n")
+		}
+	}
+	x.expect("masters wants a whole number, not")
+	x.send("7\n")
+	for _, q := range []string{"approvers-need [2]: ", "approvers [2]: ", "printer [yes]: "} {
+		x.expect(q)
+		x.send("\n")
+	}
+	x.expect("mine.yaml: good. reshare")
+	if code := x.exit(); code != 0 {
+		t.Fatalf("exit %d: %s", code, x.all())
+	}
+	if strings.Contains(x.all(), "witnesses [") {
+		t.Error("what a flag says was asked again")
+	}
+	data, err := os.ReadFile(h.path("mine.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := script.Parse("mine.yaml", data)
+	if err != nil || s.Title != "The second reshare" || s.Roles.KeyMasters.Of != 7 || s.Roles.Witnesses != 3 || s.Environment.Network != "down" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	// Ctrl-C writes nothing.
+	x = h.terminal(t, "ceremony", "new", "genesis")
+	x.expect("out [genesis.yaml]: ")
+	x.send("\n")
+	x.expect("module []: ")
+	x.send("\x03")
+	if code := x.exit(); code != 130 {
+		t.Errorf("exit %d: %s", code, x.all())
+	}
+	if _, err := os.Stat(h.path("genesis.yaml")); err == nil {
+		t.Error("a script was written")
+	}
+}
+
+// Another ceremony program made the key first and linted the certificate then: a
+// certificate that its own lint refused left an orphan key in the token. Here the
+// certificate is examined before any token is touched, and nothing is left.
+func TestNoKeyForABadCertificate(t *testing.T) {
+	h := newHouse(t)
+	before := h.objects(t)
+	for name, edit := range map[string][2]string{
+		"name":   {"names: [127.0.0.1, localhost, relay.test]", "names: [127.0.0.1, 'no host name']"},
+		"hidden": {"names: [127.0.0.1, localhost, relay.test]", "names: [relay..test]"},
+	} {
+		args := h.attempt(t, "bad"+name, "answers.yaml")
+		data, err := os.ReadFile(h.path(args[2]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Replace(string(data), edit[0], edit[1], 1)
+		if text == string(data) {
+			t.Fatal("nothing changed")
+		}
+		h.write(t, args[2], text)
+		if code, out, errs := h.run(t, "ceremony", "lint", args[2]); code != 0 {
+			t.Fatalf("%s: the script itself lints: exit %d, %s%s", name, code, out, errs)
+		}
+		code, _, errs := h.run(t, args...)
+		if code == 0 || code == 11 || !strings.Contains(errs, "certificate relay-access") {
+			t.Errorf("%s: exit %d, %s", name, code, errs)
+		}
+		if strings.Contains(errs, "is born") {
+			t.Errorf("%s: a key was made: %s", name, errs)
+		}
+		if got := h.objects(t); !slices.Equal(got, before) {
+			t.Errorf("%s: %q in the token store, which had %q", name, got, before)
+		}
+	}
+	// The same without the fault makes its tokens and keys: the count can fail.
+	if code, _, errs := h.run(t, h.attempt(t, "good", "answers.yaml")...); code != 0 {
+		t.Fatalf("exit %d, %s", code, errs)
+	}
+	if got := h.objects(t); len(got) < len(before)+20 {
+		t.Errorf("%d objects", len(got))
+	}
+}
+
+// objects lists the files of every token, one for each object and one for the
+// token itself.
+func (h *house) objects(t *testing.T) []string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(h.env.TokenDir, "*", "*.object"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
