@@ -83,15 +83,15 @@ func peopleVerbs() []Verb {
 	return []Verb{
 		{"environment.check", is(summon), nil, "the computer, its programs and its certificates-to-be are examined", nil, []Case{{"", []Need{env}, []Make{envMade}}}},
 		{"people.identify", is(summon), nil, "everybody opens the key of his own and is named", is("passphrase", "card", "late"), []Case{{"", []Need{known}, []Make{knownMade}}}},
-		{"documents.see", is(summon), nil, "two witnesses look at everybody's identity document", is("late"), []Case{{"", []Need{identified, seen}, []Make{seenMade}}}},
+		{"documents.see", is(summon), nil, "two witnesses look at everybody's identity document", nil, []Case{{"", []Need{identified, seen}, []Make{seenMade}}}},
 		{"vault.load", is(summon), nil, "anchors, charter and earlier records are verified, and the people compared with the charter", nil, []Case{{"", []Need{environment, load}, []Make{loadMade}}}},
-		{"genesis.sign", is(run), nil, "everybody signs the roster, the thresholds and the hash of the script", is("card"), []Case{{"", []Need{environment, identified, found}, []Make{foundMade}}}},
-		{"people.change", is(run), nil, "the people after the change are signed by old and new thresholds and by everybody new", is("card", "late"), []Case{{
+		{"genesis.sign", is(run), nil, "everybody signs the roster, the thresholds and the hash of the script", nil, []Case{{"", []Need{environment, identified, found}, []Make{foundMade}}}},
+		{"people.change", is(run), nil, "the people after the change are signed by old and new thresholds and by everybody new", nil, []Case{{
 			"",
 			[]Need{begun(), {"@people", is("no"), "people.change comes once"}, unchartered()},
 			[]Make{{"@people", "yes"}},
 		}}},
-		{"charter.append", is(run), nil, "the approvers sign each statement about what was made", is("card", "late"), []Case{{
+		{"charter.append", is(run), nil, "the approvers sign each statement about what was made", nil, []Case{{
 			"",
 			[]Need{
 				begun(),
@@ -105,7 +105,7 @@ func peopleVerbs() []Verb {
 			},
 			[]Make{{"@chartered", "yes"}},
 		}}},
-		{"update.root", is(run), nil, "the root of the update repository is signed by the root token and by each approver", is("card"), []Case{{
+		{"update.root", is(run), nil, "the root of the update repository is signed by the root token and by each approver", nil, []Case{{
 			"",
 			[]Need{
 				begun(),
@@ -129,7 +129,7 @@ func tokenVerbs() []Verb {
 	return []Verb{
 		{"token.init", is(run), is("safe"), "the token is initialised under PINs that nobody sees", nil, []Case{newSafe("new", "initialised")}},
 		{"token.admit", is(run), is("safe"), "throw-away keys are made in the token and attacked", nil, []Case{newSafe("initialised", "admitted")}},
-		{"shares.deal", is(run), is("safe"), "a new secret is made and dealt to the key masters", is("medium"), []Case{
+		{"shares.deal", is(run), is("safe"), "a new secret is made and dealt to the key masters", nil, []Case{
 			newSafe("admitted", "dealt"),
 			{"existing", []Need{
 				begun(), opened, unborn,
@@ -137,12 +137,12 @@ func tokenVerbs() []Verb {
 				{"@people", is("yes", "-"), "comes after people.change, which says who holds a share"},
 			}, []Make{{"epoch", "dealt"}}},
 		}},
-		{"shares.receipts", is(run), is("safe"), "each key master reads the share back from the medium and signs for it", is("card", "share", "medium", "late"), []Case{
+		{"shares.receipts", is(run), is("safe"), "each key master reads the share back from the medium and signs for it", nil, []Case{
 			newSafe("dealt", "received"),
 			{"existing", []Need{{"epoch", is("dealt"), "is out of order; the order is safe.open, shares.deal, shares.receipts, token.repin"}}, []Make{{"epoch", "received"}}},
 		}},
 		{"token.pins", is(run), is("safe"), "the token takes PINs that only the shares give; the old ones are tried and refused", nil, []Case{newSafe("received", "open")}},
-		{"safe.open", is(run), is("safe"), "key masters give their shares for this one operation", is("card", "share", "medium", "late"), []Case{
+		{"safe.open", is(run), is("safe"), "key masters give their shares for this one operation", is("share"), []Case{
 			{"existing", []Need{begun(), identified, {"safe", is("closed"), "is opened twice"}}, []Make{{"safe", "open"}}},
 		}},
 		{"token.repin", is(run), is("safe"), "the token takes the PINs of the new shares; the old ones are tried and refused", nil, []Case{
