@@ -141,7 +141,7 @@ func keyMasterCard(c *card, f features) {
 		c.Do = append(c.Do, "You read your new share back from its medium and sign the receipt. Without all "+fmt.Sprint(f.Of)+" receipts nothing is made.",
 			"You put the medium into a bag, seal it, and write its number into the custody log.")
 	}
-	c.Do = append(c.Do, "At home you prove once a quarter that your share is alive: keyrite share prove. It does not leave your hands for that.")
+	c.Do = append(c.Do, "At home you prove twice a year that your share is alive: keyrite share prove. It does not leave your hands for that.")
 	c.Never = []string{
 		"Never keep share and key in the same bag, or in the same place as another key master's.",
 		"Never copy, photograph, mail or upload a share file, though it is encrypted.",

@@ -80,7 +80,7 @@ func TestFirstCeremonyGuide(t *testing.T) {
 			want = 10 // the witness who is elsewhere has yet to cosign
 		case strings.HasPrefix(c, "keyrite-verify cosign"):
 			c += " --passphrase-fd 3 3<witness2.pass"
-		case strings.HasPrefix(c, "keyrite share check"):
+		case strings.HasPrefix(c, "keyrite share check"), strings.HasPrefix(c, "keyrite share prove"):
 			c += " --passphrase-fd 3 3<master1.pass"
 		case strings.HasPrefix(c, "keyrite share from-paper"):
 			h.typeShare(t)
