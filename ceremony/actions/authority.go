@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"path/filepath"
 	"time"
 
 	"keyrite/artifact/birthcert"
@@ -96,6 +97,9 @@ func (a *Actions) issueAuthority(ctx context.Context, r *ceremony.Run, c *script
 		return err
 	}
 	if c.Issuer != c.Key {
+		if err := a.mayIssue(c.Issuer); err != nil {
+			return err
+		}
 		if t.Issuer, err = a.issuer(c.Issuer); err != nil {
 			return err
 		}
@@ -164,4 +168,35 @@ func (a *Actions) subject(c *script.Certificate) ([]byte, error) {
 		return nil, fault.Errorf(fault.Policy, "key %q is not on P-256 or P-384, nor RSA of at least 3,072 bits", path)
 	}
 	return block.Bytes, nil
+}
+
+// keep remembers the certificates of a verified record that are of keys of the
+// charter: a root that was made after the genesis is not in the anchors.
+func (v *vault) keep(dir string, rec *record.Verified) error {
+	for _, c := range rec.Certificates {
+		k, ok := v.state.Keys[c.ID]
+		if !ok {
+			continue
+		}
+		data, err := intake.Read(filepath.Join(dir, record.OutputsDir, c.ID+".cert.pem"), maxInputBytes)
+		if err != nil {
+			return err
+		}
+		block, _ := pem.Decode(data)
+		if block == nil || birthcert.Hash(block.Bytes) != c.SHA256 {
+			return fault.Errorf(fault.Verify, "record %q: certificate %s changed since it was verified", dir, c.ID)
+		}
+		x, err := parseCert(block.Bytes)
+		if err != nil {
+			return err
+		}
+		if string(x.RawSubjectPublicKeyInfo) != string(k.Public) {
+			continue
+		}
+		if v.issuers == nil {
+			v.issuers = map[string][]byte{}
+		}
+		v.issuers[c.ID] = block.Bytes
+	}
+	return nil
 }

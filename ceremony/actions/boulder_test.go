@@ -22,7 +22,7 @@ import (
 )
 
 // imported is the script that a configuration of Boulder's tool becomes.
-func (h *house) imported(t testing.TB, path string) string {
+func (h *house) imported(t testing.TB, path string, existing ...string) string {
 	t.Helper()
 	programs, err := Programs(h.env.Config.HSMD, h.env.Config.Module)
 	if err != nil {
@@ -32,9 +32,13 @@ func (h *house) imported(t testing.TB, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	safe := "root"
+	if len(existing) > 0 {
+		safe = existing[0]
+	}
 	res, err := boulder.Import(path, data, boulder.Options{
 		Pins:        script.Pins{Keyrite: programs[0].SHA256, HSMD: programs[1].SHA256, Module: programs[2].SHA256},
-		Environment: script.Environment{Network: "any", Swap: "any"}, Safe: "root",
+		Environment: script.Environment{Network: "any", Swap: "any"}, Safe: safe, Existing: len(existing) > 0,
 		Roles: script.Roles{KeyMasters: script.Quorum{Need: 3, Of: 5}, Witnesses: 2, Approvers: script.Quorum{Need: 2, Of: 2}},
 	})
 	if err != nil {
@@ -191,5 +195,41 @@ func (h *house) importedCRL(t *testing.T, demo string, on func(*Bind), first, se
 	}
 	if crl.Number.Int64() != 100 || len(crl.RevokedCertificateEntries) != 1 || crl.RevokedCertificateEntries[0].ReasonCode != 4 || crl.SignatureAlgorithm != x509.ECDSAWithSHA384 {
 		t.Errorf("list %s, %d entries, %s", crl.Number, len(crl.RevokedCertificateEntries), crl.SignatureAlgorithm)
+	}
+}
+
+// TestImportedRootInAVaultThatExists makes the root in a later ceremony; its
+// certificate is found in that ceremony's record when it issues.
+func TestImportedRootInAVaultThatExists(t *testing.T) {
+	demo := filepath.Join("..", "boulder", "testdata")
+	h := newHouse(t)
+	on, first := h.found(t, strings.NewReplacer("tok-2", "work2", "token: tok}", "token: work}").Replace(twoSafes), "work work2")
+	second, err := h.perform(t, "root", h.imported(t, filepath.Join(demo, "root-a.yaml"), "work"), "", on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, second, "witness2")
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(k.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "int-a1.pem", pemBlock("PUBLIC KEY", spki))
+	issue := func(label string, records ...string) error {
+		_, err := h.perform(t, label, h.imported(t, filepath.Join(demo, "int-a1-cert.yaml"), "work"), "", func(b *Bind) {
+			continues(first)(b)
+			b.Charter, b.Records = filepath.Join(second, "outputs", "charter.jsonl"), records
+			b.Keys = map[string]string{"int-a1": h.path("int-a1.pem")}
+		})
+		return err
+	}
+	if err := issue("without", first); err == nil || !strings.Contains(err.Error(), "nor in a record") {
+		t.Errorf("without the root's record: %v", err)
+	}
+	if err := issue("with", first, second); err != nil {
+		t.Error(err)
 	}
 }

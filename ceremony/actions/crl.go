@@ -77,15 +77,19 @@ func (a *Actions) revocations(r *ceremony.Run, c *script.CRL, issuer *x509.Certi
 	return list, birthca.CheckNextCRL(data, list, issuer)
 }
 
-// issuer returns the certificate of a key that certifies: made here, or in the
-// anchors in force.
+// issuer returns the certificate of a key that certifies: made here, in the
+// anchors in force, or in an earlier ceremony whose record the binding names.
 func (a *Actions) issuer(id string) (*x509.Certificate, error) {
 	der := a.certs[id]
 	if der == nil && a.vault != nil {
 		der = a.vault.inForce.Certificates[id]
+		if der == nil {
+			der = a.vault.issuers[id]
+		}
 	}
 	if der == nil {
-		return nil, fault.Errorf(fault.Policy, "key %s has no certificate in the anchors", id)
+		return nil, fault.Hint(fault.Errorf(fault.Policy, "key %s has no certificate in the anchors, nor in a record of the binding", id),
+			"name the record of the ceremony that issued it under records")
 	}
 	return parseCert(der)
 }

@@ -26,6 +26,8 @@ type vault struct {
 
 	succession *succession.Statement // of the last succession, nil without one
 	inForce    *anchor.Anchors       // anchors under it
+
+	issuers map[string][]byte // certificates of keys made after the genesis, from verified records
 }
 
 // load reads anchors and charter, which the record names from its first entry on.
@@ -125,6 +127,9 @@ func (a *Actions) loaded(_ context.Context, r *ceremony.Run, _ *script.Step) err
 		}
 		if v.Charter.Size() > a.vault.base.CharterSize || a.vault.state.CheckHead(v.Charter.Size(), v.Charter.Head()) != nil {
 			return fault.Hint(fault.Errorf(fault.Policy, "record %q knows another charter than the binding", dir), "give the charter that left the newest ceremony")
+		}
+		if err := a.vault.keep(a.bind.Path(dir), v); err != nil {
+			return err
 		}
 		r.Console.Say("good", record.Origin(v.Open.Record)+" holds: "+v.Open.Title)
 	}
