@@ -72,6 +72,7 @@ func rootOf(f *founded, name string) func(*Bind) {
 func TestLaterCeremonies(t *testing.T) {
 	f := found(t)
 	t.Run("hsm-lost", func(t *testing.T) { testHSMLost(t, f.fork(t)) })
+	t.Run("root lost", func(t *testing.T) { testRootLost(t, f.fork(t)) })
 	t.Run("succession", func(t *testing.T) { testSuccession(t, f.fork(t)) })
 	t.Run("sign-offline and enrol", func(t *testing.T) { testOffline(t, f.fork(t)) })
 	t.Run("retire", func(t *testing.T) { testRetire(t, f.fork(t)) })
@@ -112,6 +113,40 @@ func testHSMLost(t *testing.T, f *founded) {
 		t.Error("the same loss again")
 	}
 	flipOutputs(t, f)
+}
+
+// The root token is gone: its twins take over, the statement is signed by the
+// other succession key, and those who trust root 1 take root 2.
+func testRootLost(t *testing.T, f *founded) {
+	if err := os.RemoveAll(f.tokenFolder(t, "founded-root")); err != nil {
+		t.Fatal(err)
+	}
+	ids := []string{"birth-root", "tuf-root", "succession"}
+	v := f.later(t, plan{kind: "hsm-lost", bind: rootOf(f, "1.root.json"), edit: func(text string) string {
+		var existing, successions string
+		for _, id := range ids {
+			existing += "  - {id: " + id + "}\n  - {id: " + id + "-2, safe: root2}\n"
+			successions += "  - {id: " + id + ", by: " + id + "-2, reason: lost}\n"
+		}
+		from, to := strings.Index(text, "safes:\n"), strings.Index(text, "# What people predictably do")
+		text = text[:from] + "safes:\n  - {name: root2, token: founded-root-2, state: existing, dormant: true}\nexisting:\n" + existing + "successions:\n" + successions + "\n" + text[to:]
+		text = cutLines(text, "do: cert.issue", "safe: work2")
+		text = strings.Replace(text, "safe: root,", "safe: root2,", 1)
+		return strings.Replace(text, "  - {id: birth-root-2, safe: root2}", "  - {id: birth-root-2, safe: root2, domain: x509}", 1)
+	}})
+	s, err := succession.Verify(f.output(t, "succession.json"), f.anchors)
+	if err != nil || !slices.Equal(s.Signers(), []string{"succession-2"}) || len(s.Entries) != 3 {
+		t.Errorf("statement: %+v, %v", s, err)
+	}
+	if k, err := v.Charter.Key("tuf-root", "tuf-root"); err != nil || k.ID != "tuf-root-2" {
+		t.Errorf("%v, %v", k, err)
+	}
+	if _, ok := v.Charter.People.Safe("root"); ok {
+		t.Error("the lost safe is still a safe")
+	}
+	if len(f.output(t, "2.root.json")) == 0 {
+		t.Error("no root 2")
+	}
 }
 
 // flipOutputs alters statement, root and charter of the newest record.
