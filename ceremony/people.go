@@ -33,6 +33,12 @@ type Unlocker interface {
 	Lock()
 }
 
+// Teller is an Unlocker that has something to tell the room while its key is used.
+type Teller interface {
+	// Tell gives it the room's voice, Console.Say.
+	Tell(say func(level, text string))
+}
+
 // KeyFile unlocks NAME.key, the file given, with the passphrase of its person.
 func KeyFile(data []byte) Unlocker { return &keyFile{data: data} }
 
@@ -112,6 +118,9 @@ func (r *Run) Unlock(ctx context.Context, name string) error {
 	p, ok := r.Participant(name)
 	if !ok {
 		return fault.Errorf(fault.Policy, "%s takes no part in this ceremony", name)
+	}
+	if t, ok := p.Key.(Teller); ok {
+		t.Tell(r.Console.Say)
 	}
 	key, err := p.Key.Unlock(ctx, r.askFor(name))
 	if err != nil {

@@ -2,10 +2,12 @@ package actions
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/artifact/signrequest"
+	"keyrite/artifact/words"
 	"keyrite/ceremony"
 	"keyrite/hsm"
 	"keyrite/hsm/hsmtest"
@@ -97,6 +100,8 @@ func TestElsewhere(t *testing.T) {
 	}
 	msg := envelope.PAE(record.IncidentType, payload)
 	e := &elsewhere{person: ann.Public(), dir: t.TempDir(), limit: time.Minute}
+	var told []string
+	e.Tell(func(_, text string) { told = append(told, text) })
 	k, err := e.Unlock(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -142,5 +147,9 @@ func TestElsewhere(t *testing.T) {
 	go func() { time.Sleep(300 * time.Millisecond); e.Lock() }()
 	if _, err := envelope.SignBytes(k.Signer(), msg); fault.ClassOf(err) != fault.Interrupted {
 		t.Errorf("after Lock: %v", err)
+	}
+	sum := sha256.Sum256(msg)
+	if len(told) != 3 || !strings.Contains(told[0], words.Of(sum[:16])) {
+		t.Errorf("the room heard %q", told)
 	}
 }

@@ -36,6 +36,15 @@ type elsewhere struct {
 	mu   sync.Mutex // guards the rest
 	n    int
 	done chan struct{} // closed by Lock
+	say  func(level, text string)
+}
+
+// Tell implements ceremony.Teller: the room hears which request goes out, with the
+// words that the person sees on his machine.
+func (e *elsewhere) Tell(say func(level, text string)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.say = say
 }
 
 // Unlock implements ceremony.Unlocker. Nothing is asked: there is no secret here.
@@ -61,7 +70,7 @@ func (e *elsewhere) Lock() {
 func (e *elsewhere) ask(message []byte) ([]byte, error) {
 	e.mu.Lock()
 	e.n++
-	base, done := filepath.Join(e.dir, e.person.Name+"-"+strconv.Itoa(e.n)), e.done
+	base, done, say := filepath.Join(e.dir, e.person.Name+"-"+strconv.Itoa(e.n)), e.done, e.say
 	e.mu.Unlock()
 	r, err := signrequest.New(e.person, "ceremony, signature "+strconv.Itoa(e.n)+" of "+e.person.Name, message, time.Now(), e.limit)
 	if err != nil {
@@ -73,6 +82,10 @@ func (e *elsewhere) ask(message []byte) ([]byte, error) {
 	}
 	if err := durable.WriteNew(base+".request", data, 0o644); err != nil {
 		return nil, err
+	}
+	if say != nil {
+		_, words := r.Digest()
+		say("", e.person.Name+" signs elsewhere: "+base+".request; its digest in words: "+words)
 	}
 	end := time.NewTimer(e.limit)
 	defer end.Stop()
