@@ -1,6 +1,7 @@
 package ceremony
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,7 +50,7 @@ func ReadState(dir string) (*Status, error) {
 	}
 	tr := record.NewTranscript()
 	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}, Leaving: map[string]bool{}}
-	err = tr.Read(data, func(e *record.Entry, d record.Data) error {
+	err = tr.Read(bytes.NewReader(data), func(e *record.Entry, d record.Data) error {
 		s.take(e, d)
 		return nil
 	})

@@ -79,6 +79,9 @@ func Unmarshal(data []byte, v any) error {
 	if len(data) > MaxBytes {
 		return fault.Errorf(fault.Verify, "JSON document of %d bytes is larger than %d", len(data), MaxBytes)
 	}
+	if quick(data, v) {
+		return nil
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

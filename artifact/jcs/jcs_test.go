@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	gojcs "github.com/gowebpki/jcs"
+
 	"keyrite/artifact/fault"
 )
 
@@ -59,6 +61,22 @@ func FuzzUnmarshal(f *testing.F) {
 		again, err := Marshal(d)
 		if err != nil || !bytes.Equal(again, data) {
 			t.Errorf("accepted %q, writes %q (%v)", data, again, err)
+		}
+	})
+}
+
+// Whatever Scan takes whole is canonical by the reference transformation.
+func FuzzScan(f *testing.F) {
+	for _, s := range []string{`{"a":1,"b":[true,null,"x"],"c":{"d":-5}}`, `{"b":1,"a":2}`, `[1,01]`, `-0`, `999999999999999`, `1e3`, `"\u0041"`, `{"a":1,"a":2}`, `[[[[]]]]`, `{}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if n, ok := Scan(data); !ok || n != len(data) {
+			return
+		}
+		again, err := gojcs.Transform(append(append([]byte(`{"x":`), data...), '}'))
+		if err != nil || string(again) != `{"x":`+string(data)+`}` {
+			t.Errorf("took %q, canonical is %q (%v)", data, again, err)
 		}
 	})
 }

@@ -163,7 +163,7 @@ func (c *checker) checkTellsStatement(s Statement, line []byte) error {
 }
 
 func (c *checker) checkShares() error {
-	for _, l := range c.Timeline {
+	for _, l := range c.received {
 		r, ok := l.Data.(*Receipt)
 		if !ok {
 			continue

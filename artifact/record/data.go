@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/json"
+	"reflect"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
@@ -329,18 +330,30 @@ func (*Incident) entryType() string    { return "incident" }
 func (*Cleanup) entryType() string     { return "cleanup" }
 func (*End) entryType() string         { return "end" }
 
-func parseData(typ string, raw json.RawMessage) (Data, error) {
+// types of entries, each with the type of its data.
+var types = func() map[string]reflect.Type {
+	out := map[string]reflect.Type{}
 	for _, d := range []Data{
 		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Contingency{}, &Present{}, &Medium{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
 		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &CRL{}, &Succession{}, &Retired{}, &Possession{}, &Words{},
 		&Output{}, &Incident{}, &Cleanup{}, &End{},
 		&Transferred{}, &Removed{},
 	} {
-		if d.entryType() == typ {
-			return d, jcs.Unmarshal(raw, d)
-		}
+		out[d.entryType()] = reflect.TypeOf(d).Elem()
 	}
-	return nil, fault.Errorf(fault.Verify, "unknown type %.40q", typ)
+	return out
+}()
+
+func parseData(typ string, raw json.RawMessage) (Data, error) {
+	t, ok := types[typ]
+	if !ok {
+		return nil, fault.Errorf(fault.Verify, "unknown type %.40q", typ)
+	}
+	d, ok := reflect.New(t).Interface().(Data)
+	if !ok {
+		return nil, fault.Errorf(fault.Unexpected, "type %s is no data", typ)
+	}
+	return d, jcs.Unmarshal(raw, d)
 }
 
 // PossessionMessage is what a key signs to prove itself: the only bytes outside

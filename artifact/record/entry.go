@@ -12,11 +12,13 @@
 package record
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"regexp"
 	"strings"
 	"time"
@@ -77,7 +79,8 @@ type Transcript struct {
 	tree  tlog.Tree
 	prev  [32]byte
 	mono  int64
-	first bool // no entry yet
+	time  string // of the last entry
+	first bool   // no entry yet
 }
 
 // NewTranscript returns an empty transcript.
@@ -120,19 +123,20 @@ const timeFormat = "2006-01-02T15:04:05Z"
 
 // Take checks that line is the next entry and adds it.
 func (t *Transcript) Take(line []byte) (*Entry, Data, error) {
-	var e Entry
+	e := &Entry{}
 	fail := func(err error) (*Entry, Data, error) {
 		return nil, nil, fault.Errorf(fault.Verify, "%w: entry %d: %w", ErrEntry, t.tree.Size(), err)
 	}
 	if len(line) > MaxEntryBytes {
 		return fail(fault.New(fault.Verify, "too long"))
 	}
-	if err := jcs.Unmarshal(line, &e); err != nil {
+	if quick, ok := parseEntry(line); ok {
+		e = quick
+	} else if err := jcs.Unmarshal(line, e); err != nil {
 		return fail(err)
 	}
-	at, err := time.Parse(timeFormat, e.Time)
 	switch {
-	case err != nil || at.UTC().Format(timeFormat) != e.Time:
+	case !t.isTime(e.Time):
 		return fail(fault.New(fault.Verify, "time is not RFC 3339 UTC in whole seconds"))
 	case e.Seq != t.tree.Size():
 		return fail(fault.Errorf(fault.Verify, "carries number %d", e.Seq))
@@ -148,23 +152,33 @@ func (t *Transcript) Take(line []byte) (*Entry, Data, error) {
 	if err := t.tree.Append(line); err != nil {
 		return fail(err)
 	}
-	t.prev, t.mono, t.first = sha256.Sum256(line), e.Mono, false
-	return &e, d, nil
+	t.prev, t.mono, t.time, t.first = sha256.Sum256(line), e.Mono, e.Time, false
+	return e, d, nil
 }
 
-// Read takes a whole transcript file and hands each entry to each.
-func (t *Transcript) Read(data []byte, each func(*Entry, Data) error) error {
-	if len(data) == 0 {
+// isTime says whether s is RFC 3339 in UTC with whole seconds.
+func (t *Transcript) isTime(s string) bool {
+	if s == t.time && !t.first {
+		return true // nearly always: entries of one second
+	}
+	at, err := time.Parse(timeFormat, s)
+	return err == nil && at.UTC().Format(timeFormat) == s
+}
+
+// Read takes a whole transcript, line by line, and hands each entry to each.
+func (t *Transcript) Read(from io.Reader, each func(*Entry, Data) error) error {
+	in := bufio.NewReaderSize(from, 2*MaxEntryBytes)
+	line, err := t.line(in)
+	if errors.Is(err, io.EOF) {
 		return fault.Errorf(fault.Verify, "%w: the transcript is empty", ErrRecord)
 	}
-	for len(data) > 0 {
-		line, rest, whole := bytes.Cut(data, []byte("\n"))
-		if !whole {
-			return fault.Errorf(fault.Verify, "%w: entry %d is cut off", ErrEntry, t.tree.Size())
+	for ; !errors.Is(err, io.EOF); line, err = t.line(in) {
+		if err != nil {
+			return err
 		}
 		e, d, err := t.Take(line)
 		if errors.Is(err, errChain) {
-			return t.broken(line, rest)
+			return t.broken(bytes.Clone(line), in)
 		}
 		if err != nil {
 			return err
@@ -172,16 +186,31 @@ func (t *Transcript) Read(data []byte, each func(*Entry, Data) error) error {
 		if err := each(e, d); err != nil {
 			return fault.Errorf(fault.ClassOf(err), "entry %d: %w", e.Seq, err)
 		}
-		data = rest
 	}
 	return nil
 }
 
+// line reads the next line, which is good until the next call; io.EOF at the end.
+func (t *Transcript) line(in *bufio.Reader) ([]byte, error) {
+	line, err := in.ReadSlice('\n')
+	switch {
+	case err == nil:
+		return line[:len(line)-1], nil
+	case errors.Is(err, io.EOF) && len(line) == 0:
+		return nil, io.EOF
+	case errors.Is(err, io.EOF):
+		return nil, fault.Errorf(fault.Verify, "%w: entry %d is cut off", ErrEntry, t.tree.Size())
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, fault.Errorf(fault.Verify, "%w: entry %d: too long", ErrEntry, t.tree.Size())
+	}
+	return nil, fault.Errorf(fault.Storage, "read transcript: %w", err)
+}
+
 // broken names the entry that breaks the chain at line: if the entry after line
 // still carries line's hash, line is as it was and the one before it is not.
-func (t *Transcript) broken(line, rest []byte) error {
+func (t *Transcript) broken(line []byte, in *bufio.Reader) error {
 	n := t.tree.Size()
-	next, _, _ := bytes.Cut(rest, []byte("\n"))
+	next, _ := in.ReadSlice('\n') // a cut one says as much
 	sum := sha256.Sum256(line)
 	if n > 0 && bytes.Contains(next, []byte(`"prev":"`+hex.EncodeToString(sum[:])+`"`)) {
 		n--

@@ -145,54 +145,100 @@ func (s *scriptFile) steps() []scriptStep {
 	return out
 }
 
+// follower compares the transcript with the script while it is read. What is wrong
+// is kept until the script itself is known to be the one that ran.
+type follower struct {
+	path      *path
+	state     string
+	confirmed map[string]bool // in the step under way
+	ends      []stepEnd
+	wrong     error // the first fault, at entry wrongAt
+	wrongAt   int64
+}
+
+// stepEnd is a step that ended, with those who confirmed it. Who had to is known
+// only when everybody is identified.
+type stepEnd struct {
+	seq  int64
+	step *scriptStep
+	by   map[string]bool
+}
+
+// load reads the script that the folder holds; without one nothing is followed.
+func (c *checker) load(script []byte) {
+	if yaml.Unmarshal(script, &c.script) == nil {
+		c.follow.path = &path{script: &c.script, steps: c.script.steps()}
+	}
+}
+
+// take follows one entry.
+func (f *follower) take(e *Entry, d Data) {
+	if f.path == nil || f.wrong != nil {
+		return
+	}
+	fail := func(format string, args ...any) {
+		f.wrong, f.wrongAt = bad("%w: entry %d: %s", ErrEntry, e.Seq, fmt.Sprintf(format, args...)), e.Seq
+	}
+	switch d := d.(type) {
+	case *State:
+		f.state = d.State
+	case *Begin:
+		st := f.path.begin()
+		if st == nil || e.Step != st.ID || d.Do != st.Do || d.Title != st.Title || f.state != st.state {
+			fail("step %.20q is not the next step of the script", e.Step)
+			return
+		}
+		f.confirmed = map[string]bool{}
+	case *Confirm:
+		if d.Answer != "yes" {
+			fail("%s answered %.20q and the ceremony went on", d.Who, d.Answer)
+		} else if f.confirmed != nil {
+			f.confirmed[d.Who] = true
+		}
+	case *Retired:
+		if at := f.path.at; at == nil || d.Key != at.Key || d.Key == "" && d.Safe != at.Safe {
+			fail("the step destroys something else than %.40q of safe %.40q", d.Key, d.Safe)
+		}
+	case *Contingency:
+		if why := f.path.meet(d); why != "" {
+			fail("contingency %.40q: %s", d.ID, why)
+		}
+	case *Done:
+		if f.path.at == nil || d.Do != f.path.at.Do {
+			fail("%.40q ends a step that did something else", d.Do)
+			return
+		}
+		f.ends = append(f.ends, stepEnd{e.Seq, f.path.at, f.confirmed})
+	}
+}
+
 // checkSteps wants the steps of the script, in its order and in the state each
 // belongs to, with the contingencies that they met, each begun by the conductor
 // and confirmed by everybody whom the script names: all of them in a closed
 // record, the first few in a void one.
 func (c *checker) checkSteps(script []byte) error {
-	if err := yaml.Unmarshal(script, &c.script); err != nil {
+	if err := yaml.Unmarshal(script, &scriptFile{}); err != nil {
 		return bad("%w: its script cannot be read: %w", ErrRecord, err)
 	}
-	p := &path{script: &c.script, steps: c.script.steps()}
-	state := ""
-	missing := map[string]bool{}
-	for _, l := range c.Timeline {
-		at := func(format string, args ...any) error {
-			return bad("%w: entry %d: %s", ErrEntry, l.Seq, fmt.Sprintf(format, args...))
+	f := &c.follow
+	if f.path == nil {
+		return bad("%w: its script cannot be read", ErrRecord)
+	}
+	for _, x := range f.ends {
+		if f.wrong != nil && f.wrongAt < x.seq {
+			break
 		}
-		switch d := l.Data.(type) {
-		case *State:
-			state = d.State
-		case *Begin:
-			st := p.begin()
-			if st == nil || l.Step != st.ID || d.Do != st.Do || d.Title != st.Title || state != st.state {
-				return at("step %.20q is not the next step of the script", l.Step)
-			}
-			missing = c.confirmers(*st)
-		case *Confirm:
-			if d.Answer != "yes" {
-				return at("%s answered %.20q and the ceremony went on", d.Who, d.Answer)
-			}
-			delete(missing, d.Who)
-		case *Retired:
-			if p.at == nil || d.Key != p.at.Key || d.Key == "" && d.Safe != p.at.Safe {
-				return at("the step destroys something else than %.40q of safe %.40q", d.Key, d.Safe)
-			}
-		case *Contingency:
-			if why := p.meet(d); why != "" {
-				return at("contingency %.40q: %s", d.ID, why)
-			}
-		case *Done:
-			if p.at == nil || d.Do != p.at.Do {
-				return at("%.40q ends a step that did something else", d.Do)
-			}
-			if len(missing) > 0 {
-				return at("step %s went on without %s", l.Step, slices.Sorted(mapKeys(missing))[0])
+		for _, name := range c.confirmers(x.step) {
+			if !x.by[name] {
+				return bad("%w: entry %d: step %s went on without %s", ErrEntry, x.seq, x.step.ID, name)
 			}
 		}
 	}
-	if c.State == "CLOSED" && !p.ended() {
-		return bad("%w: %d of the script's %d steps were done", ErrRecord, p.next, len(p.steps))
+	if f.wrong != nil {
+		return f.wrong
+	}
+	if c.State == "CLOSED" && !f.path.ended() {
+		return bad("%w: %d of the script's %d steps were done", ErrRecord, f.path.next, len(f.path.steps))
 	}
 	return nil
 }
@@ -257,21 +303,22 @@ func (p *path) meet(d *Contingency) string {
 
 func (p *path) ended() bool { return p.next == len(p.steps) && len(p.detour) == 0 }
 
-// confirmers are those without whom a step must not end.
-func (c *checker) confirmers(st scriptStep) map[string]bool {
-	out := map[string]bool{}
+// confirmers are those without whom a step must not end, in order.
+func (c *checker) confirmers(st *scriptStep) []string {
+	var out []string
 	for name, role := range c.Roles {
 		if role == charter.RoleConductor || slices.Contains(st.Confirm, role) {
-			out[name] = true
+			out = append(out, name)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
 // checkSigned checks what people signed beside the charter: which documents were
 // seen, and incidents.
 func (c *checker) checkSigned() error {
-	for _, l := range c.Timeline {
+	for _, l := range c.signed {
 		var err error
 		switch d := l.Data.(type) {
 		case *Documents:
@@ -394,7 +441,7 @@ func (c *checker) checkWords() error {
 		return err
 	}
 	read := false
-	for _, l := range c.Timeline {
+	for _, l := range c.words {
 		if w, ok := l.Data.(*Words); ok && w.What == what {
 			if w.Words != want {
 				return bad("%w: entry %d: the words read aloud are not those of %s", ErrEntry, l.Seq, what)

@@ -81,7 +81,7 @@ func doneBy() map[string][]string {
 // place checks that an entry stands in a step that may make it.
 func (c *checker) place(e *Entry, d Data) error {
 	if b, ok := d.(*Begin); ok {
-		if want := verbStates()[b.Do]; want == "" || want != anyState && want != c.State || want == anyState && !acting(c.State) {
+		if want := c.states[b.Do]; want == "" || want != anyState && want != c.State || want == anyState && !acting(c.State) {
 			return bad("%w: step %s (%.40q) in state %s", ErrEntry, e.Step, b.Do, c.State)
 		}
 		if k := kinds()[c.Open.Kind]; !k.has(b.Do) {
@@ -90,7 +90,7 @@ func (c *checker) place(e *Entry, d Data) error {
 		c.do = b.Do
 		return nil
 	}
-	if verbs, ok := doneBy()[e.Type]; ok && (c.step == "" || e.Step != c.step || !slices.Contains(verbs, c.do)) {
+	if verbs, ok := c.makers[e.Type]; ok && (c.step == "" || e.Step != c.step || !slices.Contains(verbs, c.do)) {
 		return bad("%w: %s outside the step that makes it", ErrEntry, e.Type)
 	}
 	if _, ok := d.(*Cleanup); ok && c.State != "CLEANUP" {

@@ -31,7 +31,8 @@ func (c *checker) entry(e *Entry, d Data) error {
 	if err := c.place(e, d); err != nil {
 		return err
 	}
-	c.Timeline = append(c.Timeline, Line{*e, d})
+	c.keep(e, d)
+	c.follow.take(e, d)
 	switch d := d.(type) {
 	case *Open:
 		return c.open(d)
@@ -79,6 +80,24 @@ func (c *checker) entry(e *Entry, d Data) error {
 		return c.secretEntry(e, d)
 	}
 	return nil
+}
+
+// keep puts aside what is compared at the end, and what a report shows.
+func (c *checker) keep(e *Entry, d Data) {
+	l := Line{*e, d}
+	switch d.(type) {
+	case *Documents, *Incident, *Identified:
+		c.signed = append(c.signed, l)
+	case *Receipt:
+		c.received = append(c.received, l)
+	case *Words:
+		c.words = append(c.words, l)
+	}
+	if len(c.Timeline) < maxTimeline {
+		c.Timeline = append(c.Timeline, l)
+	} else {
+		c.last[e.Seq%int64(len(c.last))] = l
+	}
 }
 
 // secretEntry checks the entries about tokens, shares and keys.

@@ -3,6 +3,7 @@ package record
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
 	"io/fs"
 	"regexp"
 	"slices"
@@ -36,7 +37,7 @@ type Verified struct {
 	Incidents    []Incident
 	Cosigners    []string
 	Missing      []string // who has yet to cosign
-	Timeline     []Line
+	Timeline     []Line   // at most maxTimeline and the last few, for a report
 
 	note []byte // the checkpoint that was verified, for Cosign
 }
@@ -67,6 +68,13 @@ type checker struct {
 	openings []given
 	opened   map[opening][]string // holders who gave their shares
 	epochs   map[string]int       // announced to be opened, by safe
+	follow   follower
+	signed   []Line              // what people signed beside the charter
+	received []Line              // receipts
+	words    []Line              // read aloud
+	last     [lastLines]Line     // beyond maxTimeline
+	states   map[string]string   // verbStates
+	makers   map[string][]string // doneBy
 	outputs  map[string]Output
 	script   scriptFile
 	tokens   map[string]anchor.Token // by safe
@@ -154,26 +162,51 @@ func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
 		proven: map[string]bool{}, moved: map[string]Transferred{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
-		inDrive: map[string]bool{}, opened: map[opening][]string{}, epochs: map[string]int{},
+		inDrive: map[string]bool{}, opened: map[opening][]string{}, epochs: map[string]int{}, states: verbStates(), makers: doneBy(),
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
-	data, err := readFile(fsys, TranscriptFile, MaxTranscriptBytes)
-	if err != nil {
+	if script, err := readFile(fsys, ScriptFile, 1<<20); err == nil { // checkFiles says what is wrong with it
+		c.load(script)
+	}
+	if err := statFile(fsys, TranscriptFile, MaxTranscriptBytes); err != nil {
 		return nil, err
 	}
+	file, err := fsys.Open(TranscriptFile)
+	if err != nil {
+		return nil, fault.Errorf(fault.Storage, "read %s: %w", TranscriptFile, err)
+	}
+	defer file.Close()
 	// The conductor's key stands in people/, whose files the transcript names,
 	// so a transcript altered at its end is noticed only by the checkpoint.
-	if err := c.tr.Read(data, c.entry); err != nil {
+	if err := c.tr.Read(io.LimitReader(file, MaxTranscriptBytes), c.entry); err != nil {
 		return nil, err
 	}
 	c.Entries, c.Root = c.tr.Size(), tlog.Hex(c.tr.Root())
+	for seq := max(maxTimeline, c.Entries-lastLines); seq < c.Entries; seq++ {
+		c.Timeline = append(c.Timeline, c.last[seq%lastLines])
+	}
 	return c, nil
 }
 
-func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
+// A report shows the beginning of a transcript and its end. Verification needs
+// neither, and must not grow with it.
+const (
+	maxTimeline = 50_000 // entries; a genesis has a few hundred
+	lastLines   = 500
+)
+
+// statFile wants a regular file of at most limit bytes.
+func statFile(fsys fs.FS, name string, limit int64) error {
 	info, err := fs.Stat(fsys, name)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > limit {
-		return nil, fault.Errorf(fault.Verify, "%w: no usable %s", ErrRecord, name)
+		return fault.Errorf(fault.Verify, "%w: no usable %s", ErrRecord, name)
+	}
+	return nil
+}
+
+func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	if err := statFile(fsys, name, limit); err != nil {
+		return nil, err
 	}
 	data, err := fs.ReadFile(fsys, name)
 	if err != nil {

@@ -14,6 +14,7 @@
 package tlog
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"slices"
 
@@ -44,29 +45,48 @@ func LeafHash(leaf []byte) Hash { return tlog.RecordHash(leaf) }
 // Tree is an append-only tree in memory. The zero value is the empty tree. It
 // keeps 64 bytes a leaf and is for one goroutine.
 type Tree struct {
-	hashes []Hash // in the order of tlog.StoredHashIndex
+	chunks [][]Hash // hashes in the order of tlog.StoredHashIndex, never copied
+	stored int64    // how many
 	size   int64
+	buf    []byte
+}
+
+// chunkHashes is the length of a chunk: 2 MiB.
+const chunkHashes = 1 << 16
+
+func (t *Tree) at(i int64) Hash { return t.chunks[i/chunkHashes][i%chunkHashes] }
+
+func (t *Tree) store(h Hash) {
+	if t.stored%chunkHashes == 0 {
+		t.chunks = append(t.chunks, nil) // grows on its own, most trees are small
+	}
+	last := &t.chunks[len(t.chunks)-1]
+	*last = append(*last, h)
+	t.stored++
 }
 
 // ReadHashes implements tlog.HashReader.
 func (t *Tree) ReadHashes(indexes []int64) ([]Hash, error) {
 	out := make([]Hash, len(indexes))
 	for i, x := range indexes {
-		if x < 0 || x >= int64(len(t.hashes)) {
+		if x < 0 || x >= t.stored {
 			return nil, fault.New(fault.Unexpected, "tree hash out of range")
 		}
-		out[i] = t.hashes[x]
+		out[i] = t.at(x)
 	}
 	return out, nil
 }
 
 // Append adds one leaf.
 func (t *Tree) Append(leaf []byte) error {
-	hs, err := tlog.StoredHashes(t.size, leaf, t)
-	if err != nil {
-		return fault.Errorf(fault.Unexpected, "append to tree: %w", err)
+	t.buf = append(append(t.buf[:0], 0), leaf...) // RFC 6962: 0x00 before a leaf
+	h := Hash(sha256.Sum256(t.buf))
+	t.store(h)
+	// A leaf with an odd number completes a node of each level until an even one.
+	for level, n := 0, t.size; n&1 == 1; level, n = level+1, n>>1 {
+		h = tlog.NodeHash(t.at(tlog.StoredHashIndex(level, n-1)), h)
+		t.store(h)
 	}
-	t.hashes = append(t.hashes, hs...)
 	t.size++
 	return nil
 }

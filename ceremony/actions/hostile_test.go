@@ -2,7 +2,6 @@ package actions
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -422,85 +421,6 @@ func TestForgedOutputIsRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// flips tries bytes of the record's files, each in a copy in memory.
-func flips(t *testing.T, step int) {
-	m := genesis(t)
-	v, err := verifyOwn(m.closed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for name, data := range slurp(t, m.closed) {
-		for i := len(data) / 2 % step; i < len(data); i += step {
-			fs := &flipped{dir: m.closed, name: name, at: i}
-			got, err := record.Verify(fs, v.Anchors)
-			switch {
-			case name == record.ReportFile:
-				if err != nil {
-					t.Fatalf("the report is not evidence, yet: %v", err)
-				}
-			case err == nil || fault.ClassOf(err) == fault.Unexpected || got != nil && fault.ClassOf(err) != fault.Quorum:
-				t.Errorf("%s, byte %d: %v", name, i, err)
-			case name == record.TranscriptFile && !strings.Contains(err.Error(), fmt.Sprintf("entry %d", bytes.Count(data[:i], []byte("\n")))):
-				t.Errorf("%s, byte %d, in entry %d: %v", name, i, bytes.Count(data[:i], []byte("\n")), err)
-			}
-			n++
-			if t.Failed() {
-				return
-			}
-		}
-	}
-	t.Logf("%d bytes flipped", n)
-}
-
-func TestFlippedBytes(t *testing.T) { flips(t, 4999) }
-
-// Every byte of every file of a record (R-CER-12).
-func TestLongEveryFlippedByte(t *testing.T) {
-	if os.Getenv("KEYRITE_TEST_LONG") == "" {
-		t.Skip("long: set KEYRITE_TEST_LONG=1")
-	}
-	flips(t, 1)
-}
-
-// Any two entries exchanged are refused, and the first wrong one is named.
-func swaps(t *testing.T, step int) {
-	m := genesis(t)
-	v, err := verifyOwn(m.closed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(filepath.Join(m.closed, record.TranscriptFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := bytes.SplitAfter(data, []byte("\n"))
-	lines = lines[:len(lines)-1]
-	pair := 0
-	for a := range lines {
-		for b := a + 1; b < len(lines); b++ {
-			if pair++; pair%step != 0 {
-				continue
-			}
-			l := slices.Clone(lines)
-			l[a], l[b] = l[b], l[a]
-			_, err := record.Verify(&flipped{dir: m.closed, name: record.TranscriptFile, data: bytes.Join(l, nil)}, v.Anchors)
-			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), fmt.Sprintf("entry %d", a)) {
-				t.Fatalf("entries %d and %d exchanged: %v", a, b, err)
-			}
-		}
-	}
-}
-
-func TestSwappedEntries(t *testing.T) { swaps(t, 701) }
-
-func TestLongEverySwap(t *testing.T) {
-	if os.Getenv("KEYRITE_TEST_LONG") == "" {
-		t.Skip("long: set KEYRITE_TEST_LONG=1")
-	}
-	swaps(t, 1)
 }
 
 // A second genesis over the same tokens or media is refused before ARMED, when

@@ -66,7 +66,7 @@ func receiptsOf(dir string, state *charter.State) (map[share.Place]time.Time, er
 		return nil, cli.Usagef("read record: %w", err)
 	}
 	out := map[share.Place]time.Time{}
-	err = record.NewTranscript().Read(data, func(e *record.Entry, d record.Data) error {
+	err = record.NewTranscript().Read(bytes.NewReader(data), func(e *record.Entry, d record.Data) error {
 		r, ok := d.(*record.Receipt)
 		if !ok {
 			return nil

@@ -1,0 +1,165 @@
+package actions
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/fstest"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+)
+
+// altered is a closed record in memory, of which tests change one file at a time.
+type altered struct {
+	files   map[string][]byte
+	anchors *anchor.Anchors
+	folder  fstest.MapFS
+}
+
+func newAltered(t *testing.T) *altered {
+	m := genesis(t)
+	v, err := verifyOwn(m.closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &altered{files: slurp(t, m.closed), anchors: v.Anchors, folder: fstest.MapFS{}}
+	for name, data := range a.files {
+		a.folder[name] = &fstest.MapFile{Data: data, Mode: 0o600}
+	}
+	if _, err := record.Verify(a.folder, a.anchors); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// verify verifies the record with other content of one file.
+func (a *altered) verify(name string, data []byte) (*record.Verified, error) {
+	folder := maps.Clone(a.folder)
+	folder[name] = &fstest.MapFile{Data: data, Mode: 0o600}
+	return record.Verify(folder, a.anchors)
+}
+
+// each calls try for every step-th of n cases, on all processors.
+func each(t *testing.T, n, step int, try func(i int) error) int {
+	t.Helper()
+	var wg sync.WaitGroup
+	var next, done atomic.Int64
+	next.Store(int64(n / 2 % step))
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for i := next.Add(int64(step)) - int64(step); i < int64(n) && !t.Failed(); i = next.Add(int64(step)) - int64(step) {
+				if err := try(int(i)); err != nil {
+					t.Error(err)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	return int(done.Load())
+}
+
+func long(t *testing.T) {
+	t.Helper()
+	if os.Getenv("KEYRITE_TEST_LONG") == "" {
+		t.Skip("long: set KEYRITE_TEST_LONG=1")
+	}
+}
+
+// flips changes one bit of bytes of every file, the report excepted, which is no
+// evidence.
+func flips(t *testing.T, step int) {
+	a := newAltered(t)
+	n := 0
+	for name, data := range a.files {
+		if name == record.ReportFile {
+			continue
+		}
+		n += each(t, len(data), step, func(i int) error {
+			changed := bytes.Clone(data)
+			changed[i] ^= 0x01
+			got, err := a.verify(name, changed)
+			entry := fmt.Sprintf("entry %d", bytes.Count(data[:i], []byte("\n")))
+			switch {
+			case err == nil || fault.ClassOf(err) == fault.Unexpected || got != nil && fault.ClassOf(err) != fault.Quorum:
+				return fmt.Errorf("%s, byte %d: %w", name, i, err)
+			case name == record.TranscriptFile && !strings.Contains(err.Error(), entry):
+				return fmt.Errorf("%s, byte %d, in %s: %w", name, i, entry, err)
+			}
+			return nil
+		})
+	}
+	t.Logf("%d bytes flipped", n)
+}
+
+func TestFlippedBytes(t *testing.T) { flips(t, 4999) }
+
+// Every byte of every file of a record (R-CER-12).
+func TestLongEveryFlippedByte(t *testing.T) {
+	long(t)
+	flips(t, 1)
+}
+
+// cuts ends the files of a record early.
+func cuts(t *testing.T, step int) {
+	a := newAltered(t)
+	n := 0
+	for name, data := range a.files {
+		if name == record.ReportFile {
+			continue
+		}
+		n += each(t, len(data), step, func(i int) error {
+			got, err := a.verify(name, data[:i])
+			if err == nil || fault.ClassOf(err) == fault.Unexpected || got != nil && fault.ClassOf(err) != fault.Quorum && fault.ClassOf(err) != fault.Void {
+				return fmt.Errorf("%s cut at %d: %w", name, i, err)
+			}
+			return nil
+		})
+	}
+	t.Logf("%d cuts", n)
+}
+
+func TestCutFiles(t *testing.T) { cuts(t, 6007) }
+
+// Every length of every file of a record (R-CER-12).
+func TestLongEveryCut(t *testing.T) {
+	long(t)
+	cuts(t, 1)
+}
+
+// swaps exchanges two entries; the first of them is named.
+func swaps(t *testing.T, step int) {
+	a := newAltered(t)
+	lines := bytes.SplitAfter(bytes.TrimSuffix(a.files[record.TranscriptFile], []byte("\n")), []byte("\n"))
+	lines[len(lines)-1] = append(bytes.Clone(lines[len(lines)-1]), '\n')
+	n := each(t, len(lines)*len(lines), step, func(i int) error {
+		x, y := i/len(lines), i%len(lines)
+		if x >= y {
+			return nil
+		}
+		l := append([][]byte{}, lines...)
+		l[x], l[y] = l[y], l[x]
+		_, err := a.verify(record.TranscriptFile, bytes.Join(l, nil))
+		if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), fmt.Sprintf("entry %d", x)) {
+			return fmt.Errorf("entries %d and %d exchanged: %w", x, y, err)
+		}
+		return nil
+	})
+	t.Logf("%d pairs", n/2)
+}
+
+func TestSwappedEntries(t *testing.T) { swaps(t, 1409) }
+
+// Any two entries of a record (R-CER-12).
+func TestLongEverySwap(t *testing.T) {
+	long(t)
+	swaps(t, 1)
+}
