@@ -353,6 +353,12 @@ func entries(t testing.TB, dir string) []entry {
 // rules can refuse it.
 func (m *twoRecords) forge(t testing.TB, dir string, list []entry) {
 	t.Helper()
+	m.forgeAs(t, dir, list, "witness1", "witness2", "master1", "master2", "master3")
+}
+
+// forgeAs is forge with those cosigners.
+func (m *house) forgeAs(t testing.TB, dir string, list []entry, cosigners ...string) {
+	t.Helper()
 	var text []byte
 	tree := &tlog.Tree{}
 	prev := strings.Repeat("0", 64)
@@ -375,7 +381,7 @@ func (m *twoRecords) forge(t testing.TB, dir string, list []entry) {
 	}
 	id, _ := list[0].Data["record"].(string)
 	note, err := tlog.Sign(tlog.Checkpoint{Origin: record.Origin(id), World: testWorld, Size: tree.Size(), Root: tree.Root()}, "conductor", m.people["conductor"].Signer())
-	for _, n := range []string{"witness1", "witness2", "master1", "master2", "master3"} {
+	for _, n := range cosigners {
 		if err == nil {
 			note, err = tlog.Cosign(note, n, m.people[n].Signer(), time.Now())
 		}
