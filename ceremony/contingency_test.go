@@ -112,6 +112,9 @@ func TestIncidentInAContingency(t *testing.T) {
 	s := plannedStage(t, "2.1", CausePrinter, 1)
 	s.room.ask = at("A.1", "witness1", func() (string, *Call) { return "", &Call{"witness1", "who is that"} })
 	checkVoid(t, s, s.run(t), fault.Void, "incident called by witness1: who is that")
+	if st, err := ReadState(s.cfg.Dir); err != nil || st.Met != "printer" || st.Step != "A.1" || st.StepDo != "break" {
+		t.Errorf("%+v, %v", st, err)
+	}
 }
 
 func readEntries(t *testing.T, dir string) []record.Entry {

@@ -16,6 +16,8 @@ type Status struct {
 	Record, Attempt, Title, Kind, World string
 	State                               string
 	Step                                string // the last one begun, "" if none is open
+	StepDo, StepTitle                   string // its verb and title
+	Met                                 string // the contingency whose steps are being taken, "" if none
 	Cause                               string
 	Entries                             int64
 	Root                                string
@@ -72,9 +74,14 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 			s.Cause = d.Cause
 		}
 	case *record.Begin:
-		s.Step = e.Step
+		s.Step, s.StepDo, s.StepTitle = e.Step, d.Do, d.Title
+		if e.Step != "" && e.Step[0] <= '9' { // those of a contingency begin with a letter
+			s.Met = ""
+		}
+	case *record.Contingency:
+		s.Met = d.ID
 	case *record.Done:
-		s.Step = ""
+		s.Step, s.StepDo, s.StepTitle = "", "", ""
 	case *record.Intent:
 		switch d.Effect {
 		case "init-token":

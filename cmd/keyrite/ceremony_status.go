@@ -93,17 +93,23 @@ func printStatus(c *cobra.Command, st *ceremony.Status, alive []share.Alive) err
 		Title   string `json:"title"`
 		State   string `json:"state"`
 		Step    string `json:"step"`
+		Do      string `json:"do"`
+		Doing   string `json:"doing"`
+		Met     string `json:"contingency"`
 		Cause   string `json:"cause"`
 		Entries int64  `json:"entries"`
 		Root    string `json:"root"`
 		Ended   bool   `json:"ended"`
 
 		Shares []share.Alive `json:"shares,omitempty"`
-	}{"keyrite/ceremony-status/v1", st.Record, st.World, st.Title, st.State, st.Step, st.Cause, st.Entries, st.Root, st.Ended, alive}
+	}{"keyrite/ceremony-status/v1", st.Record, st.World, st.Title, st.State, st.Step, st.StepDo, st.StepTitle, st.Met, st.Cause, st.Entries, st.Root, st.Ended, alive}
 	return cli.Print(c, res, func(w io.Writer) {
 		fmt.Fprintf(w, "%s (%s), world %s\nstate %s", cli.Escape(st.Title), st.Record, cli.Escape(st.World), st.State)
 		if st.Step != "" {
-			fmt.Fprintf(w, ", in step %s", cli.Escape(st.Step))
+			fmt.Fprintf(w, ", in step %s (%s: %s)", cli.Escape(st.Step), cli.Escape(st.StepDo), cli.Escape(st.StepTitle))
+		}
+		if st.Met != "" {
+			fmt.Fprintf(w, ", contingency %s", cli.Escape(st.Met))
 		}
 		if st.Cause != "" {
 			fmt.Fprintf(w, "\ncause: %s", cli.Escape(st.Cause))

@@ -8,11 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"keyrite/artifact/acceptance"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"keyrite/artifact/acceptance"
 
 	"github.com/spf13/cobra"
 
