@@ -53,7 +53,7 @@ func run() error {
 	}
 	slices.Sort(reads)
 	slices.Sort(lints)
-	fmt.Printf("%.3f %.3f %d\n", reads[runs/2], lints[runs/2], count)
+	fmt.Fprintf(os.Stdout, "%.3f %.3f %d\n", reads[runs/2], lints[runs/2], count)
 	return nil
 }
 

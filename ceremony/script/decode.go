@@ -177,8 +177,8 @@ func (d *decoder) scalar(n *yaml.Node, t reflect.Type, path string) error {
 func membersOf(t reflect.Type) ([]string, []reflect.StructField) {
 	var names []string
 	var fields []reflect.StructField
-	for i := range t.NumField() {
-		if f := t.Field(i); f.IsExported() {
+	for f := range t.Fields() {
+		if f.IsExported() {
 			names, fields = append(names, f.Tag.Get("yaml")), append(fields, f)
 		}
 	}

@@ -146,10 +146,9 @@ func (s *Script) explainUsed() []string {
 		}
 	}
 	for _, k := range s.Existing {
-		switch {
-		case k.Safe == "":
+		if k.Safe == "" {
 			out = append(out, "Key "+k.ID+" is spoken of; it need not be there any more.")
-		default:
+		} else {
 			out = append(out, "Key "+k.ID+" of safe "+k.Safe+".")
 		}
 	}

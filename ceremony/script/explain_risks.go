@@ -45,11 +45,11 @@ func (s *Script) explainPlanned() []string {
 		if c.Then == "next" {
 			then = "then the step is left out"
 		}
-		what := ""
+		var what []string
 		for _, st := range c.Steps {
-			what += st.Title + ", "
+			what = append(what, st.Title)
 		}
-		out = append(out, fmt.Sprintf("%s (in step %s): %s%s.", sentence(means), strings.Join(at, ", "), what, then))
+		out = append(out, fmt.Sprintf("%s (in step %s): %s.", sentence(means), strings.Join(at, ", "), strings.Join(append(what, then), ", ")))
 	}
 	return append(out, "A mistyped passphrase or answer may be repeated, as often as the step says; each miss is recorded.")
 }

@@ -40,8 +40,7 @@ func (s *Script) Lint() error {
 	// the way shows what comes of it.
 	if missing := s.lintUse(); missing != nil {
 		missing.Path = way
-		var on *Error
-		if errors.As(err, &on) {
+		if on, ok := errors.AsType[*Error](err); ok {
 			missing.Path = on.Path
 		}
 		return missing

@@ -103,7 +103,7 @@ func (q *Question) Check(answer string) error {
 }
 
 func everyItem(answer string, re *regexp.Regexp) bool {
-	for _, x := range strings.Split(answer, ",") {
+	for x := range strings.SplitSeq(answer, ",") {
 		if !re.MatchString(strings.TrimSpace(x)) {
 			return false
 		}

@@ -124,7 +124,7 @@ type Certificate struct {
 	Role    string   `yaml:"role" json:"role,omitempty"`       // relay: access or vpn
 	Names   []string `yaml:"names" json:"names,omitempty"`     // relay: DNS names and IP addresses
 
-	CA Authority `yaml:"ca" json:"ca,omitempty,omitzero"` // ca: everything that the certificate says
+	CA Authority `yaml:"ca" json:"ca,omitzero"` // ca: everything that the certificate says
 }
 
 // Authority is what the certificate of a certification authority says, for

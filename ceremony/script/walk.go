@@ -15,11 +15,11 @@ type Passage struct {
 }
 
 func (p Passage) String() string {
-	out := p.Step + " " + p.Do + " " + p.Outcome
+	out := []string{p.Step + " " + p.Do + " " + p.Outcome}
 	for _, k := range slices.Sorted(maps.Keys(p.Model)) {
-		out += ", " + k + " " + p.Model[k]
+		out = append(out, k+" "+p.Model[k])
 	}
-	return out
+	return strings.Join(out, ", ")
 }
 
 // maxActs bounds the steps that are walked over all ways together: nobody could
