@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"keyrite/internal/clitest"
 )
 
 // browser is one headless Chromium for a whole test, driven over its debugging
@@ -126,13 +128,9 @@ func num(v any) float64 { f, _ := v.(float64); return f }
 func (b *browser) load(path string) {
 	b.errors = nil
 	b.call("Page.navigate", map[string]any{"url": "file://" + path})
-	for range 200 {
-		if b.eval("document.readyState + location.pathname") == "complete"+path {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
+	if !clitest.Await(30*time.Second, func() bool { return b.eval("document.readyState + location.pathname") == "complete"+path }) {
+		b.t.Fatalf("%s did not load", path)
 	}
-	b.t.Fatalf("%s did not load", path)
 }
 
 func (b *browser) eval(js string) string {
