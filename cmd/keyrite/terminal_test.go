@@ -98,7 +98,7 @@ func (x *terminal) send(text string) {
 func (x *terminal) signs(what ...string) {
 	x.t.Helper()
 	for _, w := range what {
-		x.expect("Sign " + w + "?")
+		x.expect("Sign " + w + "? [") // of the one at the terminal; prepared answers stand there at once
 		x.send("yes\n")
 	}
 }
