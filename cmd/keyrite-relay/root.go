@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/succession"
 	"keyrite/internal/cli"
 	"keyrite/internal/intake"
 )
@@ -57,6 +58,23 @@ func loadAnchors(path string) (*anchor.Anchors, error) {
 		return nil, err
 	}
 	return anchor.Parse(data)
+}
+
+// anchorsInForce reads the anchors under a succession statement, if there is one.
+func anchorsInForce(path, statement string) (*anchor.Anchors, error) {
+	a, err := loadAnchors(path)
+	if err != nil || statement == "" {
+		return a, err
+	}
+	data, err := intake.Read(statement, succession.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	s, err := succession.Verify(data, a)
+	if err != nil {
+		return nil, err
+	}
+	return succession.Apply(a, s)
 }
 
 // done prints the result of a command that changed something.

@@ -18,6 +18,7 @@ import (
 )
 
 type serveOptions struct {
+	succession                             string
 	stateDir, anchor, charter, public, tuf string
 	listen                                 []string
 }
@@ -41,6 +42,7 @@ altered; 15 another keyrite-relay serves from this folder.`,
 	}
 	stateFlag(c, &o.stateDir)
 	c.Flags().StringVar(&o.anchor, "anchor", "", "anchors file (required)")
+	c.Flags().StringVar(&o.succession, "succession", "", "succession statement: which keys of the anchors have been replaced since")
 	c.Flags().StringVar(&o.charter, "charter", "", "charter log (required)")
 	c.Flags().StringArrayVar(&o.listen, "listen", nil, "ROLE=HOST:PORT, once for access and once for vpn; port 0 takes a free one")
 	c.Flags().StringVar(&o.public, "public-vpn", "", "HOST:PORT at which peers reach the vpn role, if not the one it listens on")
@@ -62,7 +64,7 @@ func runServe(c *cobra.Command, o serveOptions) error {
 			return cli.Usagef("--public-vpn %q is not HOST:PORT", o.public)
 		}
 	}
-	a, err := loadAnchors(o.anchor)
+	a, err := anchorsInForce(o.anchor, o.succession)
 	if err != nil {
 		return err
 	}

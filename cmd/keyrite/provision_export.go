@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"keyrite/artifact/acceptance"
 	"keyrite/artifact/birthcert"
 	"keyrite/artifact/bundle"
 	"keyrite/artifact/charter"
