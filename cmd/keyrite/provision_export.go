@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"keyrite/artifact/acceptance"
-
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/acceptance"
