@@ -93,19 +93,55 @@ func (h *house) cosign(t *testing.T, dir, name, folder string) (int, string) {
 // live plays one live attempt at a terminal, in a token store of its own: the
 // rehearsal's tokens have the same labels. One terminal serves everybody: the
 // script has no word for more.
-func (h *liveHouse) live(t *testing.T, label string, reply func(step, question string) (string, bool), more ...string) *player {
+func (h *liveHouse) live(t *testing.T, store *hsmtest.Env, label string, reply func(step, question string) (string, bool), more ...string) *player {
 	t.Helper()
-	store := hsmtest.NewStore(t)
-	base, err := os.ReadFile(h.path("bind-live-base.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.write(t, "bind-"+label+".yaml", string(base)+"shares: shares-"+label+"\n")
+	h.write(t, "bind-"+label+".yaml", mustRead(t, h.path("bind-live-base.yaml"))+"shares: shares-"+label+"\n")
 	args := append([]string{"ceremony", "run", "plant.yaml", "--bind", "bind-" + label + ".yaml", "--rehearsal", "rehearsal", "--record", "record-" + label}, more...)
+	return h.in(t, store, reply, args...)
+}
+
+// in plays a command at a terminal, with the tokens of store.
+func (h *liveHouse) in(t *testing.T, store *hsmtest.Env, reply func(step, question string) (string, bool), args ...string) *player {
+	t.Helper()
 	inner := h.env
 	h.env = store
 	defer func() { h.env = inner }()
 	return h.playCommand(t, h.detached(args...), 120, 40, nil, reply)
+}
+
+// later is the binding of a reshare after the genesis in folder record.
+func later(base, record, shares string) string {
+	var keep strings.Builder
+	for l := range strings.Lines(base) {
+		if !strings.HasPrefix(l, "tokens:") && !strings.HasPrefix(l, "requests:") && !strings.HasPrefix(l, "keys:") {
+			keep.WriteString(l)
+		}
+	}
+	return keep.String() + "shares: " + shares + "\nanchors: " + record + "/outputs/anchors.json\ncharter: " + record + "/outputs/charter.jsonl\nrecords: [" + record + "]\n"
+}
+
+// rehearseReshare writes the script of a reshare by the same people and rehearses
+// it in the rehearsal's own tokens.
+func (h *liveHouse) rehearseReshare(t *testing.T) {
+	t.Helper()
+	if code, out, errs := h.run(t, "ceremony", "new", "reshare", "--module", h.env.Config.Module, "--root-token", "plant-root", "--work-token", "plant-work", "--out", "new.yaml"); code != 0 {
+		t.Fatalf("new: exit %d, %s%s", code, out, errs)
+	}
+	var text strings.Builder
+	for l := range strings.Lines(mustRead(t, h.path("new.yaml"))) {
+		if !strings.Contains(l, "do: people.change") {
+			text.WriteString(l)
+		}
+	}
+	h.write(t, "reshare.yaml", text.String())
+	h.write(t, "bind-reshare-rehearsal.yaml", later(mustRead(t, h.path("bind-base.yaml")), "rehearsal", "shares-rehearsal"))
+	code, out := h.offlineRun(t, "ceremony", "rehearse", "reshare.yaml", "--bind", "bind-reshare-rehearsal.yaml", "--answers", "answers.yaml", "--record", "reshare-rehearsal")
+	if code != 0 {
+		t.Fatalf("rehearsal of the reshare: exit %d, %s", code, out)
+	}
+	if code, text := h.withPhrase(t, "witness2", "keyrite-verify", "cosign", "reshare-rehearsal", "--key", "witness2.key", "--passphrase-fd", "3", "--anchor", "rehearsal/outputs/anchors.json"); code != 0 {
+		t.Fatalf("cosign: exit %d, %s", code, text)
+	}
 }
 
 // A live genesis at the full screen: live people, their real passphrases at the
@@ -134,7 +170,7 @@ func TestLiveGenesis(t *testing.T) {
 
 	t.Run("incident", func(t *testing.T) {
 		called := ""
-		x := h.live(t, "void", func(step, question string) (string, bool) {
+		x := h.live(t, hsmtest.NewStore(t), "void", func(step, question string) (string, bool) {
 			switch {
 			case called == "" && step == "5.1" && strings.HasPrefix(question, "witness1"):
 				called = step
@@ -156,7 +192,8 @@ func TestLiveGenesis(t *testing.T) {
 		}
 	})
 
-	x := h.live(t, "live", nil, "--after", "record-void")
+	store := hsmtest.NewStore(t)
+	x := h.live(t, store, "live", nil, "--after", "record-void")
 	if code := x.exit(); code != 0 {
 		t.Fatalf("exit %d after %q\n%s", code, x.seen, x.output())
 	}
@@ -174,7 +211,29 @@ func TestLiveGenesis(t *testing.T) {
 	if code, out, errs := h.run(t, verify...); code != 0 || !strings.Contains(out, "world live") {
 		t.Errorf("verify: exit %d, %s%s", code, out, errs)
 	}
+	t.Run("reshare", func(t *testing.T) { h.reshare(t, store) })
 	h.noOrphans(t)
+}
+
+// reshare deals all four safes of the live vault anew, at the full screen.
+func (h *liveHouse) reshare(t *testing.T, store *hsmtest.Env) {
+	h.rehearseReshare(t)
+	h.write(t, "bind-reshare.yaml", later(mustRead(t, h.path("bind-live-base.yaml")), "record-live", "shares-live"))
+	x := h.in(t, store, nil, "ceremony", "run", "reshare.yaml", "--bind", "bind-reshare.yaml", "--rehearsal", "reshare-rehearsal", "--record", "record-reshare")
+	if code := x.exit(); code != 0 {
+		t.Fatalf("exit %d after %q\n%s", code, x.seen, x.output())
+	}
+	x.noPassphrase(h.house)
+	if len(x.vt.Strange) > 0 {
+		t.Errorf("strange %q", x.vt.Strange)
+	}
+	anchors := "record-live/outputs/anchors.json"
+	if code, text := h.withPhrase(t, "witness1", "keyrite-verify", "cosign", "record-reshare", "--key", "live/witness1.key", "--passphrase-fd", "3", "--anchor", anchors); code != 0 {
+		t.Errorf("cosign: exit %d, %s", code, text)
+	}
+	if code, out, errs := h.run(t, "keyrite-verify", "record", "record-reshare", "--anchor", anchors); code != 0 {
+		t.Errorf("verify: exit %d, %s%s", code, out, errs)
+	}
 }
 
 func mustRead(t *testing.T, path string) string {
