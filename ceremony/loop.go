@@ -43,9 +43,8 @@ type loop struct {
 	stopLimit func()
 	hung      <-chan time.Time
 
-	media     map[string]bool // known now
-	exchange  bool            // a medium may come or go in this step
-	listMedia func() ([]string, error)
+	media    map[string]bool // known now
+	exchange bool            // a medium may come or go in this step
 }
 
 // question is one to the room. ask runs in a goroutine of its own.

@@ -79,7 +79,7 @@ func TestInterruptDeclinedDuringAVerb(t *testing.T) {
 		s.signals <- syscall.SIGINT
 		s.signals <- syscall.SIGINT // twice asks once
 		for len(s.signals) > 0 {
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		}
 		close(verbDone)
 		return nil

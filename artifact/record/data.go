@@ -349,7 +349,7 @@ func parseData(typ string, raw json.RawMessage) (Data, error) {
 	if !ok {
 		return nil, fault.Errorf(fault.Verify, "unknown type %.40q", typ)
 	}
-	d, ok := reflect.New(t).Interface().(Data)
+	d, ok := reflect.TypeAssert[Data](reflect.New(t))
 	if !ok {
 		return nil, fault.Errorf(fault.Unexpected, "type %s is no data", typ)
 	}

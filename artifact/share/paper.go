@@ -47,7 +47,7 @@ func PaperLines(file []byte) ([]string, error) {
 		return nil, fault.Errorf(fault.Usage, "a share on paper has 1 to %d bytes, not %d", maxPaperLines*lineBytes, len(file))
 	}
 	sum := sha256.Sum256(file)
-	head := append(binary.BigEndian.AppendUint16([]byte{paperVersion}, uint16(len(file))), sum[:headerSum]...) //nolint:gosec // bounded above
+	head := append(binary.BigEndian.AppendUint16([]byte{paperVersion}, uint16(len(file))), sum[:headerSum]...)
 	lines := []string{paperLine(0, head)}
 	for n := 1; len(file) > 0; n++ {
 		var block [lineBytes]byte
@@ -124,11 +124,12 @@ func joinPaper(blocks map[int][]byte, size, count int, want []byte) ([]byte, err
 
 func paperLine(n int, block []byte) string {
 	data := paperAlphabet.EncodeToString(block)
-	out := fmt.Sprintf("%02d", n)
+	var out strings.Builder
+	fmt.Fprintf(&out, "%02d", n)
 	for i := 0; i < len(data); i += 5 {
-		out += " " + data[i:i+5]
+		out.WriteString(" " + data[i:i+5])
 	}
-	return out + " " + paperCheck(n, data)
+	return out.String() + " " + paperCheck(n, data)
 }
 
 func parsePaperLine(text string) (int, []byte, error) {
@@ -164,10 +165,10 @@ func paperCheck(n int, data string) string {
 			}
 		}
 	}
-	step(uint32(n) >> 5) //nolint:gosec // two digits
-	step(uint32(n) & 31) //nolint:gosec // the same
+	step(uint32(n) >> 5)
+	step(uint32(n) & 31)
 	for _, c := range []byte(data) {
-		step(uint32(strings.IndexByte(base32Letters, c))) //nolint:gosec // -1 cannot be: the data decoded
+		step(uint32(strings.IndexByte(base32Letters, c)))
 	}
 	for range lineChecks {
 		step(0)

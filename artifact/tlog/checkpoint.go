@@ -255,5 +255,5 @@ func ParseSigned(msg []byte) (c Checkpoint, at time.Time, err error) {
 		return c, at, ErrNote
 	}
 	c, err = parseText(text)
-	return c, time.Unix(int64(unix), 0).UTC(), err //nolint:gosec // 41 bits
+	return c, time.Unix(int64(unix), 0).UTC(), err
 }

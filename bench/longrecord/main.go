@@ -102,7 +102,7 @@ func read(dir string) error {
 	if v == nil || fault.ClassOf(err) != fault.Void {
 		return err
 	}
-	fmt.Println(v.Entries, v.Root)
+	fmt.Fprintln(os.Stdout, v.Entries, v.Root)
 	return nil
 }
 
@@ -119,6 +119,6 @@ func hash(dir string) error {
 		sum := sha256.Sum256(in.Bytes())
 		all ^= sum[0]
 	}
-	fmt.Println(all)
+	fmt.Fprintln(os.Stdout, all)
 	return in.Err()
 }

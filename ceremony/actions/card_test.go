@@ -110,7 +110,7 @@ func TestElsewhere(t *testing.T) {
 		for {
 			data, err := os.ReadFile(filepath.Join(e.dir, "witness1-"+n+".request"))
 			if err != nil {
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond) // another program writes the file
 				continue
 			}
 			r, err := signrequest.Parse(data)
@@ -144,7 +144,7 @@ func TestElsewhere(t *testing.T) {
 	if _, err := envelope.SignBytes(k.Signer(), []byte("anything")); fault.ClassOf(err) != fault.Policy {
 		t.Errorf("a message of no kind: %v", err)
 	}
-	go func() { time.Sleep(300 * time.Millisecond); e.Lock() }()
+	go func() { <-time.After(300 * time.Millisecond); e.Lock() }()
 	if _, err := envelope.SignBytes(k.Signer(), msg); fault.ClassOf(err) != fault.Interrupted {
 		t.Errorf("after Lock: %v", err)
 	}

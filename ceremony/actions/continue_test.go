@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"keyrite/artifact/anchor"
-	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 )
@@ -154,19 +153,6 @@ func TestReshareReplacesAKeyMaster(t *testing.T) {
 	if k.Charter.Size() != v.Charter.Size()+1 {
 		t.Errorf("%d statements after %d", k.Charter.Size(), v.Charter.Size())
 	}
-}
-
-func (f *founded) charterOf(t testing.TB, dir string) *charter.State {
-	t.Helper()
-	lines, err := os.ReadFile(filepath.Join(dir, "outputs/charter.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := charter.Fold(lines, f.anchors.World, f.anchors.Vault)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // What a ceremony continues is checked before anything is at stake.

@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"encoding/hex"
+	"slices"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -134,12 +135,7 @@ func (a *Actions) ended(id string) bool {
 			return true
 		}
 	}
-	for _, d := range a.destroyed {
-		if d == id {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(a.destroyed, id)
 }
 
 // mayIssue says whether a key may certify here: one born here, one in force, or a

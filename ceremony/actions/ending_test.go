@@ -285,7 +285,7 @@ func testOffline(t *testing.T, f *founded) {
 
 func cutLines(text string, with ...string) string {
 	var out []string
-	for _, l := range strings.Split(text, "\n") {
+	for l := range strings.SplitSeq(text, "\n") {
 		if !slices.ContainsFunc(with, func(w string) bool { return strings.Contains(l, w) }) {
 			out = append(out, l)
 		}

@@ -357,7 +357,7 @@ func (m *twoRecords) forge(t testing.TB, dir string, list []entry) {
 }
 
 // forgeAs is forge with those cosigners.
-func (m *house) forgeAs(t testing.TB, dir string, list []entry, cosigners ...string) {
+func (h *house) forgeAs(t testing.TB, dir string, list []entry, cosigners ...string) {
 	t.Helper()
 	var text []byte
 	tree := &tlog.Tree{}
@@ -380,10 +380,10 @@ func (m *house) forgeAs(t testing.TB, dir string, list []entry, cosigners ...str
 		t.Fatal(err)
 	}
 	id, _ := list[0].Data["record"].(string)
-	note, err := tlog.Sign(tlog.Checkpoint{Origin: record.Origin(id), World: testWorld, Size: tree.Size(), Root: tree.Root()}, "conductor", m.people["conductor"].Signer())
+	note, err := tlog.Sign(tlog.Checkpoint{Origin: record.Origin(id), World: testWorld, Size: tree.Size(), Root: tree.Root()}, "conductor", h.people["conductor"].Signer())
 	for _, n := range cosigners {
 		if err == nil {
-			note, err = tlog.Cosign(note, n, m.people[n].Signer(), time.Now())
+			note, err = tlog.Cosign(note, n, h.people[n].Signer(), time.Now())
 		}
 	}
 	if err != nil {

@@ -173,7 +173,7 @@ func (x *tiny) kill(t *testing.T, name string, now func(transcript []byte) bool)
 		if now(data) {
 			break
 		}
-		time.Sleep(time.Millisecond)
+		<-time.After(time.Millisecond) // another process writes the file
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatalf("it ended before it was killed: %v\n%s", err, out.String())

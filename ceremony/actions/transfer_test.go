@@ -423,7 +423,7 @@ func TestKilledTransfer(t *testing.T) {
 				if tc.when(data) {
 					break
 				}
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond) // another process writes the file
 			}
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal("it ended before it was killed")

@@ -36,7 +36,7 @@ func verbs() map[string]verb {
 		"token.destroy":     (*Actions).endToken,
 		"crl.issue":         (*Actions).issueCRL,
 		"update.root":       (*Actions).updateRoot,
-		"pause":             nothing,
+		"pause":             (*Actions).nothing,
 		"break":             (*Actions).rest,
 		"medium.in":         (*Actions).mediumIn,
 		"medium.out":        (*Actions).mediumOut,
@@ -49,7 +49,7 @@ func verbs() map[string]verb {
 }
 
 // nothing is a step that only people take.
-func nothing(*Actions, context.Context, *ceremony.Run, *script.Step) error { return nil }
+func (*Actions) nothing(context.Context, *ceremony.Run, *script.Step) error { return nil }
 
 // Do carries out one step.
 func (a *Actions) Do(ctx context.Context, r *ceremony.Run, st *script.Step) error {

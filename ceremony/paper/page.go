@@ -40,17 +40,18 @@ type head struct {
 // Style is the style sheet with the running lines of this page. Chromium prints
 // margin boxes; other browsers print their own.
 func (h head) Style() template.CSS {
+	//nolint:gosec // every text in it went through cssString
 	return template.CSS(theme + fmt.Sprintf(`@page { size: A4; margin: 19mm 15mm 19mm;
 @top-left { content: %s; font: 8pt sans-serif; } @top-right { content: %s; font: bold 8pt sans-serif; }
 @bottom-left { content: %s; font: 7.5pt monospace; width: 78%%; } @bottom-right { content: "page " counter(page) " of " counter(pages); font: 8pt sans-serif; } }
-`, cssString(h.Title), cssString(h.worldMark()), cssString(h.Footer))) //nolint:gosec // every text in it went through cssString
+`, cssString(h.Title), cssString(h.worldMark()), cssString(h.Footer)))
 }
 
 func (h head) worldMark() string {
-	switch {
-	case h.World == "":
+	switch h.World {
+	case "":
 		return ""
-	case h.World == "live":
+	case "live":
 		return "LIVE"
 	}
 	return "REHEARSAL – nothing here is live"

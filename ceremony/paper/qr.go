@@ -34,6 +34,7 @@ func qrSVG(text string, millimetres int) (template.HTML, error) {
 		}
 	}
 	side := code.Size + 2*quietZone
+	//nolint:gosec // numbers only
 	return template.HTML(fmt.Sprintf(`<svg class="qr" role="img" aria-label="QR code" width="%dmm" height="%dmm" viewBox="0 0 %d %d" shape-rendering="crispEdges"><path d="%s"/></svg>`,
-		millimetres, millimetres, side, side, path.String())), nil //nolint:gosec // numbers only
+		millimetres, millimetres, side, side, path.String())), nil
 }

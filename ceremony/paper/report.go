@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,7 +164,7 @@ func (r *report) gather(s *script.Script) {
 	for _, k := range r.Verified.Keys[:min(len(r.Verified.Keys), maxRows)] {
 		r.Keys = append(r.Keys, rowOf(k, purposes[k.Key.ID]))
 	}
-	for _, m := range r.Verified.Moved[:min(len(r.Verified.Moved), maxRows)] {
+	for _, m := range r.Moved[:min(len(r.Moved), maxRows)] {
 		key := m.Key
 		key.Token = m.To.Token
 		r.Moves = append(r.Moves, rowOf(record.KeyMade{Attributes: m.Arrived, Key: key, Object: m.Object}, "moved from token "+m.From.Token.Label+", as a fresh process read it after it arrived"))
@@ -234,9 +235,7 @@ func (r *report) times() {
 func (r *report) documents(d *record.Documents, seen map[string]string) {
 	var body record.DocumentsSeen
 	if json.Unmarshal(d.Envelope.Payload, &body) == nil {
-		for name, kind := range body.Seen {
-			seen[name] = kind
-		}
+		maps.Copy(seen, body.Seen)
 	}
 }
 

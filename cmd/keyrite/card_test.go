@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -360,7 +361,7 @@ func (h *house) paperCheck(t *testing.T, check []string) {
 		t.Fatal(err)
 	}
 	h.write(t, "paper.txt", strings.Join(lines, "\n")+"\n")
-	check = append(check[:len(check):len(check)], "--opener", "master2.key:paper.txt")
+	check = append(slices.Clip(check), "--opener", "master2.key:paper.txt")
 	if code, out, errs := h.withPass(t, []string{"master2"}, check...); code != 0 || !strings.Contains(out, "master2 holds a good share") {
 		t.Errorf("from paper: exit %d, %s%s", code, out, errs)
 	}

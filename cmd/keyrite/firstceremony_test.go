@@ -105,7 +105,7 @@ func TestFirstCeremonyGuide(t *testing.T) {
 	if err != nil || len(sheets) != 1 {
 		t.Fatalf("sheets of the anchors' words: %v, %v", sheets, err)
 	}
-	for _, w := range strings.Fields(words) {
+	for w := range strings.FieldsSeq(words) {
 		if n := strings.Count(mustRead(t, sheets[0]), "<span>"+w+"</span>"); n < len(h.names) {
 			t.Errorf("%s stands %d times on the sheets of %d people", w, n, len(h.names))
 		}

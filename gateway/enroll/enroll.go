@@ -113,7 +113,7 @@ type Home struct {
 	Element   Element
 	Anchors   *anchor.Anchors // as the gateway was born with them
 	inForce   *anchor.Anchors // under the succession that it learnt of since
-	Root      []byte // first TUF root
+	Root      []byte          // first TUF root
 	Serial    birthcert.DeviceSerial
 	Product   string
 	SPKI      string     // hex SHA-256 of the birth key

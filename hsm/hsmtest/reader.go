@@ -73,7 +73,7 @@ func NewCardReader(t testing.TB) *CardReader {
 				return r
 			}
 		}
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond) // the driver is a program of its own
 	}
 	t.Fatalf("the virtual card reader did not start:\n%s", out.String())
 	return nil
@@ -110,7 +110,7 @@ func (r *CardReader) Insert(t testing.TB, c *PIVCard) func() {
 		if err == nil && len(tokens) > 0 && tokens[0].Initialised {
 			return out
 		}
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond) // the driver is a program of its own
 	}
 	t.Fatal("the reader does not see the card")
 	return nil
