@@ -212,6 +212,9 @@ func (t *Transcript) broken(line []byte, in *bufio.Reader) error {
 	n := t.tree.Size()
 	next, _ := in.ReadSlice('\n') // a cut one says as much
 	sum := sha256.Sum256(line)
+	if n > 0 && len(next) == 0 { // the last: only the checkpoint knows which of the two it was
+		return fault.Errorf(fault.Verify, "%w: entry %d or entry %d was altered, removed or moved", ErrEntry, n-1, n)
+	}
 	if n > 0 && bytes.Contains(next, []byte(`"prev":"`+hex.EncodeToString(sum[:])+`"`)) {
 		n--
 	}
