@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,19 +130,35 @@ func fields(body json.RawMessage) ([]string, error) {
 	}
 	var out []string
 	walk("", v, &out)
-	if len(out) > maxFields {
-		out = append(out[:maxFields], fmt.Sprintf("… and %d lines more: compare the digest", len(out)-maxFields))
-	}
-	return out, nil
+	return cut(out), nil
 }
+
+func cut(lines []string) []string {
+	if len(lines) <= maxFields {
+		return lines
+	}
+	return append(lines[:maxFields], fmt.Sprintf("… and %d lines more: compare the digest", len(lines)-maxFields))
+}
+
+var plainName = regexp.MustCompile(`^[0-9A-Za-z_-]+$`)
 
 func walk(path string, v any, out *[]string) {
 	switch v := v.(type) {
 	case map[string]any:
+		if len(v) == 0 {
+			*out = append(*out, path+" = {}")
+		}
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			walk(strings.TrimPrefix(path+"."+k, "."), v[k], out)
+			name := k
+			if !plainName.MatchString(k) {
+				name = strconv.Quote(k) // "a.b" is not b of a
+			}
+			walk(strings.TrimPrefix(path+"."+name, "."), v[k], out)
 		}
 	case []any:
+		if len(v) == 0 {
+			*out = append(*out, path+" = []")
+		}
 		for i, x := range v {
 			walk(path+"["+strconv.Itoa(i+1)+"]", x, out)
 		}
@@ -178,42 +195,37 @@ func showIncident(payload []byte) (*Shown, error) {
 	}}, nil
 }
 
-// rootFields are those of TUF root metadata that are read to it.
-type rootFields struct {
-	Type    string                     `json:"_type"`
-	Version int64                      `json:"version"`
-	Expires string                     `json:"expires"`
-	World   world.World                `json:"x-keyrite-world"`
-	Keys    map[string]json.RawMessage `json:"keys"`
-	Roles   map[string]struct {
-		KeyIDs    []string `json:"keyids"`
-		Threshold int      `json:"threshold"`
-	} `json:"roles"`
-}
-
 // showRoot reads root metadata in OLPC canonical JSON, which differs from RFC 8785
-// only in the line breaks of PEM, which stand in it as they are.
+// only in the line breaks of PEM, which stand in it as they are. Every member is
+// read by its exact name and shown: decoding into a struct would take "roleſ" for
+// roles, and a key of another role is as much signed as one of root's.
 func showRoot(msg []byte) (*Shown, error) {
+	unknown := fault.Errorf(fault.Policy, "%w: the message is of no known kind", ErrRequest)
 	plain := bytes.ReplaceAll(msg, []byte("\n"), []byte(`\n`))
-	var any map[string]any
+	var f map[string]any
 	dec := json.NewDecoder(bytes.NewReader(plain))
 	dec.UseNumber()
-	if err := dec.Decode(&any); err != nil {
-		return nil, fault.Errorf(fault.Policy, "%w: the message is of no known kind", ErrRequest)
+	if err := dec.Decode(&f); err != nil {
+		return nil, unknown
 	}
-	again, err := jcs.Marshal(any)
+	again, err := jcs.Marshal(f)
 	if err != nil || !bytes.Equal(again, plain) {
-		return nil, fault.Errorf(fault.Policy, "%w: the message is of no known kind", ErrRequest)
+		return nil, unknown
 	}
-	var f rootFields
-	if err := json.Unmarshal(plain, &f); err != nil || f.Type != "root" || f.World.Check() != nil {
-		return nil, fault.Errorf(fault.Policy, "%w: the message is of no known kind", ErrRequest)
+	name, _ := f["x-keyrite-world"].(string)
+	w := world.World(name)
+	keys, isKeys := f["keys"].(map[string]any)
+	roles, isRoles := f["roles"].(map[string]any)
+	root, isRoot := roles["root"].(map[string]any)
+	ids, isIDs := root["keyids"].([]any)
+	if f["_type"] != "root" || w.Check() != nil || !isKeys || !isRoles || !isRoot || !isIDs {
+		return nil, unknown
 	}
-	root := f.Roles["root"]
-	s := &Shown{Purpose: UpdateRoot, World: f.World, Lines: []string{
-		fmt.Sprintf("You sign root %d of the update repository, good until %s.", f.Version, f.Expires),
-		fmt.Sprintf("%d keys in all; the next root needs %d of %d:", len(f.Keys), root.Threshold, len(root.KeyIDs)),
+	s := &Shown{Purpose: UpdateRoot, World: w, Lines: []string{
+		fmt.Sprintf("You sign root %v of the update repository, good until %v.", f["version"], f["expires"]),
+		fmt.Sprintf("%d keys in all; the next root needs %v of %d. All of it:", len(keys), root["threshold"], len(ids)),
 	}}
-	s.Lines = append(s.Lines, root.KeyIDs...)
+	walk("", f, &s.Lines)
+	s.Lines = cut(s.Lines)
 	return s, nil
 }

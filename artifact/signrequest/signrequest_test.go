@@ -194,3 +194,38 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// What TUF reads is what is shown: members are told apart to the letter, and no
+// role's key, nor anything empty, is signed unseen.
+func TestRootIsShownAsItIsRead(t *testing.T) {
+	w := artifacttest.New(t)
+	p := w.People["witness1"].Public()
+	root := messages(t, w)[signrequest.UpdateRoot]
+	lines := func(old, now_ string) string {
+		t.Helper()
+		r, err := signrequest.New(p, "test", bytes.Replace(bytes.Clone(root), []byte(old), []byte(now_), 1), now, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := r.Show()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(s.Lines, "\n")
+	}
+	if got := lines(`"version":1`, `"version":9,"verſion":1`); !strings.Contains(got, "root 9 of") || strings.Contains(got, "root 1 of") {
+		t.Errorf("another version is shown than TUF reads:\n%s", got)
+	}
+	if got := lines(`"threshold":2}`, `"threshold":2},"targets":{"keyids":["evil"],"threshold":1}`); !strings.Contains(got, "roles.targets.keyids[1] = evil") {
+		t.Errorf("a key of the targets role is not shown:\n%s", got)
+	}
+	if got := lines(`"threshold":2}`, `"threshold":2},"targets":{"keyids":[],"threshold":1}`); !strings.Contains(got, "roles.targets.keyids = []") {
+		t.Errorf("an empty list is not shown:\n%s", got)
+	}
+	if got := lines(`"version":1`, `"roles.root":{"threshold":9},"version":1`); !strings.Contains(got, `"roles.root".threshold = 9`) {
+		t.Errorf("a name with a dot looks like two members:\n%s", got)
+	}
+	if _, err := signrequest.New(p, "test", bytes.Replace(root, []byte(`"roles"`), []byte(`"roleſ"`), 1), now, time.Hour); err == nil {
+		t.Error("metadata without roles may be signed")
+	}
+}
