@@ -37,6 +37,19 @@ type Ledger struct {
 	last     map[Place]time.Time
 }
 
+// LooksLikeLedger says whether the bytes of a file can be a ledger, or the torn
+// beginning of one. It is asked before a file is opened as one, which cuts off a
+// last line without its end: of another file that would be everything.
+func LooksLikeLedger(data []byte) bool {
+	for _, begin := range []string{`{"challenge":{"epoch":`, `{"event":"accepted","format":"` + LedgerFormat + `"`} {
+		n := min(len(begin), len(data))
+		if string(data[:n]) == begin[:n] {
+			return true
+		}
+	}
+	return false
+}
+
 // ReadLedger folds the lines of a ledger.
 func ReadLedger(lines [][]byte) (*Ledger, error) {
 	l := &Ledger{map[string]bool{}, map[string]bool{}, map[Place]time.Time{}}

@@ -230,3 +230,38 @@ func FuzzProof(f *testing.F) {
 		_, _ = share.ReadLedger(bytes.Split(data, []byte("\n")))
 	})
 }
+
+// Another file named as the ledger must be left alone: opened as one, it would lose
+// its last line, which for a key or anchors is all of it.
+func TestOnlyALedgerLooksLikeOne(t *testing.T) {
+	d := dealtWorld(t)
+	ch := d.challenge(t, artifacttest.Now())
+	l, err := share.ReadLedger(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issued, err := l.Issue(ch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := l.Accept(&share.Proven{Challenge: ch, Holder: "master1"}, artifacttest.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range [][]byte{issued, accepted} {
+		for n := range len(line) + 1 {
+			if !share.LooksLikeLedger(line[:n]) {
+				t.Fatalf("a ledger torn after %d bytes is refused", n)
+			}
+		}
+	}
+	challenge, err := ch.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, other := range []string{string(challenge), "age-encryption.org/v1\n", `{"entries":[]}`, `{"event":"accepted","format":"keyrite/other"`} {
+		if share.LooksLikeLedger([]byte(other)) {
+			t.Errorf("%.40q is taken for a ledger", other)
+		}
+	}
+}

@@ -122,6 +122,9 @@ func (o *shareProofOptions) accept(proofs []*share.Proven, state *charter.State,
 	if _, err := os.Stat(o.ledger); err != nil && len(o.challenges) == 0 {
 		return fault.Hint(fault.Errorf(fault.Policy, "%w: there is none at %q", share.ErrNotOurs, o.ledger), "name the ledger of 'keyrite share challenge' with --ledger, or your challenge with --challenge")
 	}
+	if data, err := os.ReadFile(o.ledger); err == nil && !share.LooksLikeLedger(data) {
+		return cli.Usagef("--ledger %q is another file, which is left alone", o.ledger)
+	}
 	log, old, err := durable.OpenAppend(o.ledger)
 	if err != nil {
 		return err

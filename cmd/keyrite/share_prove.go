@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -102,6 +103,9 @@ func ledgerPath(flag, charterFile string) string {
 }
 
 func issue(path string, ch *share.Challenge) (err error) {
+	if data, err := os.ReadFile(path); err == nil && !share.LooksLikeLedger(data) {
+		return cli.Usagef("--ledger %q is another file, which is left alone", path)
+	}
 	log, lines, err := durable.OpenAppend(path)
 	if err != nil {
 		return err
