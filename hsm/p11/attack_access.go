@@ -85,7 +85,11 @@ func loggedOut(l *lab) (outcome, error) {
 		return outcome{}, e
 	}
 	for _, h := range all {
-		if d, e := l.describe(h); e == nil && d.ID == sp.KeyID.String() {
+		d, e := l.describe(h)
+		if e != nil {
+			return outcome{}, e
+		}
+		if d.ID == sp.KeyID.String() {
 			l.made = append(l.made, h)
 		}
 	}

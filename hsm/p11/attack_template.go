@@ -55,6 +55,9 @@ func (l *lab) readback(t keyspec.Template, alg keyspec.Algorithm, st keyspec.Sta
 		}
 		k = &n
 	}
+	if unable(err) {
+		return outcome{}, err
+	}
 	if err != nil {
 		return outcome{false, "not made: " + reason(err)}, nil
 	}
@@ -192,7 +195,9 @@ func wrapOut(l *lab) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	if _, err := l.ctx.WrapKey(l.h, mechanism(pkcs11.CKM_AES_KEY_WRAP, nil), w, loose); err != nil {
+	if _, err := l.ctx.WrapKey(l.h, mechanism(pkcs11.CKM_AES_KEY_WRAP, nil), w, loose); unable(err) {
+		return outcome{}, err
+	} else if err != nil {
 		o.got += "; an extractable key is not wrapped either: " + reason(err)
 	}
 	return o, nil

@@ -86,7 +86,9 @@ func movableUntrusted(l *lab) (outcome, error) {
 			return err
 		}})
 	}
-	if t, err := l.trojan(); err == nil {
+	if t, err := l.trojan(); unable(err) {
+		return outcome{}, err
+	} else if err == nil {
 		calls = append(calls, call{"imported RSA key", func() error {
 			_, err := l.ctx.WrapKey(l.h, mechanism(pkcs11.CKM_RSA_AES_KEY_WRAP, &pkcs11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEPParams: *oaepParams()}), t, k.private)
 			return err
@@ -98,6 +100,9 @@ func movableUntrusted(l *lab) (outcome, error) {
 func movableUntie(l *lab) (outcome, error) {
 	sp := l.spec(keyspec.Movable, keyspec.ECDSAP256, true)
 	born, err := l.pair(sp)
+	if unable(err) {
+		return outcome{}, err
+	}
 	if err != nil {
 		return l.offered(outcome{false, "not made: " + reason(err)}, nil)
 	}
@@ -129,7 +134,9 @@ func claimTrustedMade(l *lab) (outcome, error) {
 		}
 		return outcome{as[0].Value != "true", "reads " + as[0].Value}, nil
 	}
-	if o, err := l.secret(attr("CKA_WRAP", "true"), attr("CKA_TRUSTED", "true")); err == nil {
+	if o, err := l.secret(attr("CKA_WRAP", "true"), attr("CKA_TRUSTED", "true")); unable(err) {
+		return outcome{}, err
+	} else if err == nil {
 		if got, err := reads(o); err != nil || !got.pass {
 			return got, err
 		}

@@ -247,6 +247,8 @@ func alwaysAuthWrong(l *lab) (outcome, error) {
 	// A good login follows at once, so that no counter of the token stays low.
 	if e := l.ctx.SignInit(l.h, mechanism(pkcs11.CKM_ECDSA, nil), k.private); e == nil {
 		err = joined(err, l.contextLogin(l.pin))
+	} else if unable(e) {
+		err = joined(err, e)
 	}
 	return o, err
 }

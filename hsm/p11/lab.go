@@ -114,9 +114,7 @@ func (l *lab) try(a attack) (frame.Case, error) {
 // drop destroys an object of a case, which may be gone; the case "debris" looks
 // for what stayed. Only a token that is not able ends the suite.
 func (l *lab) drop(h pkcs11.ObjectHandle) error {
-	err := l.ctx.DestroyObject(l.h, h)
-	var code pkcs11.Error
-	if errors.As(err, &code) && slices.Contains(broken, code) {
+	if err := l.ctx.DestroyObject(l.h, h); unable(err) {
 		return asFault("admit", "C_DestroyObject", err)
 	}
 	return nil
@@ -143,13 +141,19 @@ var broken = []pkcs11.Error{
 	pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_ARGUMENTS_BAD, pkcs11.CKR_OPERATION_ACTIVE,
 }
 
+// unable says whether a call failed because the token was not able, so that its
+// failure shows nothing.
+func unable(err error) bool {
+	var code pkcs11.Error
+	return errors.As(err, &code) && slices.Contains(broken, code)
+}
+
 // refuses judges a call that must fail.
 func refuses(err error) (outcome, error) {
 	if err == nil {
 		return outcome{false, "allowed"}, nil
 	}
-	var code pkcs11.Error
-	if errors.As(err, &code) && slices.Contains(broken, code) {
+	if unable(err) {
 		return outcome{}, err
 	}
 	return outcome{true, "refused: " + reason(err)}, nil

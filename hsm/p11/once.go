@@ -153,6 +153,9 @@ func (m *module) free(t frame.Token) (uint, error) {
 // even open a session on one, which is as good.
 func (m *module) empty(slot uint) error {
 	h, err := m.ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION)
+	if unable(err) {
+		return asFault("initialise token", "C_OpenSession", err)
+	}
 	if err != nil {
 		return nil
 	}
