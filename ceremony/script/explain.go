@@ -19,6 +19,7 @@ func (s *Script) Explain() []string {
 		lines []string
 	}{
 		{"Who must be there", s.explainPeople()},
+		{"What others bring", s.explainBrought()},
 		{"How long it takes", s.explainTime()},
 		{"What is opened and used", s.explainUsed()},
 		{"What is made", s.explainMade()},
@@ -81,6 +82,32 @@ func (s *Script) explainPeople() []string {
 		out = append(out, fmt.Sprintf("Auditors who watch for others: %d.", r.Auditors))
 	}
 	return append(out, "Nobody has two roles.")
+}
+
+// explainBrought names what the binding must give a file for, which is looked at in
+// the first step.
+func (s *Script) explainBrought() []string {
+	var out []string
+	request := func(name, what string) { out = append(out, "Certificate request "+name+", "+what+" (binding, requests).") }
+	key := func(name, what string) { out = append(out, "Public key "+name+", "+what+" (binding, keys).") }
+	for _, c := range s.Certificates {
+		if c.CSR != "" {
+			request(c.CSR, "for certificate "+c.ID)
+		}
+		if c.Public != "" {
+			key(c.Public, "for certificate "+c.ID)
+		}
+	}
+	for _, x := range s.Stations {
+		request(x.ReportKey, "with which station "+x.ID+" reports")
+	}
+	for _, x := range s.Pipelines {
+		key(x.Key, "of pipeline "+x.ID)
+	}
+	for _, m := range s.Media {
+		out = append(out, "Medium "+m.Name+" (binding, media).")
+	}
+	return out
 }
 
 // usualMinutes is a guess at how long people take over a step of a verb when all

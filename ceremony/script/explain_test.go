@@ -19,7 +19,7 @@ func TestExplain(t *testing.T) {
 		"hsm-lost":     {"Key firmware is spoken of; it need not be there", "Key firmware is lost; firmware-2 takes its place"},
 		"succession":   {"Key firmware is destroyed. Nothing brings it back.", "Key firmware is compromised", "What is destroyed stays destroyed"},
 		"sign-offline": {"Revocation list births, number 1, issued by birth-root, with 1 certificates", "The charter stays as it is"},
-		"enrol":        {"Pipeline p2 may request releases of gw200.", "about 1 hour when"},
+		"enrol":        {"Pipeline p2 may request releases of gw200.", "What others bring", "of pipeline p2 (binding, keys).", "about 1 hour when"},
 		"retire":       {"Key old is destroyed.", "Everything in the token of safe work is destroyed."},
 	}
 	for kind, text := range scripts(t) {
