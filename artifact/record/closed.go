@@ -41,7 +41,7 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if err := c.checkShares(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.checkOpenings, c.checkKeys, c.checkTransfers, c.checkSpecified, c.checkEnrolled, c.checkEnded, c.checkSuccession, c.checkCRLs, c.checkTold} {
+	for _, check := range []func() error{c.checkOpenings, c.checkKeys, c.checkTransfers, c.checkSpecified, c.checkEnrolled, c.checkEnded, c.checkSuccession, c.checkCRLs, c.checkCertificates, c.checkTold, c.checkLeft, c.checkRolls} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (c *checker) checkRoster() error {
 			return bad("%w: %s in the record is not the one in the charter", ErrRecord, m.Person.Name)
 		}
 	}
-	return nil
+	return c.founding()
 }
 
 // checkStatements wants the charter to be what was loaded and what was stated

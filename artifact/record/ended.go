@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"maps"
+	"math/big"
 	"slices"
 
 	"keyrite/artifact/succession"
@@ -106,6 +107,9 @@ func (c *checker) checkEnded() error {
 			return bad("%w: key %s ended, and the charter does not say so", ErrRecord, id)
 		}
 	}
+	if err := c.inTheirSafes(); err != nil {
+		return err
+	}
 	return c.checkSafesEnded()
 }
 
@@ -176,10 +180,60 @@ func (c *checker) checkSuccession() error {
 		}
 		delete(told, k.SuccessorOf)
 	}
-	if len(told) > 0 {
+	if len(told) > 0 || !c.nothingElse(s) {
 		return bad("%w: the succession statement says more than the script", ErrRecord)
 	}
 	return nil
+}
+
+// nothingElse says whether every entry of a succession statement was called for by
+// the script, or is of an earlier ceremony: then the key that it replaces was
+// retired before. Every key that it names must be the charter's.
+func (c *checker) nothingElse(s *succession.Statement) bool {
+	for i := range s.Entries {
+		e := &s.Entries[i]
+		if !sameKey(c.Charter.Keys[e.To.ID], e.To) {
+			return false
+		}
+		called := false
+		for id, k := range c.base.Keys {
+			if succession.Hash(k.Public) != e.From {
+				continue
+			}
+			_, before := c.base.Retired[id]
+			called = called || before
+			for _, x := range c.script.Successions {
+				called = called || x.ID == id && x.By == e.To.ID && x.Reason == e.Reason
+			}
+		}
+		if !called {
+			return false
+		}
+	}
+	for i := range s.Dormant {
+		if !sameKey(c.Charter.Keys[s.Dormant[i].ID], s.Dormant[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameSerials says whether a list revokes what the script says, and nothing else.
+func sameSerials(l *x509.RevocationList, want []string) bool {
+	var got, hexes []string
+	for _, e := range l.RevokedCertificateEntries {
+		got = append(got, e.SerialNumber.Text(16))
+	}
+	for _, w := range want {
+		n, ok := new(big.Int).SetString(w, 16)
+		if !ok {
+			return false
+		}
+		hexes = append(hexes, n.Text(16))
+	}
+	slices.Sort(got)
+	slices.Sort(hexes)
+	return slices.Equal(got, hexes)
 }
 
 // checkCRLs compares the revocation lists among the outputs with the script and
@@ -206,6 +260,13 @@ func (c *checker) checkCRLs() error {
 		if hex.EncodeToString(sum[:]) != e.SHA256 || e.Issuer != x.Issuer || e.Number != x.Number || l.Number == nil || l.Number.Int64() != x.Number ||
 			len(l.RevokedCertificateEntries) != len(x.Revoked) || e.Revoked != len(x.Revoked) {
 			return bad("%w: revocation list %s is not the one that the script calls for", ErrRecord, x.ID)
+		}
+		var serials []string
+		for _, y := range x.Revoked {
+			serials = append(serials, y.Serial)
+		}
+		if !sameSerials(l, serials) {
+			return bad("%w: revocation list %s revokes other certificates than the script says", ErrRecord, x.ID)
 		}
 		if err := c.signedBy(l, x.Issuer); err != nil {
 			return bad("%w: revocation list %s: %w", ErrRecord, x.ID, err)

@@ -33,6 +33,10 @@ type scriptFile struct {
 		By     string `yaml:"by"`
 		Reason string `yaml:"reason"`
 	} `yaml:"successions"`
+	Certificates []struct {
+		ID     string `yaml:"id"`
+		Issuer string `yaml:"issuer"`
+	} `yaml:"certificates"`
 	CRLs []struct {
 		ID      string `yaml:"id"`
 		Issuer  string `yaml:"issuer"`
@@ -123,6 +127,9 @@ type scriptStep struct {
 	Tries   int      `yaml:"tries"`   // 0 means defaultTries
 	Key     string   `yaml:"key"`
 	Safe    string   `yaml:"safe"`
+	Cert    string   `yaml:"cert"`
+	CRL     string   `yaml:"crl"`
+	Medium  string   `yaml:"medium"`
 	To      string   `yaml:"to"`
 	state   string   // in which it runs
 }
@@ -152,7 +159,9 @@ type follower struct {
 	state     string
 	confirmed map[string]bool // in the step under way
 	ends      []stepEnd
-	wrong     error // the first fault, at entry wrongAt
+	has       map[string]bool // steps that left what they must
+	hollow    error           // the first step that left nothing
+	wrong     error           // the first fault, at entry wrongAt
 	wrongAt   int64
 }
 
@@ -209,6 +218,7 @@ func (f *follower) take(e *Entry, d Data) {
 			return
 		}
 		f.ends = append(f.ends, stepEnd{e.Seq, f.path.at, f.confirmed})
+		f.confirmed = nil // what is confirmed from here on is no longer this step
 	}
 }
 

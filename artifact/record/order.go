@@ -120,6 +120,7 @@ func (c *checker) breaks(d *Present) error {
 	}
 	if d.When == "before" && c.roll == nil {
 		c.roll = d.Names
+		c.rolls = append(c.rolls, d.Names)
 		return nil
 	}
 	if d.When != "after" || !slices.Equal(c.roll, d.Names) {

@@ -33,6 +33,7 @@ func (c *checker) entry(e *Entry, d Data) error {
 	}
 	c.keep(e, d)
 	c.follow.take(e, d)
+	c.follow.left(e, d)
 	switch d := d.(type) {
 	case *Open:
 		return c.open(d)

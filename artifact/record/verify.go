@@ -94,6 +94,7 @@ type checker struct {
 	ended    bool
 	step, do string          // step under way and its verb
 	roll     []string        // who was there before the break under way, empty after it
+	rolls    [][]string      // of all breaks
 	inDrive  map[string]bool // media by name
 }
 

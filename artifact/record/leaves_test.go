@@ -1,0 +1,97 @@
+package record
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/succession"
+)
+
+// A list that revokes another certificate than the script says, and as many, is
+// refused, though its issuer signed it.
+func TestCRLOfOtherSerialsIsRefused(t *testing.T) {
+	w := artifacttest.New(t)
+	root, err := w.Anchors.Certificate("birth-root")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serial, _ := new(big.Int).SetString("4a5f", 16)
+	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+		RevokedCertificateEntries: []x509.RevocationListEntry{{SerialNumber: serial, RevocationTime: time.Now()}},
+	}, root, w.Keys["birth-root"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(der)
+	for _, tt := range []struct{ said, text string }{{"004A5F", ""}, {"4a5e", "other certificates"}, {"", "other certificates"}} {
+		c := &checker{fsys: fstest.MapFS{"outputs/birth-root.crl.pem": {Data: pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der})}}}
+		c.load([]byte("crls: [{id: birth-root, issuer: birth-root, number: 1, revoked: [{serial: \"" + tt.said + "\"}]}]"))
+		c.Charter = w.State
+		c.crls = map[string]*CRL{"birth-root": {ID: "birth-root", Issuer: "birth-root", Number: 1, Revoked: 1, SHA256: hex.EncodeToString(sum[:])}}
+		if err := c.checkCRLs(); (err == nil) != (tt.text == "") || err != nil && !strings.Contains(err.Error(), tt.text) {
+			t.Errorf("%q: %v", tt.said, err)
+		}
+	}
+}
+
+// A succession statement that puts one key more in force than the script says, and
+// of which the transcript tells only the others, is refused.
+func TestSuccessionWithAnEntryMoreIsRefused(t *testing.T) {
+	w := artifacttest.New(t)
+	var said []succession.Entry
+	for _, id := range []string{"firmware", "log"} {
+		old, to := w.State.Keys[id], w.State.Keys[id]
+		to.ID, to.SuccessorOf = id+"-2", id
+		w.State.Keys[to.ID] = to
+		said = append(said, succession.Entry{From: succession.Hash(old.Public), ID: id, Reason: "lost", To: to})
+	}
+	c := &checker{}
+	c.Charter, c.base = w.State, w.State
+	c.load([]byte("successions: [{id: firmware, by: firmware-2, reason: lost}]"))
+	if !c.nothingElse(&succession.Statement{Entries: said[:1]}) {
+		t.Error("what the script says is refused")
+	}
+	if c.nothingElse(&succession.Statement{Entries: said}) {
+		t.Error("log was replaced in passing")
+	}
+	stranger := said[0].To
+	stranger.Public = w.SPKI("factory-ca")
+	if c.nothingElse(&succession.Statement{Entries: []succession.Entry{{From: said[0].From, ID: "firmware", Reason: "lost", To: stranger}}}) {
+		t.Error("a key that the charter does not know came in force")
+	}
+	w.State.Retired = map[string]charter.KeyRetired{"log": {ID: "log", Reason: "lost", Record: "x"}}
+	if !c.nothingElse(&succession.Statement{Entries: said}) {
+		t.Error("what an earlier ceremony replaced is refused")
+	}
+}
+
+// A roll names everybody; a destroyed key was sought where it lay.
+func TestRollsAndSafes(t *testing.T) {
+	w := artifacttest.New(t)
+	c := &checker{rolls: [][]string{{"conductor"}}}
+	c.Roles = map[string]string{"conductor": "conductor", "witness1": "witness"}
+	if err := c.checkRolls(); !errors.Is(err, ErrRecord) {
+		t.Errorf("a roll of one: %v", err)
+	}
+	c.rolls[0] = []string{"conductor", "witness1"}
+	if err := c.checkRolls(); err != nil {
+		t.Error(err)
+	}
+	c.base = w.State
+	c.destroyed = []*Retired{{Key: "firmware", Safe: "elsewhere"}}
+	if err := c.inTheirSafes(); !errors.Is(err, ErrRecord) {
+		t.Errorf("destroyed where it was not: %v", err)
+	}
+}

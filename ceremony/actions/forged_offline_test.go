@@ -1,0 +1,77 @@
+package actions
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+)
+
+// A ceremony that makes no key has no proof of possession in its transcript, and so
+// nothing but the verifier's own rules between a conductor and a record in which
+// nobody gave a share, or a step did nothing.
+func TestForgedOfflineIsRefused(t *testing.T) {
+	f := found(t)
+	f.request(t, "f2.csr")
+	root := rootOf(f, "1.root.json")
+	f.later(t, plan{kind: "sign-offline", bind: func(b *Bind) { b.Requests["factory2-ca"] = "f2.csr"; root(b) }})
+	without := func(match func(e entry) bool) func([]entry) []entry {
+		return func(l []entry) []entry {
+			n := len(l)
+			if l = slices.DeleteFunc(l, match); len(l) == n {
+				t.Fatal("nothing to leave out")
+			}
+			return l
+		}
+	}
+	first := func(l []entry, typ string) int {
+		return slices.IndexFunc(l, func(e entry) bool { return e.Type == typ })
+	}
+	tests := map[string]struct {
+		edit func([]entry) []entry
+		text string
+	}{
+		"nothing changed": {func(l []entry) []entry { return l }, ""},
+		"opened without a share": {without(func(e entry) bool {
+			return e.Type == "opening" || e.Type == "intent" && e.Data["effect"] == "open"
+		}), "without an entry opening"},
+		"certificate of another issuer": {func(l []entry) []entry {
+			l[first(l, "certificate")].Data["issuer"] = "tuf-root"
+			return l
+		}, "another issuer"},
+		"list left out": {without(func(e entry) bool { return e.Type == "crl" }), ""},
+		"confirmed after the step": {func(l []entry) []entry {
+			i := slices.IndexFunc(l, func(e entry) bool { return e.Type == "done" })
+			j := i
+			for l[j].Type != "confirm" || l[j].Step != l[i].Step {
+				j--
+			}
+			l[i].Data, l[j].Data = l[j].Data, l[i].Data
+			l[i].Type, l[j].Type = l[j].Type, l[i].Type
+			return l
+		}, "went on without"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			forged := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(forged, os.DirFS(f.newest)); err != nil {
+				t.Fatal(err)
+			}
+			f.forgeAs(t, forged, tt.edit(entries(t, forged)), "witness1", "witness2", "master1", "master2", "master3")
+			_, err := record.Verify(os.DirFS(forged), f.anchors)
+			if name == "nothing changed" {
+				if err != nil {
+					t.Fatalf("the forger's own tools break it: %v", err)
+				}
+				return
+			}
+			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v (%s), want %q", err, fault.ClassOf(err), tt.text)
+			}
+		})
+	}
+}
