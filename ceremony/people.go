@@ -15,6 +15,7 @@ import (
 type Participant struct {
 	Person *person.Person
 	Role   string
+	Group  string // of key masters: whose safes he holds shares of, as safes[].group of the script
 	Key    Unlocker
 }
 

@@ -14,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/world"
@@ -62,7 +61,8 @@ type BindPerson struct {
 	// Elsewhere is the folder on which requests go to, and answers come from, the
 	// machine where the person signs.
 	Elsewhere string `yaml:"elsewhere"`
-	Role      string `yaml:"role"` // conductor, key-master, witness, approver
+	Role      string `yaml:"role"`  // conductor, key-master, witness, approver
+	Group     string `yaml:"group"` // of a key master: the group of the safes that he opens, as in the script
 }
 
 // LoadBind reads a binding file.
@@ -104,7 +104,7 @@ const maxInputBytes = 64 << 10
 // calls for, all of the binding's world.
 func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 	var out []ceremony.Participant
-	count := map[string]int{}
+	count := map[office]int{}
 	seen := map[string]bool{}
 	for _, bp := range b.People {
 		data, err := intake.Read(b.Path(bp.Person), maxInputBytes)
@@ -126,34 +126,10 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 			return nil, fault.Errorf(fault.Policy, "%s is named twice, or has the key of somebody else: a person has one role and a key of his own", p.Name)
 		}
 		seen[p.Name], seen[p.KeyID()], seen[p.Recipient] = true, true, true
-		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Key: key})
-		count[bp.Role]++
+		out = append(out, ceremony.Participant{Person: p, Role: bp.Role, Group: bp.Group, Key: key})
+		count[office{bp.Role, bp.Group}]++
 	}
 	return out, b.checkRoles(s, count)
-}
-
-// checkRoles wants as many people as the script calls for. A genesis needs all of
-// them; a vault that exists needs those who decide, and those who leave may come.
-func (b *Bind) checkRoles(s *script.Script, count map[string]int) error {
-	r := s.Roles
-	want := map[string]script.Quorum{
-		charter.RoleConductor: {Need: r.Conductor, Of: r.Conductor}, charter.RoleWitness: {Need: r.Witnesses, Of: r.Witnesses},
-		charter.RoleKeyMaster: r.KeyMasters, charter.RoleApprover: r.Approvers,
-	}
-	for role, q := range want {
-		least, most := q.Of, q.Of
-		if s.Kind != "genesis" {
-			least, most = q.Need, q.Of+len(b.Leaves)
-		}
-		if n := count[role]; n < least || n > most {
-			return fault.Errorf(fault.Quorum, "the script calls for %d of role %s, the binding names %d", least, role, n)
-		}
-		delete(count, role)
-	}
-	for role := range count {
-		return fault.Errorf(fault.Usage, "the binding names the role %.40q, which the script does not have", role)
-	}
-	return nil
 }
 
 // checkFresh wants every safe of the script bound to a token that does not exist.

@@ -51,15 +51,18 @@ func (a *Actions) after(r *ceremony.Run) (*charter.People, error) {
 			p.Roster = append(p.Roster, m)
 		}
 	}
-	masters, approvers := named(p, charter.RoleKeyMaster), named(p, charter.RoleApprover)
+	all, approvers := named(p, charter.RoleKeyMaster), named(p, charter.RoleApprover)
 	roles := a.script.Roles
-	if len(masters) != roles.KeyMasters.Of || len(approvers) != roles.Approvers.Of {
-		return nil, fault.Errorf(fault.Policy, "there would be %d key masters and %d approvers, the script says %d and %d", len(masters), len(approvers), roles.KeyMasters.Of, roles.Approvers.Of)
+	if !a.grouped() && len(all) != roles.KeyMasters.Of || len(approvers) != roles.Approvers.Of {
+		return nil, fault.Errorf(fault.Policy, "there would be %d key masters and %d approvers, the script says %d and %d", len(all), len(approvers), roles.KeyMasters.Of, roles.Approvers.Of)
 	}
 	set := charter.Set{Members: approvers, Need: roles.Approvers.Need}
 	p.Sets = charter.Sets{Approvers: set, Releases: set}
 	for _, s := range a.state.People.Safes {
-		s.Openers = charter.Set{Members: masters, Need: roles.KeyMasters.Need}
+		var err error
+		if s.Openers, err = a.openersAfter(r, p, s); err != nil {
+			return nil, err
+		}
 		p.Safes = append(p.Safes, s)
 	}
 	return p, a.allDealt(p)

@@ -22,11 +22,10 @@ func (a *Actions) found(ctx context.Context, r *ceremony.Run, _ *script.Step) er
 	if _, err := io.ReadFull(r.Random, gen.Nonce); err != nil {
 		return fault.Errorf(fault.Unexpected, "read random bytes: %w", err)
 	}
-	masters := sorted(r.Names(charter.RoleKeyMaster))
 	approvers := charter.Set{Members: sorted(r.Names(charter.RoleApprover)), Need: r.Script.Roles.Approvers.Need}
 	gen.Sets = charter.Sets{Approvers: approvers, Releases: approvers}
 	for _, s := range r.Script.Safes {
-		gen.Safes = append(gen.Safes, charter.Safe{Name: s.Name, Openers: charter.Set{Members: masters, Need: s.Need}})
+		gen.Safes = append(gen.Safes, charter.Safe{Name: s.Name, Openers: charter.Set{Members: masters(r, s.Group), Need: s.Need}})
 	}
 	payload, err := a.state.Propose(charter.TypeGenesis, gen, r.Clock.Now())
 	if err != nil {

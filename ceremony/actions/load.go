@@ -151,8 +151,8 @@ func (a *Actions) loaded(_ context.Context, r *ceremony.Run, _ *script.Step) err
 func (a *Actions) admits(p *ceremony.Participant) error {
 	m, known := a.vault.state.People.Person(p.Person.Name)
 	switch {
-	case known && m.Role == p.Role && m.Person.Equal(p.Person):
-		return nil
+	case known && m.Role == p.Role && m.Person.Equal(p.Person) && !a.does("people.change"):
+		return a.checkGroup(p)
 	case a.does("people.change"):
 		return nil
 	case known:

@@ -38,7 +38,7 @@ func (a *Actions) identify(ctx context.Context, r *ceremony.Run, st *script.Step
 		if err := r.Unlock(ctx, p.Person.Name); err != nil {
 			return err
 		}
-		r.Console.Say("good", p.Person.Name+" ("+p.Role+"): "+words)
+		r.Console.Say("good", p.Person.Name+" ("+office{p.Role, p.Group}.words()+"): "+words)
 		if err := r.Record(&record.Identified{Fingerprint: hex.EncodeToString(f[:]), Name: p.Person.Name, Role: p.Role}); err != nil {
 			return err
 		}

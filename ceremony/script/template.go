@@ -17,7 +17,8 @@ import (
 // between them: the default stands there until then, so that the template can be
 // read, and linted, as it is. It may be a word between @ signs, which stands
 // wherever the answer goes. A question of type yes has no place but -: the lines
-// that begin with #+FLAG are in the script if the answer is yes.
+// that begin with #+FLAG are in the script if the answer is yes. The place of
+// another question may be in such lines.
 
 // Question is one line of a template.
 type Question struct {
@@ -135,8 +136,12 @@ func Fill(template string, answers, fixed map[string]string) (string, error) {
 		}
 		for place := range strings.SplitSeq(q.place, " & ") {
 			at := strings.ReplaceAll(place, "*", q.Default)
-			if !strings.Contains(text, at) {
+			switch {
+			case strings.Contains(text, at):
+			case !strings.Contains(template, at):
 				return "", &Error{File: "template", Text: fmt.Sprintf("the place of %s, %q, is not in it", q.Flag, at)}
+			case q.answer(answers) != q.Default:
+				return "", &Error{Text: fmt.Sprintf("%s is answered, but the lines that it is for are not wanted", q.Flag)}
 			}
 			if filled := strings.ReplaceAll(place, "*", hole); filled != place {
 				text = strings.ReplaceAll(text, at, filled)

@@ -123,3 +123,32 @@ func (h *house) objects(t *testing.T) []string {
 	}
 	return list
 }
+
+// The twins' key masters may be others: the script has their group, its paper and
+// explanation too, and numbers for a group that nobody wants are refused.
+func TestNewAsksForASecondGroup(t *testing.T) {
+	h := newHouse(t)
+	args := []string{"ceremony", "new", "genesis", "--module", h.env.Config.Module, "--enforce=false", "--second-need", "2", "--second-masters", "4", "--out"}
+	if code, _, errs := h.run(t, append(args, "none.yaml")...); code != 2 || !strings.Contains(errs, "second-") {
+		t.Errorf("numbers without a group: exit %d, %s", code, errs)
+	}
+	if code, _, errs := h.run(t, append(args, "two.yaml", "--second-group=yes")...); code != 0 {
+		t.Fatalf("exit %d, %s", code, errs)
+	}
+	if code, out, errs := h.run(t, "ceremony", "explain", "two.yaml"); code != 0 || !strings.Contains(out, "All 4 key masters of group second") || !strings.Contains(out, "All 5 key masters") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+	bind, err := os.ReadFile(h.path("bind-base.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "bind2.yaml", strings.Replace(string(bind), "role: key-master}", "role: key-master, group: second}", 1))
+	for name, want := range map[string]string{"bind-base.yaml": "key master 1 (second)", "bind2.yaml": "key master 2 (second)"} {
+		page := strings.TrimSuffix(name, ".yaml") + ".html"
+		code, _, errs := h.run(t, "ceremony", "print", "two.yaml", "--bind", name, "--out", page)
+		html, err := os.ReadFile(h.path(page))
+		if code != 0 || err != nil || !strings.Contains(string(html), want) {
+			t.Errorf("%s: exit %d, %v, %s", name, code, err, errs)
+		}
+	}
+}

@@ -163,7 +163,7 @@ func (o *ceremonyPaperOptions) input(path string) (*paper.Input, error) {
 		if err != nil {
 			return nil, err
 		}
-		in.People = append(in.People, paper.Person{Name: p.Name, Role: bp.Role, Fingerprint: hex.EncodeToString(mark[:])})
+		in.People = append(in.People, paper.Person{Name: p.Name, Role: bp.Role, Group: bp.Group, Fingerprint: hex.EncodeToString(mark[:])})
 	}
 	return in, in.Check()
 }
