@@ -88,7 +88,9 @@ func (s *Script) explainPeople() []string {
 // the first step.
 func (s *Script) explainBrought() []string {
 	var out []string
-	request := func(name, what string) { out = append(out, "Certificate request "+name+", "+what+" (binding, requests).") }
+	request := func(name, what string) {
+		out = append(out, "Certificate request "+name+", "+what+" (binding, requests).")
+	}
 	key := func(name, what string) { out = append(out, "Public key "+name+", "+what+" (binding, keys).") }
 	for _, c := range s.Certificates {
 		if c.CSR != "" {

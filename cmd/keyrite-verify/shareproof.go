@@ -45,7 +45,7 @@ or world, or no challenge of ours, 14 altered or not signed by share and person.
 	}
 	anchorFlags(c, &o.anchorOptions)
 	c.Flags().StringVar(&o.charter, "charter", "", "charter file of the vault (required)")
-	c.Flags().StringVar(&o.ledger, "ledger", "", "ledger of challenges and proofs (default: the charter file's name with .proofs)")
+	c.Flags().StringVar(&o.ledger, "ledger", "", "ledger of challenges and proofs (default: the charter file's name with .proofs; of a charter in a record, RECORD.proofs)")
 	c.Flags().StringArrayVar(&o.challenges, "challenge", nil, "challenge that was issued by you elsewhere; may repeat")
 	return c
 }
@@ -85,7 +85,7 @@ func runShareProof(c *cobra.Command, o *shareProofOptions, paths []string) (err 
 		return err
 	}
 	if o.ledger == "" {
-		o.ledger = o.charter + ".proofs"
+		o.ledger = cli.LedgerOf(o.charter)
 	}
 	if err := o.accept(proofs, state, now); err != nil {
 		return err

@@ -49,7 +49,7 @@ Exit codes: 0 read, 2 no record, 14 it cannot be read.`,
 	}
 	c.Flags().StringVar(&dir, "record", "", "record folder (required)")
 	c.Flags().StringVar(&charterFile, "charter", "", "charter as it stands now (default: the one in the record)")
-	c.Flags().StringVar(&ledger, "ledger", "", "ledger of challenges and proofs (default: the charter file's name with .proofs)")
+	c.Flags().StringVar(&ledger, "ledger", "", "ledger of challenges and proofs (default: the charter file's name with .proofs; of a charter in a record, RECORD.proofs)")
 	return c
 }
 

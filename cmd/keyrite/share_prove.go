@@ -31,7 +31,8 @@ func newShareChallenge() *cobra.Command {
 		Long: `Make a challenge for the shares in force of a safe. Send it to every holder; each
 answers with 'keyrite share prove' on a machine of his own, and nobody travels.
 The answers are accepted, each once, by 'keyrite-verify share-proof', which needs
-the ledger that this command writes: a file beside the charter, CHARTER.proofs.
+the ledger that this command writes: a file beside the charter, CHARTER.proofs, or,
+if the charter lies in a record, beside that: RECORD.proofs.
 
   keyrite share challenge --safe work --purpose "half-yearly check" \
       --anchor anchors.json --charter charter.jsonl --out spring.challenge
@@ -47,7 +48,7 @@ Exit codes: 0 made, 2 not usable, 13 no such safe, 16 the file exists.`,
 	f.StringVar(&o.safe, "safe", "", "name of the safe (required)")
 	f.StringVar(&o.purpose, "purpose", "", "why it is asked, shown to the holder (required)")
 	f.StringVar(&o.out, "out", "", "challenge file to write (required)")
-	f.StringVar(&o.ledger, "ledger", "", "ledger of challenges and proofs (default: the charter file's name with .proofs)")
+	f.StringVar(&o.ledger, "ledger", "", "ledger of challenges and proofs (default: the charter file's name with .proofs; of a charter in a record, RECORD.proofs)")
 	f.DurationVar(&o.valid, "valid", share.MaxChallenge, "how long it may be answered, at most 168h")
 	return c
 }
@@ -99,7 +100,7 @@ func ledgerPath(flag, charterFile string) string {
 	if flag != "" {
 		return flag
 	}
-	return charterFile + ".proofs"
+	return cli.LedgerOf(charterFile)
 }
 
 func issue(path string, ch *share.Challenge) (err error) {
