@@ -31,7 +31,7 @@ func others(group string, names ...string) func(*Bind) {
 }
 
 // foundTwo is found with key masters of their own for the dormant safes.
-func foundTwo(t *testing.T) *founded {
+func foundTwo(t *testing.T) (*founded, *charter.State) {
 	t.Helper()
 	h := newHouse(t)
 	answers, err := os.ReadFile(h.path("answers.yaml"))
@@ -52,7 +52,7 @@ func foundTwo(t *testing.T) *founded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &founded{h, v.Anchors, dir}
+	return &founded{h, v.Anchors, dir}, v.Charter
 }
 
 // TestTwoQuorums founds a vault whose dormant tokens are opened by other key
@@ -60,8 +60,7 @@ func foundTwo(t *testing.T) *founded {
 // them, and the other group does not, whatever the binding or a medium says
 // (R-CER-5, R-CER-24).
 func TestTwoQuorums(t *testing.T) {
-	f := foundTwo(t)
-	ch := f.charterOf(t, f.newest)
+	f, ch := foundTwo(t)
 	masters, ours := []string{"master1", "master2", "master3", "master4", "master5"}, []string{"other1", "other2", "other3"}
 	for safe, want := range map[string][]string{"root": masters, "work": masters, "root2": ours, "work2": ours} {
 		x, _ := ch.People.Safe(safe)
