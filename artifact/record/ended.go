@@ -277,6 +277,9 @@ func (c *checker) checkCRLs() error {
 
 // signedBy checks a list's signature with the issuer's key in the charter.
 func (c *checker) signedBy(l *x509.RevocationList, issuer string) error {
+	if err := c.mayIssue(issuer); err != nil {
+		return err
+	}
 	rec := c.Charter.Keys[issuer]
 	return rec.CheckBytes(l.RawTBSRevocationList, l.Signature)
 }

@@ -129,6 +129,9 @@ func (c *checker) checkCertificates() error {
 		if !ok || made.Issuer != issuer.ID {
 			return bad("%w: certificate %.40q is of another issuer than the script says", ErrRecord, id)
 		}
+		if err := c.mayIssue(issuer.ID); err != nil {
+			return err
+		}
 		data, err := readFile(c.fsys, OutputsDir+"/"+id+".cert.pem", 64<<10)
 		if err != nil {
 			return err
@@ -149,6 +152,18 @@ func (c *checker) checkCertificates() error {
 		if err := (&x509.Certificate{PublicKey: pub}).CheckSignature(x.SignatureAlgorithm, x.RawTBSCertificate, x.Signature); err != nil {
 			return bad("%w: certificate %s: %w", ErrRecord, id, err)
 		}
+	}
+	return nil
+}
+
+// mayIssue refuses a key that was retired before this ceremony: nothing that it
+// signs counts any more.
+func (c *checker) mayIssue(id string) error {
+	if c.base == nil {
+		return nil
+	}
+	if r, retired := c.base.Retired[id]; retired {
+		return bad("%w: key %.40q issued something, and was %s before", ErrRecord, id, r.Reason)
 	}
 	return nil
 }

@@ -46,6 +46,15 @@ func TestCRLOfOtherSerialsIsRefused(t *testing.T) {
 	}
 }
 
+// What a key issues that an earlier ceremony retired does not count.
+func TestRetiredIssuerIsRefused(t *testing.T) {
+	c := &checker{}
+	c.base, c.Charter = &charter.State{Retired: map[string]charter.KeyRetired{"birth-root": {ID: "birth-root", Reason: "compromised"}}}, artifacttest.New(t).State
+	if err := c.signedBy(&x509.RevocationList{}, "birth-root"); !errors.Is(err, ErrRecord) {
+		t.Error(err)
+	}
+}
+
 // A succession statement that puts one key more in force than the script says, and
 // of which the transcript tells only the others, is refused.
 func TestSuccessionWithAnEntryMoreIsRefused(t *testing.T) {
