@@ -182,16 +182,3 @@ func TestGroupsOfTheBinding(t *testing.T) {
 		})
 	}
 }
-
-func (f *founded) charterOf(t testing.TB, dir string) *charter.State {
-	t.Helper()
-	lines, err := os.ReadFile(filepath.Join(dir, "outputs/charter.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := charter.Fold(lines, f.anchors.World, f.anchors.Vault)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
