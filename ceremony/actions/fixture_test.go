@@ -145,7 +145,7 @@ func (h *house) script(t testing.TB, kind, label string, edit func(string) strin
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("@TITLE@", "Test "+kind, "@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256,
-		"@NETWORK@", "any", "@SWAP@", "any", "@ROOT@", label+"-root", "@WORK@", label+"-work").Replace(string(shipped))
+		"@NETWORK@", "any", "@SWAP@", "any", "@DUMPS@", "any", "@CLOCK@", "any", "@ROOT@", label+"-root", "@WORK@", label+"-work").Replace(string(shipped))
 	if edit != nil {
 		text = edit(text)
 	}

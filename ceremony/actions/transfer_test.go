@@ -73,7 +73,7 @@ func (h *house) perform(t testing.TB, label, text, incident string, edit func(*B
 	if err != nil {
 		t.Fatal(err)
 	}
-	text = strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256, "@NETWORK@", "any", "@SWAP@", "any").Replace(text)
+	text = strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256, "@NETWORK@", "any", "@SWAP@", "any", "@DUMPS@", "any", "@CLOCK@", "any").Replace(text)
 	s, err := script.Parse(label, []byte(text))
 	if err == nil {
 		err = s.Lint()

@@ -39,9 +39,11 @@ func shipped(t *testing.T) map[string]*script.Script {
 			case "@KEYRITE@", "@HSMD@", "@MODULE@":
 				sum := sha256.Sum256([]byte(p))
 				return hex.EncodeToString(sum[:])
+			case "@CLOCK@":
+				return "utc"
 			case "@NETWORK@":
 				return "down"
-			case "@SWAP@":
+			case "@SWAP@", "@DUMPS@":
 				return "off"
 			}
 			return strings.ToLower(strings.Trim(p, "@"))

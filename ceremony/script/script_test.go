@@ -19,7 +19,7 @@ func genesis(t testing.TB) string {
 func filled(t testing.TB, template string, answers map[string]string) string {
 	t.Helper()
 	h := strings.Repeat("ab", 32)
-	text, err := Fill(template, answers, map[string]string{"KEYRITE": h, "HSMD": h, "MODULE": h, "NETWORK": "any", "SWAP": "any"})
+	text, err := Fill(template, answers, map[string]string{"KEYRITE": h, "HSMD": h, "MODULE": h, "NETWORK": "any", "SWAP": "any", "DUMPS": "any", "CLOCK": "any"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ exists, 130 interrupted.`,
 	f := c.Flags()
 	f.StringVar(&o.out, "out", "", "file to write")
 	f.StringVar(&o.module, "module", "", "PKCS#11 module, absolute path")
-	f.BoolVar(&o.enforce, "enforce", true, "demand that network and swap are off; false only records them")
+	f.BoolVar(&o.enforce, "enforce", true, "demand that network, swap and core dumps are off and the clock in UTC; false only records them")
 	f.BoolVar(&o.defaults, "defaults", false, "take the defaults at a terminal too")
 	// The genesis first: where kinds ask the same, its words say the most.
 	for _, kind := range append([]string{"genesis"}, ceremonies.Kinds()...) {
@@ -122,9 +122,11 @@ func runCeremonyNew(c *cobra.Command, std cli.IO, o *ceremonyNewOptions, kind st
 	if err != nil {
 		return err
 	}
-	fixed := map[string]string{"KEYRITE": programs[0].SHA256, "HSMD": programs[1].SHA256, "MODULE": programs[2].SHA256, "NETWORK": "down", "SWAP": "off"}
+	fixed := map[string]string{"KEYRITE": programs[0].SHA256, "HSMD": programs[1].SHA256, "MODULE": programs[2].SHA256, "NETWORK": "down", "SWAP": "off", "DUMPS": "off", "CLOCK": "utc"}
 	if !o.enforce {
-		fixed["NETWORK"], fixed["SWAP"] = "any", "any"
+		for _, word := range []string{"NETWORK", "SWAP", "DUMPS", "CLOCK"} {
+			fixed[word] = "any"
+		}
 	}
 	text, err := script.Fill(template, answers, fixed)
 	if err != nil {
@@ -157,7 +159,7 @@ func (o *ceremonyNewOptions) askCommon(a *asker, kind string) (err error) {
 	}); err != nil {
 		return err
 	}
-	enforce, err := a.ask("enforce", "true", "A live ceremony wants network and swap off, and true demands it; false only records them, for rehearsals on a computer in use.", true, func(s string) error {
+	enforce, err := a.ask("enforce", "true", "A live ceremony wants network, swap and core dumps off and the clock in UTC, and true demands it; false only records them, for rehearsals on a computer in use.", true, func(s string) error {
 		if s != "true" && s != "false" {
 			return cli.Usagef("--enforce is true or false, not %s", cli.Escape(s))
 		}

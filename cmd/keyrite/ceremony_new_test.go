@@ -53,7 +53,7 @@ func TestNewAsksAtTheTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err := script.Parse("mine.yaml", data)
-	if err != nil || s.Title != "The second reshare" || s.Roles.KeyMasters.Of != 7 || s.Roles.Witnesses != 3 || s.Environment.Network != "down" {
+	if err != nil || s.Title != "The second reshare" || s.Roles.KeyMasters.Of != 7 || s.Roles.Witnesses != 3 || s.Environment != (script.Environment{Network: "down", Swap: "off", CoreDumps: "off", Clock: "utc"}) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	// Ctrl-C writes nothing.

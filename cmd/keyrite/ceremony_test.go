@@ -16,7 +16,7 @@ import (
 func TestCeremonyScripts(t *testing.T) {
 	template, _ := ceremonies.Text("genesis")
 	h := strings.Repeat("ab", 32)
-	text, err := script.Fill(template, nil, map[string]string{"KEYRITE": h, "HSMD": h, "MODULE": h, "NETWORK": "any", "SWAP": "any"})
+	text, err := script.Fill(template, nil, map[string]string{"KEYRITE": h, "HSMD": h, "MODULE": h, "NETWORK": "any", "SWAP": "any", "DUMPS": "any", "CLOCK": "any"})
 	if err != nil {
 		t.Fatal(err)
 	}
