@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +13,7 @@ import (
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
 	"keyrite/ceremony/console"
@@ -57,18 +57,52 @@ seal:
   - {id: "8.6", do: read.aloud, title: a, limit: @LIMIT@}
 `
 
-// stand is a store, a fault module over it, and few people.
+// stand is a store, a fault module over it, and few people, whose keys were
+// unlocked once for all ceremonies.
 type stand struct {
 	*house
-	faults *hsmtest.Faults
-	armed  []int // calls of each function before ARMED, in a run without a fault
-	total  []int // and in all
+	faults   *hsmtest.Faults
+	programs []record.Program
+	armed    []int // calls of each function before ARMED, in a run without a fault
+	total    []int // and in all
 }
 
 func newStand(t *testing.T) *stand {
 	t.Helper()
-	h := newHouse(t)
+	return standOf(t, newHouse(t))
+}
+
+// another is a stand with the same people and counts over a store of its own.
+func (s *stand) another(t *testing.T) *stand {
+	t.Helper()
+	h := &house{dir: t.TempDir(), env: hsmtest.NewStore(t), people: s.people}
+	for name := range s.people {
+		for _, ext := range []string{".person", ".key", ".pass"} {
+			data, err := os.ReadFile(s.path(name + ext))
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.write(t, name+ext, data)
+		}
+	}
+	answers, err := os.ReadFile(s.path("answers.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "answers.yaml", answers)
+	n := standOf(t, h)
+	n.armed, n.total = s.armed, s.total
+	return n
+}
+
+func standOf(t *testing.T, h *house) *stand {
+	t.Helper()
 	st := &stand{house: h, faults: h.env.Faults(t)}
+	programs, err := Programs(h.env.Config.HSMD, st.faults.Module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.programs = programs
 	bind := "format: keyrite/bind/v1\nworld: " + testWorld + "\nmodule: " + st.faults.Module + "\ntokens: {work: fresh}\nshares: shares\npeople:\n"
 	for name, role := range map[string]string{
 		"conductor": charter.RoleConductor, "master1": charter.RoleKeyMaster, "master2": charter.RoleKeyMaster,
@@ -92,14 +126,55 @@ func (v *viewer) View(x ceremony.View) {
 	}
 }
 
+// opened is the key of a person who unlocked it once, before all ceremonies.
+type opened struct {
+	handle []byte
+	key    *person.Key
+}
+
+func (o *opened) Unlock(context.Context, ceremony.Ask) (k *person.Key, err error) {
+	o.key, err = person.FromHandle(o.handle)
+	return o.key, err
+}
+
+func (o *opened) Lock() {
+	if o.key != nil {
+		o.key.Zero()
+		o.key = nil
+	}
+}
+
+// unlocked replaces everybody's file by the key that was in it.
+func (s *stand) unlocked(t *testing.T, people []ceremony.Participant) {
+	t.Helper()
+	for i := range people {
+		h, err := s.people[people[i].Person.Name].Handle()
+		if err != nil {
+			t.Fatal(err)
+		}
+		people[i].Key = &opened{handle: h}
+	}
+}
+
 // try runs the tiny genesis with label.
 func (s *stand) try(t *testing.T, label string, action hsmtest.Action, armed func()) (string, error) {
 	t.Helper()
-	programs, err := Programs(s.env.Config.HSMD, s.faults.Module)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256, "@LIMIT@", stepLimit.String(), "@TOKEN@", label).Replace(tinyScript)
+	return s.perform(t, attempt{name: label, text: strings.ReplaceAll(tinyScript, "@TOKEN@", label), action: action, armed: armed, bind: func(b *Bind) { b.Shares = "shares-" + label }})
+}
+
+// attempt is one ceremony at a stand.
+type attempt struct {
+	name   string // of the record's folder, after record-
+	text   string // of the script
+	action hsmtest.Action
+	armed  func()
+	bind   func(*Bind)
+}
+
+func (s *stand) perform(t *testing.T, a attempt) (string, error) {
+	t.Helper()
+	programs := s.programs
+	text := strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256, "@LIMIT@", stepLimit.String()).Replace(a.text)
 	sc, err := script.Parse("tiny.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -108,11 +183,12 @@ func (s *stand) try(t *testing.T, label string, action hsmtest.Action, armed fun
 	if err != nil {
 		t.Fatal(err)
 	}
-	bind.Shares = "shares-" + label
+	a.bind(bind)
 	people, err := bind.Participants(sc)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.unlocked(t, people)
 	answers, err := console.LoadAnswers(s.path("answers.yaml"), console.NewLine(io.Discard))
 	if err != nil {
 		t.Fatal(err)
@@ -126,13 +202,13 @@ func (s *stand) try(t *testing.T, label string, action hsmtest.Action, armed fun
 		t.Fatal(err)
 	}
 	clock := ceremony.SystemClock()
-	if action == hsmtest.Hang {
+	if a.action == hsmtest.Hang {
 		clock = &hasty{clock, func() bool { _, done := s.faults.Calls(); return done }}
 	}
-	dir := s.path("record-" + label)
+	dir := s.path("record-" + a.name)
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: sc, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: map[string]string{}, Console: &viewer{answers, armed}, Clock: clock, Actions: acts,
+		Environment: map[string]string{}, Console: &viewer{answers, a.armed}, Clock: clock, Actions: acts, Base: acts.Base(),
 	})
 	return dir, err
 }
@@ -196,12 +272,14 @@ func (c *hasty) Timer(d time.Duration) (<-chan time.Time, func()) {
 }
 
 // spoil runs a genesis with one call spoiled, and wants it void and cleaned.
-func (s *stand) spoil(t *testing.T, function, n int, action hsmtest.Action) {
-	name := fmt.Sprintf("%s-%d-%s", strings.ToLower(strings.ReplaceAll(hsmtest.Functions()[function], "_", "")), n, action)
-	s.faults.Reset(function, n, action)
-	dir, err := s.try(t, name, action, func() {})
+func (s *stand) spoil(t *testing.T, sp spoiling) {
+	t.Helper()
+	name := sp.String()
+	label := strings.ToLower(strings.ReplaceAll(name, "_", ""))
+	s.faults.Reset(sp.function, sp.n, sp.action)
+	dir, err := s.try(t, label, sp.action, func() {})
 	if _, done := s.faults.Calls(); !done {
-		t.Errorf("%s: call %d never came: %v", name, n, err)
+		t.Errorf("%s: the call never came: %v", name, err)
 		return
 	}
 	defer s.empty(t)
@@ -215,7 +293,7 @@ func (s *stand) spoil(t *testing.T, function, n int, action hsmtest.Action) {
 		return
 	}
 	s.cleaned(t, name, v)
-	for _, d := range []string{dir, s.path("shares-" + name)} {
+	for _, d := range []string{dir, s.path("shares-" + label)} {
 		if err := os.RemoveAll(d); err != nil {
 			t.Error(err)
 		}
@@ -270,41 +348,11 @@ func TestEachKindOfRequestSpoiled(t *testing.T) {
 	kinds := 0
 	for i := range s.total {
 		if n := s.total[i] - s.armed[i]; n > 0 {
-			s.spoil(t, i, s.armed[i]+(n+1)/2, actions[kinds%len(actions)])
+			s.spoil(t, spoiling{i, s.armed[i] + (n+1)/2, actions[kinds%len(actions)]})
 			kinds++
 		}
 	}
 	if kinds < 20 {
 		t.Errorf("only %d kinds of requests were seen", kinds)
 	}
-}
-
-// changing are the calls after which a token is another one.
-func changing() []string {
-	return []string{"C_InitToken", "C_InitPIN", "C_SetPIN", "C_Login", "C_GenerateKeyPair", "C_CreateObject", "C_CopyObject", "C_SetAttributeValue", "C_DestroyObject", "C_Sign"}
-}
-
-// Every single request of a genesis is spoiled once, the actions in turn; those
-// that change a token in each of the five ways.
-func TestLongEveryRequestSpoiled(t *testing.T) {
-	if os.Getenv("KEYRITE_TEST_LONG") == "" {
-		t.Skip("long: set KEYRITE_TEST_LONG=1")
-	}
-	s := newStand(t)
-	s.count(t)
-	all := []hsmtest.Action{hsmtest.Fail, hsmtest.Lose, hsmtest.Hang, hsmtest.Crash, hsmtest.Die}
-	runs := 0
-	for i, name := range hsmtest.Functions() {
-		for n := s.armed[i] + 1; n <= s.total[i]; n++ {
-			actions := all
-			if !slices.Contains(changing(), name) {
-				actions = all[n%len(all) : n%len(all)+1]
-			}
-			for _, a := range actions {
-				s.spoil(t, i, n, a)
-				runs++
-			}
-		}
-	}
-	t.Logf("%d runs", runs)
 }

@@ -1,0 +1,124 @@
+package actions
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+	"keyrite/hsm/hsmtest"
+)
+
+// around holds the reshare with one call spoiled.
+func (x *tiny) around(t *testing.T, name string, action hsmtest.Action, armed func()) (string, error) {
+	t.Helper()
+	return x.perform(t, attempt{name: name, text: tinyReshare, action: action, armed: armed, bind: func(b *Bind) {
+		of := x.binding(t)
+		b.Shares, b.Tokens, b.Anchors, b.Charter = of.Shares, of.Tokens, of.Anchors, of.Charter
+	}})
+}
+
+// count learns how often a reshare calls each function.
+func (x *tiny) count(t *testing.T) {
+	t.Helper()
+	x.fresh(t)
+	dir, err := x.around(t, "whole", 0, func() { x.armed, _ = x.faults.Calls() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.total, _ = x.faults.Calls()
+	if x.opens(t, dir, 1) || !x.opens(t, dir, 2) {
+		t.Fatal("without a fault, not the new epoch alone opens the token")
+	}
+}
+
+// objects names the objects in the store.
+func (x *tiny) objects(t *testing.T) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(x.env.TokenDir, "*", "*.object"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// spoil holds a reshare with one call spoiled. It must be void, with no object
+// more or less, and the old shares alone open the token unless the record names
+// it, which tainted says.
+func (x *tiny) spoil(t *testing.T, sp spoiling) (tainted bool) {
+	t.Helper()
+	x.fresh(t)
+	before := x.objects(t)
+	x.faults.Reset(sp.function, sp.n, sp.action)
+	dir, err := x.around(t, sp.String(), sp.action, func() {})
+	if _, done := x.faults.Calls(); !done {
+		t.Errorf("%s: the call never came: %v", sp, err)
+		return false
+	}
+	x.faults.Reset(0, 0, 0)
+	if fault.ClassOf(err) != fault.Void {
+		t.Errorf("%s: the outcome is %v (%s)", sp, err, fault.ClassOf(err))
+		return false
+	}
+	v, err := record.Read(os.DirFS(dir))
+	if v == nil || v.State != "VOID" || fault.ClassOf(err) != fault.Void {
+		t.Errorf("%s: the record reads as %v", sp, err)
+		return false
+	}
+	if after := x.objects(t); !slices.Equal(after, before) {
+		t.Errorf("%s: objects %v became %v", sp, before, after)
+	}
+	for _, l := range v.Timeline {
+		if c, ok := l.Data.(*record.Cleanup); ok && c.Tainted != "" {
+			return true
+		}
+	}
+	st, err := ceremony.ReadState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !x.opens(t, dir, 1) || st.Dealt["work"].Epoch.Epoch == 2 && x.opens(t, dir, 2) {
+		t.Errorf("%s: not the old epoch alone opens the token", sp)
+	}
+	return false
+}
+
+// Each kind of request of a reshare fails or crashes the module, in turn: the
+// reshare is void, and the vault goes on with its old shares, or the record names
+// the token (R-CER-14, R-CER-24).
+func TestEachKindOfRequestOfAReshareSpoiled(t *testing.T) {
+	x := newTiny(t)
+	x.count(t)
+	kinds := 0
+	for i := range x.total {
+		if n := x.total[i] - x.armed[i]; n > 0 {
+			x.spoil(t, spoiling{i, x.armed[i] + (n+1)/2, []hsmtest.Action{hsmtest.Fail, hsmtest.Crash}[kinds%2]})
+			kinds++
+		}
+	}
+	if kinds < 10 {
+		t.Errorf("only %d kinds of requests were seen", kinds)
+	}
+}
+
+// Every single request of a reshare is spoiled once in each way.
+func TestLongEveryRequestOfAReshareSpoiled(t *testing.T) {
+	if os.Getenv("KEYRITE_TEST_LONG") == "" {
+		t.Skip("long: set KEYRITE_TEST_LONG=1")
+	}
+	x := newTiny(t)
+	x.count(t)
+	tainted := 0
+	sweep(t, x.every, func(t *testing.T) func(spoiling) {
+		t.Helper()
+		return func(sp spoiling) {
+			if x.spoil(t, sp) {
+				tainted++
+			}
+		}
+	}, 1)
+	t.Logf("%d records name the token", tainted)
+}
