@@ -57,7 +57,11 @@ func (r *Run) cleanUp(ctx context.Context, cause error) error {
 	}
 	note(r.enter("INVALID", text))
 	note(r.enter("CLEANUP", ""))
-	note(r.Actions.Cleanup(ctx, r))
+	err := r.Actions.Cleanup(ctx, r)
+	note(err)
+	if errors.Is(err, ErrUnsettled) {
+		return r.unsettled(withTrouble(cause, trouble))
+	}
 	note(r.do(func() error { r.step = ""; return nil }))
 	note(r.enter("VOID", text))
 	note(r.Record(&record.End{Cause: text, State: "VOID"}))
@@ -66,6 +70,17 @@ func (r *Run) cleanUp(ctx context.Context, cause error) error {
 	}
 	r.Console.Say("bad", "VOID. Nothing of this attempt may be used.")
 	return &voidError{withTrouble(cause, trouble), r.Dir}
+}
+
+// ErrUnsettled says that a token which was there before could not be put back as
+// it was. The attempt then stays in CLEANUP, so that Recover ends it with shares.
+var ErrUnsettled = fault.New(fault.Token, "a token of the vault is not as it was")
+
+// unsettled leaves the rest of the clean-up to Recover: an attempt that has ended
+// could not be added to.
+func (r *Run) unsettled(cause error) error {
+	r.Console.Say("bad", "VOID, and not at its end. Nothing of this attempt may be used; a token waits for its key masters.")
+	return fault.Hint(&voidError{cause, r.Dir}, "with the shares of both epochs, or of the new one: keyrite ceremony recover --record "+r.Dir+" --bind FILE --opener SAFE=KEYFILE:SHAREFILE --opener SAFE/EPOCH=KEYFILE:SHAREFILE")
 }
 
 // maxReasonRunes bounds a reason, which must fit into an entry several times.

@@ -2,8 +2,10 @@ package actions
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
 	"keyrite/hsm"
@@ -14,7 +16,8 @@ const cleanupLimit = 30 * time.Second
 
 // Cleanup destroys every object of the attempt in every token that it initialised
 // or opened, and looks again with a fresh process. A token that was there before
-// keeps its keys and the epoch in force.
+// keeps its keys and the epoch in force; one that cannot be brought there is left
+// to recover by ceremony.ErrUnsettled.
 func (a *Actions) Cleanup(ctx context.Context, r *ceremony.Run) error {
 	var first error
 	for _, def := range a.script.Safes {
@@ -27,7 +30,12 @@ func (a *Actions) Cleanup(ctx context.Context, r *ceremony.Run) error {
 			}
 			continue
 		}
-		e := a.cleanupSafe(ctx, sf)
+		e, err := a.cleanupSafe(ctx, sf)
+		if err != nil { // recover writes what came of it
+			r.Console.Say("bad", "token "+sf.token.Label+": "+err.Error())
+			first = errors.Join(err, first)
+			continue
+		}
 		if e.Left != 0 || e.Tainted != "" && first == nil {
 			r.Console.Say("bad", "token "+sf.token.Label+": "+e.Tainted)
 		}
@@ -38,8 +46,9 @@ func (a *Actions) Cleanup(ctx context.Context, r *ceremony.Run) error {
 	return first
 }
 
-// cleanupSafe never gives up half-way: what cannot be destroyed is named.
-func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) *record.Cleanup {
+// cleanupSafe never gives up half-way in a token of this attempt: what cannot be
+// destroyed is named.
+func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) (*record.Cleanup, error) {
 	ctx, cancel := context.WithTimeout(ctx, cleanupLimit)
 	defer cancel()
 	e := &record.Cleanup{Burned: []string{}, Destroyed: []string{}, Left: -1, Safe: sf.name}
@@ -48,8 +57,7 @@ func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) *record.Cleanup {
 	}
 	sf.end()
 	if sf.inForce.Epoch > 0 {
-		a.cleanupExisting(ctx, sf, e)
-		return e
+		return e, a.cleanupExisting(ctx, sf, e)
 	}
 	err := a.withSession(ctx, sf.token, func(s *hsm.Session) error {
 		d, err := s.DestroyTagged(ctx, a.tag, true)
@@ -76,7 +84,7 @@ func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) *record.Cleanup {
 	default:
 		e.Tainted = "empty, but initialised by a void attempt: the next one takes another fresh token"
 	}
-	return e
+	return e, nil
 }
 
 // end closes whatever the safe has open.
@@ -95,14 +103,14 @@ func (sf *safe) end() {
 
 // cleanupExisting leaves a token that was there before as it was: under the epoch
 // in force, without anything of this attempt.
-func (a *Actions) cleanupExisting(ctx context.Context, sf *safe, e *record.Cleanup) {
+func (a *Actions) cleanupExisting(ctx context.Context, sf *safe, e *record.Cleanup) error {
 	if sf.exposed {
 		e.Exposed = []string{sf.name + "/" + itoa(sf.inForce.Epoch)}
 	}
 	e.Destroyed = append(e.Destroyed, sf.destroyed...)
 	if !sf.opened {
 		e.Left = 0 // nothing was done in it
-		return
+		return nil
 	}
 	var err error
 	if sf.repinning {
@@ -115,6 +123,7 @@ func (a *Actions) cleanupExisting(ctx context.Context, sf *safe, e *record.Clean
 		err = destroyTagged(ctx, a.sup, sf.token, a.tag, e)
 	}
 	if err != nil {
-		e.Tainted = "could not be cleaned (" + err.Error() + "): keyrite ceremony recover finishes it with the shares"
+		return fault.Errorf(fault.ClassOf(err), "%w: %w", ceremony.ErrUnsettled, err)
 	}
+	return nil
 }

@@ -56,6 +56,21 @@ type tiny struct {
 	*stand
 	dir   string // record of the genesis
 	saved string // copy of the token store
+	// invalid is called when a ceremony here becomes invalid, before its clean-up.
+	invalid func()
+}
+
+// teller calls invalid when the ceremony says so.
+type teller struct {
+	ceremony.Console
+	invalid func()
+}
+
+func (c *teller) Say(class, text string) {
+	c.Console.Say(class, text)
+	if strings.HasPrefix(text, "INVALID") && c.invalid != nil {
+		c.invalid()
+	}
 }
 
 func newTiny(t *testing.T) *tiny {
@@ -140,7 +155,7 @@ func (x *tiny) reshare(t *testing.T, name string) (string, error) {
 	dir := x.path("record-" + name)
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: sc, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: map[string]string{}, Console: answers, Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
+		Environment: map[string]string{}, Console: &teller{answers, x.invalid}, Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
 	})
 	return dir, err
 }
@@ -362,5 +377,56 @@ func TestFailedRepinKeepsTheOldEpoch(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// If the old PINs cannot be put back while the ceremony becomes void, it is left in
+// CLEANUP, and recover ends it with the shares of both epochs or of the new one
+// (R-CER-9, R-CER-14).
+func TestFailedPutBackIsLeftToRecover(t *testing.T) {
+	x := newTiny(t)
+	for _, tt := range []struct {
+		name   string
+		shares []int
+		want   int
+	}{{"both", []int{1, 2}, 1}, {"new", []int{2}, 2}} {
+		t.Run(tt.name, func(t *testing.T) {
+			x.fresh(t)
+			away := x.path("away-" + tt.name)
+			x.invalid = func() { // the reader is unplugged
+				if err := os.CopyFS(away, os.DirFS(x.env.TokenDir)); err != nil {
+					t.Error(err)
+				}
+				x.empty(t)
+			}
+			x.faults.Reset(slices.Index(hsmtest.Functions(), "C_InitPIN"), 1, hsmtest.Crash)
+			dir, err := x.reshare(t, "putback-"+tt.name)
+			if fault.ClassOf(err) != fault.Void || !errors.Is(err, ceremony.ErrUnsettled) {
+				t.Fatalf("got %v", err)
+			}
+			st, err := ceremony.ReadState(dir)
+			if err != nil || st.Ended || st.State != "CLEANUP" {
+				t.Fatalf("%s, ended %v, %v", st.State, st.Ended, err)
+			}
+			x.faults.Reset(0, 0, 0)
+			x.empty(t)
+			if err := os.CopyFS(x.env.TokenDir, os.DirFS(away)); err != nil {
+				t.Fatal(err)
+			}
+			if err := x.recover(t, dir); fault.ClassOf(err) != fault.Quorum {
+				t.Errorf("recovered without shares: %v", err)
+			}
+			if err := x.recover(t, dir, tt.shares...); fault.ClassOf(err) != fault.Void {
+				t.Fatalf("recover: %v", err)
+			}
+			if v, err := record.Read(os.DirFS(dir)); v == nil || v.State != "VOID" || fault.ClassOf(err) != fault.Void {
+				t.Errorf("the record reads as %v", err)
+			}
+			for e := 1; e <= 2; e++ {
+				if x.opens(t, dir, e) != (e == tt.want) {
+					t.Errorf("epoch %d opens the token: %v", e, e != tt.want)
+				}
+			}
+		})
 	}
 }
