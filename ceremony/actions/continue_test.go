@@ -5,11 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
+	"keyrite/hsm/hsmtest"
 )
 
 // founded is a house whose genesis closed, with tokens founded-root and
@@ -20,7 +22,46 @@ type founded struct {
 	newest  string // record folder of the last ceremony that closed
 }
 
+// template is one founded vault for all tests of this package: a genesis takes
+// seconds. found gives each test its own copy of people, record and tokens.
+var template struct {
+	once   sync.Once
+	f      *founded
+	dir    string // copies of house and token store
+	tokens string
+}
+
 func found(t testing.TB) *founded {
+	t.Helper()
+	template.once.Do(func() {
+		f := foundAnew(t)
+		template.dir, template.tokens = filepath.Join(templates, "house"), filepath.Join(templates, "tokens")
+		for from, to := range map[string]string{f.dir: template.dir, f.env.TokenDir: template.tokens} {
+			if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		template.f = f
+	})
+	if template.f == nil {
+		t.Fatal("there is no founded vault: its genesis failed in an earlier test")
+	}
+	h := &house{dir: t.TempDir(), env: hsmtest.NewStore(t), people: template.f.people}
+	t.Setenv("SOFTHSM2_CONF", h.env.Conf)
+	for from, to := range map[string]string{template.dir: h.dir, template.tokens: h.env.TokenDir} {
+		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newest, err := filepath.Rel(template.f.dir, template.f.newest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &founded{h, template.f.anchors, h.path(newest)}
+}
+
+// foundAnew holds a genesis for this test alone.
+func foundAnew(t testing.TB) *founded {
 	t.Helper()
 	h := newHouse(t)
 	dir, err := h.rehearse(t, "founded", "", nil)
@@ -157,7 +198,7 @@ func TestReshareReplacesAKeyMaster(t *testing.T) {
 
 // What a ceremony continues is checked before anything is at stake.
 func TestContinuingNeedsTheVault(t *testing.T) {
-	other := found(t)
+	other := foundAnew(t)
 	f := found(t) // its token store is in force
 	cut := func(n int) string {
 		data, err := os.ReadFile(filepath.Join(f.newest, "outputs/charter.jsonl"))

@@ -42,7 +42,20 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(run(m))
+}
+
+// templates is a folder that lives as long as the test program.
+var templates string
+
+func run(m *testing.M) int {
+	var err error
+	if templates, err = os.MkdirTemp("", "keyrite-actions-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(templates)
+	return m.Run()
 }
 
 const testWorld = "rehearsal:abcdefgh"
