@@ -68,15 +68,14 @@ func common() []Question {
 	}
 }
 
-var (
-	textAnswerRE = regexp.MustCompile(`^[^"\\\p{C}]{1,200}$`)
-	hostRE       = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-)
+var hostRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 
 var wordRE = regexp.MustCompile(`@[A-Z]+@`)
 
-// maxAnswer bounds a number that is asked.
-const maxAnswer = 1_000_000_000
+const (
+	maxAnswer     = 1_000_000_000 // of a number that is asked
+	maxTextAnswer = 200           // characters
+)
 
 // Check says whether an answer can be taken. Whatever passes stays inside the
 // place that it is written to.
@@ -95,7 +94,7 @@ func (q *Question) Check(answer string) error {
 	case "yes":
 		good, want = answer == "yes" || answer == "no", "yes or no"
 	case "text":
-		good, want = textAnswerRE.MatchString(answer), "a text of at most 200 characters, without quotes, backslashes or line breaks"
+		good, want = plain(answer, maxTextAnswer) && !strings.ContainsAny(answer, `"\`), "a text of at most 200 characters, without quotes, backslashes or line breaks"
 	}
 	if !good {
 		return &Error{Text: fmt.Sprintf("%s wants %s, not %.60q", q.Flag, want, answer)}
