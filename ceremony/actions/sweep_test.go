@@ -64,7 +64,7 @@ func (s *stand) every(seed uint64) []spoiling {
 func asked(t *testing.T) []spoiling {
 	t.Helper()
 	var out []spoiling
-	for _, x := range strings.FieldsSeq(os.Getenv("KEYRITE_TEST_SPOIL")) {
+	for x := range strings.FieldsSeq(os.Getenv("KEYRITE_TEST_SPOIL")) {
 		f := strings.Split(x, "-")
 		if len(f) != 3 {
 			t.Fatalf("KEYRITE_TEST_SPOIL: %q", x)
