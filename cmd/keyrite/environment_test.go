@@ -33,7 +33,7 @@ func TestComputerAsTheScriptWants(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text := strings.Replace(string(script), "network: any\n  swap: any", strict, 1)
+			text := strings.Replace(string(script), "network: any\n  swap: any\n  core_dumps: any\n  clock: any", strict, 1)
 			if text == string(script) {
 				t.Fatal("the script demands nothing to replace")
 			}
