@@ -117,19 +117,15 @@ func LintAuthority(a Authority) (*LintedAuthority, error) {
 // IssueAuthority signs a linted certificate and returns its DER: the bytes that
 // were examined, signed by the issuer's key, read back and examined again.
 func IssueAuthority(ctx context.Context, l *LintedAuthority, signer crypto.Signer) ([]byte, error) {
-	if l == nil || len(l.tbs) == 0 {
-		return nil, fault.Errorf(fault.Usage, "%w: it was not examined", ErrLint)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if l == nil {
+		return nil, errNotExamined
 	}
 	issuer := l.template.SPKI
 	if l.template.Issuer != nil {
 		issuer = l.template.Issuer.RawSubjectPublicKeyInfo
 	}
-	spki, err := x509.MarshalPKIXPublicKey(signer.Public())
-	if err != nil || !bytes.Equal(spki, issuer) {
-		return nil, ErrOtherKey
+	if err := mayIssue(ctx, l.tbs, issuer, signer); err != nil {
+		return nil, err
 	}
 	der, err := l.template.create(l.serial, signer)
 	if err != nil {

@@ -36,6 +36,8 @@ var (
 	ErrRequest = fault.New(fault.Verify, "certificate request is refused")
 	// ErrOtherKey says that the signing key is not the issuer's.
 	ErrOtherKey = fault.New(fault.Policy, "the signing key is not the issuer's key")
+
+	errNotExamined = fault.Errorf(fault.Usage, "%w: it was not examined", ErrLint)
 )
 
 // Linted is the proof that a certificate was examined before it is signed. Only
@@ -94,19 +96,15 @@ func throwAway() (crypto.Signer, error) {
 // Issue signs a linted certificate and returns its DER. The signer must be the
 // key of the issuer that the template names, or of the subject if self-signed.
 func Issue(ctx context.Context, l *Linted, signer crypto.Signer) ([]byte, error) {
-	if l == nil || len(l.tbs) == 0 {
-		return nil, fault.Errorf(fault.Usage, "%w: it was not examined", ErrLint)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if l == nil {
+		return nil, errNotExamined
 	}
 	issuer := l.template.SPKI
 	if l.template.Issuer != nil {
 		issuer = l.template.Issuer.SPKI
 	}
-	spki, err := x509.MarshalPKIXPublicKey(signer.Public())
-	if err != nil || !bytes.Equal(spki, issuer) {
-		return nil, ErrOtherKey
+	if err := mayIssue(ctx, l.tbs, issuer, signer); err != nil {
+		return nil, err
 	}
 	der, err := sign(l.tbs, signer)
 	if err != nil {
@@ -123,6 +121,22 @@ func Issue(ctx context.Context, l *Linted, signer crypto.Signer) ([]byte, error)
 		return nil, fault.Errorf(fault.Token, "the token gave a signature that does not hold: %w", err)
 	}
 	return der, examine(der, l.template.Profile)
+}
+
+// mayIssue is what must hold before a key signs: the bytes were examined, and the
+// signer is the issuer's key.
+func mayIssue(ctx context.Context, tbs, issuer []byte, signer crypto.Signer) error {
+	if len(tbs) == 0 {
+		return errNotExamined
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(signer.Public())
+	if err != nil || !bytes.Equal(spki, issuer) {
+		return ErrOtherKey
+	}
+	return nil
 }
 
 func sign(tbs []byte, signer crypto.Signer) ([]byte, error) {

@@ -86,14 +86,11 @@ func LintCRL(c *CRL, issuer *x509.Certificate) (*LintedCRL, error) {
 // IssueCRL signs a linted list, which must be by the issuer's key, and returns
 // its DER.
 func IssueCRL(ctx context.Context, l *LintedCRL, signer crypto.Signer) ([]byte, error) {
-	if l == nil || len(l.tbs) == 0 {
-		return nil, fault.Errorf(fault.Usage, "%w: it was not examined", ErrLint)
+	if l == nil {
+		return nil, errNotExamined
 	}
-	if err := ctx.Err(); err != nil {
+	if err := mayIssue(ctx, l.tbs, l.issuer.RawSubjectPublicKeyInfo, signer); err != nil {
 		return nil, err
-	}
-	if p, ok := l.issuer.PublicKey.(interface{ Equal(x crypto.PublicKey) bool }); !ok || !p.Equal(signer.Public()) {
-		return nil, ErrOtherKey
 	}
 	der, err := x509.CreateRevocationList(rand.Reader, l.template, l.issuer, signer)
 	if err != nil {
