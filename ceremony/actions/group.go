@@ -31,6 +31,9 @@ func offices(s *script.Script) map[office]script.Quorum {
 		{charter.RoleConductor, ""}: {Need: r.Conductor, Of: r.Conductor}, {charter.RoleWitness, ""}: {Need: r.Witnesses, Of: r.Witnesses},
 		{charter.RoleKeyMaster, ""}: r.KeyMasters, {charter.RoleApprover, ""}: r.Approvers,
 	}
+	if r.Operator > 0 {
+		out[office{charter.RoleOperator, ""}] = script.Quorum{Need: r.Operator, Of: r.Operator}
+	}
 	for _, x := range s.Safes {
 		if x.Group == "" {
 			continue

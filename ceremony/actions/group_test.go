@@ -182,3 +182,40 @@ func TestGroupsOfTheBinding(t *testing.T) {
 		})
 	}
 }
+
+// TestOperatorTypes holds a genesis whose operator is a person of his own, who is
+// named in the charter; without him the binding is refused.
+func TestOperatorTypes(t *testing.T) {
+	h := newHouse(t)
+	h.person(t, "operator")
+	answers, err := os.ReadFile(h.path("answers.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.write(t, "answers.yaml", append(answers, "  operator: operator.pass\n"...))
+	edit := func(text string) string {
+		return strings.Replace(text, "conductor_operates: true", "conductor_operates: false\n  operator: 1", 1)
+	}
+	s, _ := h.script(t, "genesis", "operated", edit)
+	bind, err := LoadBind(h.path("bind.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bind.Participants(s); fault.ClassOf(err) != fault.Quorum {
+		t.Errorf("without an operator: %v", err)
+	}
+	dir, err := h.hold(t, plan{label: "operated", edit: edit, bind: func(b *Bind) {
+		b.People = append(b.People, BindPerson{Person: "operator.person", Key: "operator.key", Role: charter.RoleOperator})
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, dir, "witness2")
+	v, err := verifyOwn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, ok := v.Charter.People.Person("operator"); !ok || m.Role != charter.RoleOperator {
+		t.Errorf("the charter names %v", m)
+	}
+}
