@@ -15,7 +15,7 @@ import (
 func TestSettleAfterABrokenChange(t *testing.T) {
 	tool, err := exec.LookPath("pkcs11-tool")
 	if err != nil {
-		t.Skip("pkcs11-tool is not installed")
+		t.Fatal("pkcs11-tool is missing: scripts/setup installs it")
 	}
 	const oldSO, oldUser = newSO, newUser
 	const nextSO, nextUser = newSO + "N", newUser + "N"

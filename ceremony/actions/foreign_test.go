@@ -43,7 +43,7 @@ func (x *tiny) foreign(t *testing.T, dir string, epoch int) []byte {
 	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil {
-		t.Skip("python3 is not installed")
+		t.Fatal("python3 is missing: scripts/setup installs it")
 	}
 	s := x.state(t, dir, epoch)
 	var in []string
@@ -80,7 +80,7 @@ func (x *tiny) logins(t *testing.T, dir string, secret []byte, epoch int) (so, u
 	t.Helper()
 	tool, err := exec.LookPath("pkcs11-tool")
 	if err != nil {
-		t.Skip("pkcs11-tool is not installed")
+		t.Fatal("pkcs11-tool is missing: scripts/setup installs it")
 	}
 	s := x.state(t, dir, epoch)
 	place := share.Place{Epoch: epoch, Safe: "work", Vault: s.Vault, World: s.World}

@@ -177,12 +177,20 @@ func (x *tiny) kill(t *testing.T, name string, now func(transcript []byte) bool)
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHeldElsewhere$", "-test.v")
 	cmd.Env = append(os.Environ(), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name)
+	dir := x.path("record-" + name)
+	killWhen(t, cmd, dir, now)
+	return dir
+}
+
+// killWhen starts a ceremony in a process of its own and kills it with signal 9
+// as soon as the transcript in the record folder dir satisfies now.
+func killWhen(t *testing.T, cmd *exec.Cmd, dir string, now func(transcript []byte) bool) {
+	t.Helper()
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	dir := x.path("record-" + name)
 	for range 60_000 {
 		data, _ := os.ReadFile(filepath.Join(dir, record.TranscriptFile)) // not there yet
 		if now(data) {
@@ -194,7 +202,6 @@ func (x *tiny) kill(t *testing.T, name string, now func(transcript []byte) bool)
 		t.Fatalf("it ended before it was killed: %v\n%s", err, out.String())
 	}
 	_ = cmd.Wait()
-	return dir
 }
 
 func entryOf(typ, with string) func([]byte) bool {

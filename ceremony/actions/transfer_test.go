@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -414,21 +413,8 @@ func TestKilledTransfer(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestTransferElsewhere$", "-test.v")
 			cmd.Env = append(os.Environ(), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME="+tc.name)
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
 			dir := h.path("record-" + tc.name)
-			for range 60_000 {
-				data, _ := os.ReadFile(filepath.Join(dir, record.TranscriptFile)) // not there yet
-				if tc.when(data) {
-					break
-				}
-				<-time.After(time.Millisecond) // another process writes the file
-			}
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal("it ended before it was killed")
-			}
-			_ = cmd.Wait()
+			killWhen(t, cmd, dir, tc.when)
 			bind, err := LoadBind(h.path("bind.yaml"))
 			if err != nil {
 				t.Fatal(err)

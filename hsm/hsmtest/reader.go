@@ -27,17 +27,17 @@ type CardReader struct {
 	addr   string
 }
 
-// NewCardReader starts one. Without the packages, or not as root, which the
-// namespace needs, the test is skipped: CI has both.
+// NewCardReader starts one. It needs the packages of scripts/setup, and root for
+// its namespace.
 func NewCardReader(t testing.TB) *CardReader {
 	t.Helper()
 	for _, f := range []string{openSC, vpcd, pcscd} {
 		if _, err := os.Stat(f); err != nil {
-			t.Skipf("SKIPPED, NOT TESTED: %s is missing (apt-get install opensc-pkcs11 pcscd vsmartcard-vpcd)", f)
+			t.Fatalf("%s is missing: scripts/setup installs it", f)
 		}
 	}
 	if os.Getuid() != 0 {
-		t.Skip("SKIPPED, NOT TESTED: a private card reader needs root")
+		t.Fatal("a private card reader needs a mount namespace: run as root")
 	}
 	dir, err := os.MkdirTemp("", "keyrite-card-")
 	if err != nil {
