@@ -3,6 +3,8 @@ package charter
 import (
 	"bytes"
 	"crypto/x509"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +69,16 @@ func (s *State) Size() int { return int(s.tree.Size()) }
 
 // Head is the hex tree root over all lines.
 func (s *State) Head() string { return tlog.Hex(s.tree.Root()) }
+
+// Epoch returns the shares in force of a safe and its token. A safe that the
+// charter does not know is an error of class policy that names those it does.
+func (s *State) Epoch(safe string) (Epoch, error) {
+	e, ok := s.Epochs[safe]
+	if !ok {
+		return e, fault.Hint(fault.Errorf(fault.Policy, "%w: safe %.40q", ErrUnknown, safe), "its safes are: "+strings.Join(slices.Sorted(maps.Keys(s.Epochs)), ", "))
+	}
+	return e, nil
+}
 
 // CheckHead checks that this log, when it had size statements, had that head:
 // that it continues the log that somebody else read.

@@ -59,9 +59,9 @@ type Challenge struct {
 
 // NewChallenge makes a challenge for the epoch in force of a safe.
 func NewChallenge(s *charter.State, safe, purpose string, now time.Time, valid time.Duration) (*Challenge, error) {
-	e, ok := s.Epochs[safe]
-	if !ok {
-		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %.40q", safe)
+	e, err := s.Epoch(safe)
+	if err != nil {
+		return nil, err
 	}
 	if valid <= 0 || valid > MaxChallenge {
 		return nil, fault.New(fault.Usage, "a challenge is good for at most 7 days")

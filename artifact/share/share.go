@@ -224,9 +224,9 @@ func Sign(payloadType string, v any, signers ...crypto.Signer) (*envelope.Envelo
 
 // PlaceOf returns the place and public half of holder's share in a safe's epoch.
 func PlaceOf(s *charter.State, safe, holder string) (Place, ed25519.PublicKey, error) {
-	e, ok := s.Epochs[safe]
-	if !ok {
-		return Place{}, nil, fault.Errorf(fault.Policy, "the charter knows no safe %.40q", safe)
+	e, err := s.Epoch(safe)
+	if err != nil {
+		return Place{}, nil, err
 	}
 	for _, sh := range e.Shares {
 		if sh.Holder == holder {

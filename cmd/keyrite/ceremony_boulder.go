@@ -54,7 +54,7 @@ Exit codes: 0 written, 2 FILE cannot be carried over, 16 the script exists.`,
 
 func runImportBoulder(c *cobra.Command, o *boulderOptions, path string) error {
 	if !filepath.IsAbs(o.module) {
-		return cli.Usagef("the absolute path --module is required")
+		return cli.Usagef("--module is required: the whole path of the PKCS#11 module")
 	}
 	data, err := intake.Read(path, boulder.MaxBytes)
 	if err != nil {

@@ -159,9 +159,9 @@ func (o *openOptions) open(ctx context.Context, std cli.IO, state *charter.State
 	if err != nil {
 		return nil, err
 	}
-	epoch, ok := state.Epochs[safe]
-	if !ok {
-		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %q", safe)
+	epoch, err := state.Epoch(safe)
+	if err != nil {
+		return nil, err
 	}
 	openers, err := o.load()
 	if err != nil {

@@ -216,9 +216,9 @@ type Opened struct {
 // Open checks the openers' shares and sends the user PIN to pins, the write end
 // of a pipe. Too few openers is class quorum, before any passphrase is read.
 func (c Config) Open(ctx context.Context, p OpenParams, pins *os.File) (*Opened, error) {
-	e, ok := p.State.Epochs[p.Safe]
-	if !ok {
-		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %.40q", p.Safe)
+	e, err := p.State.Epoch(p.Safe)
+	if err != nil {
+		return nil, err
 	}
 	if len(p.Openers) < e.Need {
 		return nil, fault.Hint(fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(p.Openers), p.Safe, e.Need),
@@ -229,9 +229,9 @@ func (c Config) Open(ctx context.Context, p OpenParams, pins *os.File) (*Opened,
 
 // Check checks shares without combining them.
 func (c Config) Check(ctx context.Context, p OpenParams) (*Opened, error) {
-	e, ok := p.State.Epochs[p.Safe]
-	if !ok {
-		return nil, fault.Errorf(fault.Policy, "the charter knows no safe %.40q", p.Safe)
+	e, err := p.State.Epoch(p.Safe)
+	if err != nil {
+		return nil, err
 	}
 	return c.openOrCheck(ctx, opCheck, p, e, nil)
 }
