@@ -75,7 +75,7 @@ func (s *State) Head() string { return tlog.Hex(s.tree.Root()) }
 func (s *State) Epoch(safe string) (Epoch, error) {
 	e, ok := s.Epochs[safe]
 	if !ok {
-		return e, fault.Hint(fault.Errorf(fault.Policy, "%w: safe %.40q", ErrUnknown, safe), "its safes are: "+strings.Join(slices.Sorted(maps.Keys(s.Epochs)), ", "))
+		return e, fault.Hint(fault.Errorf(fault.Policy, "the charter knows no safe %.40q", safe), "its safes are: "+strings.Join(slices.Sorted(maps.Keys(s.Epochs)), ", "))
 	}
 	return e, nil
 }
