@@ -99,7 +99,7 @@ bind shares-third >bind-third.yaml
 shown keyrite ceremony rehearse third.yaml --bind bind-third.yaml --answers answers.yaml --after record-void --record record-third
 keyrite ceremony rehearse third.yaml --bind bind-third.yaml --answers answers.yaml --after record-void --record record-third >log/last.out 2>log/third.log || { cat log/third.log >&2; exit 1; }
 voided=$(keyrite ceremony status --record record-void --json | jq -r .record)
-head -n 1 record-third/transcript.jsonl | grep -q "\"after\":{\"record\":\"$voided\"" || { echo "the next attempt does not name the void one" >&2; exit 1; }
+[[ $(head -n 1 record-third/transcript.jsonl) == *"\"after\":{\"record\":\"$voided\""* ]] || { echo "the next attempt does not name the void one" >&2; exit 1; }
 printf '%s\t%s\t%s\n' "the next attempt starts at step 1" "read its first entry" "names the void record $voided" >>table.tsv
 try "a share of another ceremony is refused" "master1's share of the other genesis" 14 \
   keyrite share check --safe work --anchor anchors.json --charter charter.jsonl --opener people/master1.key:shares-third/work/master1.share --passphrase-fd 3 3<people/master1.passphrase

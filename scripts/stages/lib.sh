@@ -57,7 +57,7 @@ run() {
   local rc=0
   "$@" >log/last.out 2>log/last.err || rc=$?
   cat log/last.out >>log/all.log; cat log/last.err >>log/all.log
-  sed 's/^/    /' log/last.out | head -n "${LINES_SHOWN:-12}"
+  awk -v n="${LINES_SHOWN:-12}" 'NR > n {exit} {print "    " $0}' log/last.out
   if [ $rc -ne 0 ]; then
     sed 's/^/    /' log/last.err >&2
     echo "${R}exit $rc, wanted 0${N}" >&2
