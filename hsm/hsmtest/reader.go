@@ -1,11 +1,14 @@
 package hsmtest
 
 import (
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,16 +47,32 @@ func NewCardReader(t testing.TB) *CardReader {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	port := freePort(t)
+	if err := os.MkdirAll("/run/pcscd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var said string
+	for try := range 5 { // another program may take the port in between
+		r, out := startReader(t, filepath.Join(dir, strconv.Itoa(try)))
+		if r != nil {
+			return r
+		}
+		said = out
+	}
+	t.Fatalf("the virtual card reader did not start:\n%s", said)
+	return nil
+}
+
+// startReader starts the reader once, in a folder that it makes. If it does not
+// come up, nothing is left and what it said is returned.
+func startReader(t testing.TB, dir string) (*CardReader, string) {
+	t.Helper()
+	port := freePorts(t)
+	run := filepath.Join(dir, "run")
+	if err := os.MkdirAll(run, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	conf := fmt.Sprintf("FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:0x%X\nLIBPATH %s\nCHANNELID 0x%X\n", port, vpcd, port)
 	if err := os.WriteFile(filepath.Join(dir, "reader.conf"), []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run := filepath.Join(dir, "run")
-	if err := os.Mkdir(run, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll("/run/pcscd", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" /run/pcscd && exec "$2" --foreground --config "$3"`, "sh", run, pcscd, filepath.Join(dir, "reader.conf"))
@@ -62,33 +81,50 @@ func NewCardReader(t testing.TB) *CardReader {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	r := &CardReader{addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	end := func() { _ = cmd.Process.Kill(); <-ended }
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	sock := filepath.Join(run, "pcscd.comm")
-	r.Config = hsm.Config{Module: openSC, HSMD: HSMD(t), Env: []string{"PCSCLITE_CSOCK_NAME=" + sock}}
 	for range 100 {
 		if _, err := os.Stat(sock); err == nil {
-			if c, err := net.Dial("tcp", r.addr); err == nil {
+			if c, err := net.Dial("tcp", addr); err == nil {
 				_ = c.Close()
-				return r
+				t.Cleanup(end)
+				return &CardReader{addr: addr, Config: hsm.Config{Module: openSC, HSMD: HSMD(t), Env: []string{"PCSCLITE_CSOCK_NAME=" + sock}}}, ""
 			}
 		}
 		<-time.After(100 * time.Millisecond) // the driver is a program of its own
 	}
-	t.Fatalf("the virtual card reader did not start:\n%s", out.String())
-	return nil
+	end()
+	return nil, out.String()
 }
 
-// freePort finds one; the driver listens on two in a row.
-func freePort(t testing.TB) int {
+// freePorts finds two in a row, on which the driver listens: below the range that
+// the kernel gives to connections, so that none takes one meanwhile.
+func freePorts(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 100 {
+		var b [2]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			t.Fatal(err)
+		}
+		port := 20000 + int(binary.BigEndian.Uint16(b[:]))%12000
+		if listens(port) && listens(port+1) {
+			return port
+		}
 	}
-	defer l.Close()
-	addr, _ := l.Addr().(*net.TCPAddr)
-	return addr.Port
+	t.Fatal("no two free ports in a row")
+	return 0
+}
+
+func listens(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	_ = l.Close()
+	return true
 }
 
 // Insert puts a card in and waits until the reader sees it; the returned function
