@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"keyrite/hsm/internal/frame"
 )
@@ -19,12 +20,17 @@ var (
 	// had an effect is unknown; look the object up by its id.
 	ErrLost    = errors.New("session lost")
 	ErrRefused = errors.New("refused")
+	// ErrWaiting: nothing was done, and will not be before Error.Wait has
+	// passed. A token that was lost twice in a short time is left alone, and so
+	// is one that was given wrong PINs.
+	ErrWaiting = errors.New("has to wait")
 )
 
 var kinds = map[string]error{
 	frame.KindPIN: ErrPIN, frame.KindLocked: ErrLocked, frame.KindNotFound: ErrNotFound,
 	frame.KindAmbiguous: ErrAmbiguous, frame.KindExists: ErrExists,
 	frame.KindLost: ErrLost, frame.KindRefused: ErrRefused,
+	frame.KindWaiting: ErrWaiting,
 }
 
 // Error is every error of this package that comes from a token or from the
@@ -36,6 +42,10 @@ type Error struct {
 	Code  uint64 // CKR_ value, 0 where the token did not answer
 	Class string // word of the exit table
 	Text  string
+	// Hint is what a person can do about it, may be empty.
+	Hint string
+	// Wait is how long until the same may be asked again; only with ErrWaiting.
+	Wait  time.Duration
 	kind  error
 	cause error
 }
@@ -53,6 +63,9 @@ func (e *Error) Error() string {
 
 // FaultClass gives the word of the exit table.
 func (e *Error) FaultClass() string { return e.Class }
+
+// FaultHint is shown after the error.
+func (e *Error) FaultHint() string { return e.Hint }
 
 // Unwrap gives the sentinel and the cause.
 func (e *Error) Unwrap() []error {
@@ -72,7 +85,10 @@ func fromFault(f *frame.Fault, t TokenID, label string) error {
 	if f.Name != "" {
 		text += ": " + f.Name
 	}
-	return &Error{Op: f.Op, Token: t.Label, Label: label, Code: f.Code, Class: f.Class, Text: text, kind: kinds[f.Kind]}
+	return &Error{
+		Op: f.Op, Token: t.Label, Label: label, Code: f.Code, Class: f.Class, Text: text,
+		Hint: f.Hint, Wait: time.Duration(f.WaitMS) * time.Millisecond, kind: kinds[f.Kind],
+	}
 }
 
 func usage(op, format string, args ...any) error {

@@ -29,6 +29,10 @@ type Config struct {
 	// Env is where the variables that modules need are taken from. Optional:
 	// os.Environ(). What is not on the allow-list never reaches the module.
 	Env []string
+	// Reopen is how long a token is left alone between two re-initialisations,
+	// the first start after a loss being one. Optional: 30 s; only tests that
+	// lose tokens on purpose set less.
+	Reopen time.Duration
 	// Stderr takes what the processes print when they crash, which may show
 	// their memory: for debugging with test tokens only. Optional: nothing.
 	Stderr *os.File
@@ -37,6 +41,18 @@ type Config struct {
 // allowed are the variables that modules are configured with; a name that
 // ends in an underscore is a prefix. OPENSC_DEBUG is not among them: it logs PINs.
 var allowed = []string{"SOFTHSM2_CONF", "TPM2_PKCS11_", "TPM2TOOLS_TCTI", "OPENCRYPTOKI_", "OCK_", "P11_KIT_SERVER_ADDRESS", "OPENSC_CONF", "PCSCLITE_CSOCK_NAME"}
+
+// defaultReopen: one re-initialisation is what heals a dead session of the
+// modules known for it; more of them in a row only hammer a sick HSM.
+const defaultReopen = 30 * time.Second
+
+func (c *Config) settings() frame.Settings {
+	reopen := c.Reopen
+	if reopen <= 0 {
+		reopen = defaultReopen
+	}
+	return frame.Settings{ReopenMS: max(1, reopen.Milliseconds())}
+}
 
 // environment filters by the allow-list. The search path is ours: modules
 // start programs by absolute names or not at all.
@@ -113,7 +129,7 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 		close(s.gone)
 		s.control.Close() // also where a process that it left behind holds the far end
 	}()
-	a, _, err := s.call(ctx, frame.Command{Verb: frame.VerbHello, Version: frame.Version, Module: cfg.Module, ModuleArgs: cfg.ModuleArgs}, nil)
+	a, _, err := s.call(ctx, frame.Command{Verb: frame.VerbHello, Version: frame.Version, Module: cfg.Module, ModuleArgs: cfg.ModuleArgs, Settings: cfg.settings()}, nil)
 	if err == nil && a.Version != frame.Version {
 		err = &Error{Op: op, Class: "usage", Text: path + " is of another build"}
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"keyrite/hsm"
 )
@@ -133,7 +134,8 @@ func NewStore(t testing.TB) *Env {
 	if err := os.WriteFile(e.Conf, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e.Config = hsm.Config{Module: module, HSMD: hsmd, Env: []string{"SOFTHSM2_CONF=" + e.Conf}}
+	// Tests lose tokens on purpose and more often than an HSM does.
+	e.Config = hsm.Config{Module: module, HSMD: hsmd, Env: []string{"SOFTHSM2_CONF=" + e.Conf}, Reopen: time.Millisecond}
 	return e
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"syscall"
 
 	"github.com/miekg/pkcs11"
 
@@ -20,6 +21,8 @@ import (
 const (
 	DataFD = 3 // Request and Response, or one Result
 	JobFD  = 4 // Job and PINs
+	// VerdictFD takes frame.Verdict bytes; only a process that opens a token has it.
+	VerdictFD = 5
 )
 
 // Main is the whole module process. It returns nil when its data socket
@@ -29,6 +32,9 @@ func Main() error {
 	data, jobs := os.NewFile(DataFD, "data"), os.NewFile(JobFD, "job")
 	if data == nil || jobs == nil {
 		return errors.New("keyrite-hsmd module: started by hand; it is started by its supervisor")
+	}
+	for _, fd := range []int{DataFD, JobFD, VerdictFD} {
+		syscall.CloseOnExec(fd) // none of them is for a program that a module starts
 	}
 	var job frame.Job
 	if err := frame.Read(jobs, &job); err != nil {
@@ -67,13 +73,23 @@ func Main() error {
 	if err != nil {
 		return err
 	}
+	say(frame.VerdictOpen)
 	if err := frame.Write(data, frame.Response{Body: hello}); err != nil {
 		return err
 	}
 	err = s.serve(data)
+	if s.lost {
+		say(frame.VerdictLost)
+	}
 	// Logging out and finalising is courtesy to the token; the end of the
 	// process does the same.
 	return errors.Join(err, s.ctx.Logout(s.h), s.ctx.Finalize())
+}
+
+// say tells the supervisor what became of the token, before the client hears of
+// it. If the supervisor is gone, so is this process in a moment.
+func say(v frame.Verdict) {
+	_, _ = syscall.Write(VerdictFD, []byte{byte(v)})
 }
 
 // report tells the other end why there will be no session.
@@ -82,6 +98,11 @@ func report(w io.Writer, job frame.Job, err error) error {
 	if job.Purpose != frame.ForOpen {
 		return frame.Write(w, frame.Result{Fault: f})
 	}
+	v := frame.VerdictRefused
+	if f.Kind == frame.KindLost {
+		v = frame.VerdictLost
+	}
+	say(v)
 	return frame.Write(w, frame.Response{Fault: f})
 }
 
@@ -127,6 +148,7 @@ func (s *session) serve(rw io.ReadWriter) error {
 			return err
 		}
 		a, fatal := s.answer(&q)
+		s.lost = s.lost || a.Fault != nil && a.Fault.Kind == frame.KindLost
 		b, err := frame.Append(nil, a)
 		if err != nil {
 			if b, err = frame.Append(nil, frame.Response{ID: q.ID, Fault: faultf(string(q.Op), frame.KindInternal, "the answer is too long")}); err != nil {

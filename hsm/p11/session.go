@@ -22,6 +22,7 @@ type session struct {
 	pin    *secmem.Buffer // user PIN, for keys that want a login per signature
 	cut    bool
 	keys   map[keyspec.KeyID]*key // handles of this session, valid as long as it lives
+	lost   bool                   // a request was answered with the loss of token or session
 	cards  map[string]*key        // those of a person's card, by CKA_ID; nil until asked for
 }
 

@@ -23,8 +23,27 @@ type child struct {
 	cmd   *exec.Cmd
 	done  chan struct{} // closed when the process is gone
 
+	// generation is that of the circuit breaker; verdicts is nil for a process
+	// that answers once.
+	generation uint64
+	verdicts   *verdicts
+
 	mu     sync.Mutex // guards killed
 	killed bool       // by us
+}
+
+// lost reports whether a process that is gone took the token's session with it:
+// it never said what became of the login, or had the token open and did not end
+// by itself and well, or said that the token was lost.
+func (c *child) lost() bool {
+	switch c.verdicts.last() {
+	case frame.VerdictRefused:
+		return false
+	case frame.VerdictOpen:
+		return c.cmd.ProcessState == nil || !c.cmd.ProcessState.Success()
+	default:
+		return true
+	}
 }
 
 func (c *child) kill() {
@@ -48,19 +67,21 @@ func (c *child) ending() string {
 
 // children starts module processes and knows which are alive.
 type children struct {
-	env    []string
-	starts chan func()
-	mu     sync.Mutex // guards last, alive and badly
-	last   uint64
-	alive  map[uint64]*child
-	badly  map[uint64]string // how those ended that nobody asked about yet
+	env     []string
+	breaker *breaker
+	starts  chan func()
+
+	mu    sync.Mutex // guards last, alive and badly
+	last  uint64
+	alive map[uint64]*child
+	badly map[uint64]string // how those ended that nobody asked about yet
 }
 
 // newChildren starts the one thread that starts processes. The kernel sends
 // PDEATHSIG when the starting thread ends, so that thread must never end
 // before this process does.
-func newChildren(env []string) *children {
-	c := &children{env: env, starts: make(chan func()), alive: map[uint64]*child{}, badly: map[uint64]string{}}
+func newChildren(env []string, b *breaker) *children {
+	c := &children{env: env, breaker: b, starts: make(chan func()), alive: map[uint64]*child{}, badly: map[uint64]string{}}
 	go func() {
 		runtime.LockOSThread()
 		for f := range c.starts {
@@ -70,9 +91,31 @@ func newChildren(env []string) *children {
 	return c
 }
 
+// open starts a module process that logs in and serves, as far as the circuit
+// breaker lets it. The returned file is the near end of its data socket.
+func (cs *children) open(ctx context.Context, job frame.Job, pins frame.PINs) (*child, *os.File, error) {
+	generation, err := cs.breaker.admit(ctx, job.Token)
+	if err != nil {
+		return nil, nil, err
+	}
+	v, w, err := newVerdicts(func() { cs.breaker.opened(job.Token, generation) })
+	if err != nil {
+		cs.breaker.ended(job.Token, generation, true)
+		return nil, nil, err
+	}
+	defer w.Close()
+	ch, near, err := cs.start(&child{token: job.Token, generation: generation, verdicts: v}, job, pins, w)
+	if err != nil && ch == nil {
+		v.close()
+		cs.breaker.ended(job.Token, generation, true)
+	}
+	return ch, near, err
+}
+
 // start starts a module process for the job and hands it its PINs. The
-// returned file is the near end of its data socket.
-func (cs *children) start(job frame.Job, pins frame.PINs) (*child, *os.File, error) {
+// returned file is the near end of its data socket. Where the process started
+// and could not be told its job, it is returned with the error, killed.
+func (cs *children) start(ch *child, job frame.Job, pins frame.PINs, more ...*os.File) (*child, *os.File, error) {
 	near, far, err := frame.DataPair()
 	if err != nil {
 		return nil, nil, err
@@ -90,7 +133,7 @@ func (cs *children) start(job frame.Job, pins frame.PINs) (*child, *os.File, err
 	cmd.Args[0] = "keyrite-hsmd" // what ps shows
 	cmd.Env, cmd.Dir = cs.env, "/"
 	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{far, jr} // p11.DataFD, p11.JobFD
+	cmd.ExtraFiles = append([]*os.File{far, jr}, more...) // p11.DataFD, p11.JobFD, p11.VerdictFD
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	cs.starts <- func() { started <- cmd.Start() }
@@ -98,7 +141,7 @@ func (cs *children) start(job frame.Job, pins frame.PINs) (*child, *os.File, err
 		near.Close()
 		return nil, nil, fmt.Errorf("start module process: %w", err)
 	}
-	ch := &child{token: job.Token, cmd: cmd, done: make(chan struct{})}
+	ch.cmd, ch.done = cmd, make(chan struct{})
 	cs.mu.Lock()
 	cs.last++
 	ch.id = cs.last
@@ -109,13 +152,17 @@ func (cs *children) start(job frame.Job, pins frame.PINs) (*child, *os.File, err
 	if err := sendJob(jw, job, pins); err != nil {
 		ch.kill()
 		near.Close()
-		return nil, nil, err
+		return ch, nil, err
 	}
 	return ch, near, nil
 }
 
 func (cs *children) reap(ch *child) {
 	_ = ch.cmd.Wait() // its state is kept
+	if ch.verdicts != nil {
+		ch.verdicts.close()
+		cs.breaker.ended(ch.token, ch.generation, ch.lost())
+	}
 	cs.mu.Lock()
 	delete(cs.alive, ch.id)
 	if how := ch.ending(); how != "" {
@@ -147,7 +194,7 @@ func sendPIN(w io.Writer, r frame.Role, b *secmem.Buffer) error {
 
 // run starts a process that answers once and ends, and waits for both.
 func (cs *children) run(ctx context.Context, job frame.Job, pins frame.PINs) (*frame.Result, error) {
-	ch, near, err := cs.start(job, pins)
+	ch, near, err := cs.start(&child{token: job.Token}, job, pins)
 	if err != nil {
 		return nil, err
 	}
@@ -216,8 +263,8 @@ func (cs *children) end(id uint64) error {
 	}
 }
 
-// open reports whether a module process has the token open.
-func (cs *children) open(t frame.Token) bool {
+// holds reports whether a module process has the token open.
+func (cs *children) holds(t frame.Token) bool {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for _, ch := range cs.alive {

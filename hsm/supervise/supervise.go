@@ -53,14 +53,14 @@ func Main(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := &supervisor{control: control, hold: newHold(), children: newChildren(os.Environ()), cancel: map[uint64]context.CancelFunc{}}
+	s := &supervisor{control: control, hold: newHold(), cancel: map[uint64]context.CancelFunc{}}
 	defer s.hold.wipeAll()
-	defer s.children.killAll()
 	stop := context.AfterFunc(ctx, func() { control.Close() })
 	defer stop()
 	if err := s.greet(); err != nil {
 		return err
 	}
+	defer s.children.killAll()
 	err = s.serve()
 	s.cancelAll()
 	s.children.killAll()
@@ -84,7 +84,11 @@ func (s *supervisor) greet() error {
 	if c.Verb != frame.VerbHello || c.Version != frame.Version || c.Module == "" {
 		return errors.New("keyrite-hsmd: not the program of the same build at the other end")
 	}
+	if c.Settings.ReopenMS < 1 {
+		return errors.New("keyrite-hsmd: no time between two re-initialisations")
+	}
 	s.module, s.args = c.Module, c.ModuleArgs
+	s.children = newChildren(os.Environ(), newBreaker(time.Duration(c.Settings.ReopenMS)*time.Millisecond, time.Now))
 	// Before the first secret, and after it is known whom to tell.
 	if err := secmem.Harden(); err != nil {
 		return errors.Join(err, s.control.Send(frame.Answer{ID: c.ID, Fault: asFault(err)}, nil))
@@ -166,7 +170,7 @@ func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) 
 	case frame.VerbExport:
 		err = s.export(ctx, c, &a)
 	case frame.VerbOpen:
-		give, err = s.open(c.Token, &a)
+		give, err = s.open(ctx, c.Token, &a)
 	case frame.VerbKill:
 		s.children.kill(c.Child)
 	case frame.VerbEnd:
@@ -287,7 +291,7 @@ func read(c *frame.Command, fd *os.File, whole bool) (frame.PINs, error) {
 // change makes the next PINs the current ones.
 func (s *supervisor) change(ctx context.Context, t frame.Token) error {
 	defer s.hold.lock(t)()
-	if s.children.open(t) {
+	if s.children.holds(t) {
 		return fault(frame.KindRefused, "token", "the token is open; close its session before its PINs are changed")
 	}
 	h := s.hold.get(t)
@@ -316,7 +320,7 @@ func (s *supervisor) change(ctx context.Context, t frame.Token) error {
 // trusted, so its PIN is needed once more; it is wiped whatever the outcome.
 func (s *supervisor) export(ctx context.Context, c *frame.Command, a *frame.Answer) error {
 	defer s.hold.lock(c.Token)()
-	if s.children.open(c.Token) {
+	if s.children.holds(c.Token) {
 		return fault(frame.KindRefused, "token", "the token is open; close its session before a key leaves it")
 	}
 	h := s.hold.get(c.Token)
@@ -339,7 +343,7 @@ func (s *supervisor) export(ctx context.Context, c *frame.Command, a *frame.Answ
 // settle brings the token to the PINs in force, whatever a broken change left.
 func (s *supervisor) settle(ctx context.Context, t frame.Token) error {
 	defer s.hold.lock(t)()
-	if s.children.open(t) {
+	if s.children.holds(t) {
 		return fault(frame.KindRefused, "token", "the token is open; close its session before its PINs are settled")
 	}
 	h := s.hold.get(t)
@@ -363,7 +367,7 @@ func (s *supervisor) settle(ctx context.Context, t frame.Token) error {
 // whatever the outcome; the user PIN stays, so that somebody can look.
 func (s *supervisor) erase(ctx context.Context, t frame.Token) error {
 	defer s.hold.lock(t)()
-	if s.children.open(t) {
+	if s.children.holds(t) {
 		return fault(frame.KindRefused, "token", "the token is open; close its session before it is erased")
 	}
 	h := s.hold.get(t)
@@ -378,7 +382,7 @@ func (s *supervisor) erase(ctx context.Context, t frame.Token) error {
 }
 
 // open starts a module process and gives its data socket away.
-func (s *supervisor) open(t frame.Token, a *frame.Answer) (*os.File, error) {
+func (s *supervisor) open(ctx context.Context, t frame.Token, a *frame.Answer) (*os.File, error) {
 	defer s.hold.lock(t)()
 	h := s.hold.get(t)
 	if h.current[frame.UserPIN] == nil {
@@ -386,7 +390,7 @@ func (s *supervisor) open(t frame.Token, a *frame.Answer) (*os.File, error) {
 	}
 	j := s.job(frame.ForOpen, t)
 	j.CutCurrent = h.cutCurrent
-	ch, near, err := s.children.start(j, frame.PINs{frame.UserPIN: h.current[frame.UserPIN]})
+	ch, near, err := s.children.open(ctx, j, frame.PINs{frame.UserPIN: h.current[frame.UserPIN]})
 	if err != nil {
 		return nil, err
 	}

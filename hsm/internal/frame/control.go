@@ -41,17 +41,37 @@ const (
 	UserText PINForm = "user-text"
 )
 
+// Settings belong to hello and hold for the life of the supervisor.
+type Settings struct {
+	// ReopenMS is the time between two re-initialisations of one token, in
+	// milliseconds. Required.
+	ReopenMS int64 `json:"reopen_ms,omitempty"`
+}
+
+// Verdict is what a module process that opens a token tells its supervisor,
+// one byte each: the supervisor gave the data socket away and hears nothing
+// else of the outcome.
+type Verdict byte
+
+// The verdicts; the values are the bytes on the wire.
+const (
+	VerdictOpen    Verdict = 'o' // logged in, serving
+	VerdictRefused Verdict = 'r' // told the client why there is no session; module and token are well
+	VerdictLost    Verdict = 'l' // the token or the module's session was lost
+)
+
 // Command asks the supervisor for one thing.
 type Command struct {
 	ID   uint64 `json:"id"`
 	Verb Verb   `json:"verb"`
 	// Version, Module and ModuleArgs belong to hello.
-	Version    int     `json:"version,omitempty"`
-	Module     string  `json:"module,omitempty"`
-	ModuleArgs string  `json:"module_args,omitempty"`
-	Token      Token   `json:"token"`
-	Epoch      Epoch   `json:"epoch,omitempty"`
-	Form       PINForm `json:"form,omitempty"`
+	Version    int      `json:"version,omitempty"`
+	Module     string   `json:"module,omitempty"`
+	ModuleArgs string   `json:"module_args,omitempty"`
+	Settings   Settings `json:"settings"`
+	Token      Token    `json:"token"`
+	Epoch      Epoch    `json:"epoch,omitempty"`
+	Form       PINForm  `json:"form,omitempty"`
 	// Child names a module process; Cancels another command.
 	Child   uint64 `json:"child,omitempty"`
 	Cancels uint64 `json:"cancels,omitempty"`

@@ -58,6 +58,10 @@ type Fault struct {
 	Kind  string `json:"kind"`           // sentinel of package hsm
 	Class string `json:"class"`          // word of the exit table
 	Text  string `json:"text"`
+	Hint  string `json:"hint,omitempty"` // what a person can do
+	// WaitMS is how long it takes until the same may be asked again, in
+	// milliseconds; only of KindWaiting.
+	WaitMS int64 `json:"wait_ms,omitempty"`
 }
 
 func (f *Fault) Error() string {
@@ -80,6 +84,7 @@ const (
 	KindVerify    = "verify"
 	KindUsage     = "usage"
 	KindInternal  = "internal"
+	KindWaiting   = "waiting" // refused for a stated time, and nothing was done
 )
 
 // Token names a token as everywhere outside: by label and serial number.
