@@ -34,8 +34,9 @@ type module struct {
 }
 
 // loadModule hashes the file and loads it through the same descriptor, so that
-// the hash is that of the file which the dynamic linker opened.
-func loadModule(path, args string) (*module, error) {
+// the hash is that of the file which the dynamic linker opened. initialize is
+// still to come.
+func loadModule(path string) (*module, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, faultf("load module", frame.KindUsage, "%v", err)
@@ -53,26 +54,30 @@ func loadModule(path, args string) (*module, error) {
 	if ctx == nil {
 		return nil, faultf("load module", frame.KindUsage, "%s is no PKCS#11 module", path)
 	}
+	return &module{ctx: ctx, info: frame.ModuleInfo{Path: path, SHA256: hex.EncodeToString(h.Sum(nil))}}, nil
+}
+
+// initialize makes the loaded module ready and asks it what it is.
+func (m *module) initialize(args string) error {
 	opts := []pkcs11.InitializeOption{pkcs11.InitializeWithFlags(pkcs11.CKF_OS_LOCKING_OK)}
 	if args != "" {
 		p, err := cString(args)
 		if err != nil {
-			return nil, wrap("load module", "module arguments", err)
+			return wrap("load module", "module arguments", err)
 		}
 		opts = append(opts, pkcs11.InitializeWithReserved(p))
 	}
-	if err := ctx.Initialize(opts...); err != nil {
-		return nil, asFault("load module", "C_Initialize", err)
+	if err := m.ctx.Initialize(opts...); err != nil {
+		return asFault("load module", "C_Initialize", err)
 	}
-	m := &module{ctx: ctx, info: frame.ModuleInfo{Path: path, SHA256: hex.EncodeToString(h.Sum(nil))}}
-	gi, err := ctx.GetInfo()
+	gi, err := m.ctx.GetInfo()
 	if err != nil {
-		return nil, asFault("load module", "C_GetInfo", err)
+		return asFault("load module", "C_GetInfo", err)
 	}
 	m.info.Manufacturer, m.info.Description = text(gi.ManufacturerID), text(gi.LibraryDescription)
 	m.info.LibraryVersion = fmt.Sprintf("%d.%d", gi.LibraryVersion.Major, gi.LibraryVersion.Minor)
-	m.info.Libraries, err = mapped(path)
-	return m, err
+	m.info.Libraries, err = mapped(m.info.Path)
+	return err
 }
 
 // text trims the padding of a fixed field and what a terminal could choke on.

@@ -50,11 +50,7 @@ func Main() error {
 	}
 	jobs.Close()
 	defer pins.Wipe()
-	st, err := openStore(job.Module)
-	if err != nil {
-		return report(data, job, err)
-	}
-	m, err := start(job, st)
+	m, st, err := start(job)
 	if err != nil {
 		return report(data, job, err)
 	}
@@ -106,17 +102,29 @@ func report(w io.Writer, job frame.Job, err error) error {
 	return frame.Write(w, frame.Response{Fault: f})
 }
 
-// start loads the module while no other process of ours is logging in:
-// SoftHSM fails to start now and then beside one that is.
-func start(job frame.Job, st *store) (*module, error) {
-	if err := st.hold(); err != nil {
-		return nil, err
+// start loads the module while no other process of ours is logging in: SoftHSM
+// fails to start now and then beside one that is. What a killed login destroyed is
+// put back before the module looks at it.
+func start(job frame.Job) (*module, *store, error) {
+	m, err := loadModule(job.Module)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, missing := findStore()
+	if err := st.join(); err != nil {
+		st, missing = nil, err
 	}
 	defer st.release()
-	if err := st.recover(); err != nil {
-		return nil, err
+	if st.held() {
+		if err := st.recover(); err != nil {
+			st, missing = nil, err
+		}
 	}
-	return loadModule(job.Module, job.ModuleArgs)
+	if err := m.initialize(job.ModuleArgs); err != nil {
+		return nil, nil, err
+	}
+	st, err = confirm(st, missing, m.info)
+	return m, st, err
 }
 
 func (m *module) login(job frame.Job, st *store, pins frame.PINs) (*session, error) {

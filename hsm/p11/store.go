@@ -1,7 +1,6 @@
 package p11
 
 import (
-	"bufio"
 	"errors"
 	"os"
 	"path/filepath"
@@ -15,14 +14,15 @@ import (
 // store is the folder in which SoftHSM keeps its tokens as files. SoftHSM
 // cuts a token's token.object to 0 bytes and writes it anew at each login and
 // change of PIN, without fsync: a kill or a full disk in between destroys the
-// token. So a copy is made first and put back where the file is found empty.
+// token. So a copy is made first and put back where the file is found cut.
 //
 //	TOKENDIR/UUID/token.object     PINs and flags; the serial is the end of UUID
 //	TOKENDIR/.keyrite.lock         held around every login, by all of our processes
 //	TOKENDIR/.keyrite-UUID.copy    token.object as it was, while a login is under way
 type store struct {
-	dir  string
-	lock *os.File // nil unless held
+	dir   string
+	named bool     // by the variable, not found where SoftHSM looks without it
+	lock  *os.File // nil unless held
 }
 
 const (
@@ -34,49 +34,28 @@ const (
 	defaultConf = "/etc/softhsm/softhsm2.conf"
 )
 
-// openStore returns nil for a module that keeps no token files.
-func openStore(modulePath string) (*store, error) {
-	if !strings.Contains(filepath.Base(modulePath), "softhsm") {
-		return nil, nil
+// hold takes the lock of the whole store; release gives it back.
+func (s *store) hold() error { return s.take(os.O_CREATE) }
+
+// join is hold for a store that may turn out to be no business of the module: if
+// nobody named it, nothing new is left in it.
+func (s *store) join() error {
+	if s == nil || s.named {
+		return s.hold()
 	}
-	conf := os.Getenv("SOFTHSM2_CONF")
-	if conf == "" {
-		conf = defaultConf
-	}
-	f, err := os.Open(conf)
-	if err != nil {
-		return nil, faultf("open token store", frame.KindUsage, "read SoftHSM configuration: %v", err)
-	}
-	defer f.Close()
-	dir, backend := "", "file"
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		k, v, _ := strings.Cut(sc.Text(), "=")
-		switch strings.TrimSpace(k) {
-		case "directories.tokendir":
-			dir = strings.TrimSpace(v)
-		case "objectstore.backend":
-			backend = strings.TrimSpace(v)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, wrap("open token store", "read "+conf, err)
-	}
-	if backend != "file" {
-		return nil, nil // SQLite, which looks after itself
-	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return nil, faultf("open token store", frame.KindUsage, "%s: directories.tokendir %q is no folder", conf, dir)
-	}
-	return &store{dir: dir}, nil
+	return s.take(0)
 }
 
-// hold takes the lock of the whole store; release gives it back.
-func (s *store) hold() error {
+func (s *store) held() bool { return s != nil && s.lock != nil }
+
+func (s *store) take(create int) error {
 	if s == nil {
 		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, ".keyrite.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.dir, ".keyrite.lock"), create|os.O_RDWR, 0o600)
+	if create == 0 && errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return wrap("lock token store", s.dir, err)
 	}
@@ -95,7 +74,7 @@ func (s *store) hold() error {
 }
 
 func (s *store) release() {
-	if s != nil && s.lock != nil {
+	if s.held() {
 		s.lock.Close()
 		s.lock = nil
 	}
@@ -156,6 +135,12 @@ func (s *store) guard(serial string, f func() error) (err error) {
 	if err != nil {
 		return err
 	}
+	// What another process left when it was killed in its login.
+	if _, err := os.Lstat(s.copyPath(uuid)); err == nil {
+		if err := s.settle(uuid); err != nil {
+			return err
+		}
+	}
 	if err := s.copyAside(uuid); err != nil {
 		return err
 	}
@@ -181,8 +166,8 @@ func (s *store) copyAside(uuid string) error {
 		return wrap("copy token file", uuid, err)
 	}
 	defer clear(src)
-	if len(src) == 0 {
-		return faultf("copy token file", frame.KindStorage, "%s of token %s is empty", tokenFile, uuid)
+	if _, good := parseObject(src); !good {
+		return faultf("copy token file", frame.KindStorage, "%s of token %s is cut, and there is no copy of it", tokenFile, uuid)
 	}
 	return wrap("copy token file", uuid, s.writeSynced(s.copyPath(uuid), src))
 }
@@ -205,39 +190,46 @@ func (s *store) writeSynced(path string, b []byte) error {
 	return err
 }
 
-// settle puts the copy back where the original is empty, else makes sure
-// that the original is on disk, and destroys the copy: it opens with the PINs
-// of its time for ever.
+// settle puts the copy back where the original was cut, else makes sure that the
+// original is on disk, and destroys the copy: it opens with the PINs of its time
+// for ever.
 func (s *store) settle(uuid string) error {
+	const op = "recover token"
 	orig, cp := filepath.Join(s.dir, uuid, tokenFile), s.copyPath(uuid)
-	st, err := os.Stat(orig)
+	now, err := os.ReadFile(orig)
 	if errors.Is(err, os.ErrNotExist) {
-		return faultf("recover token", frame.KindStorage, "%s is gone; its copy is %s", orig, cp)
+		return faultf(op, frame.KindStorage, "%s is gone; its copy is %s", orig, cp)
 	}
 	if err != nil {
-		return wrap("recover token", orig, err)
+		return wrap(op, orig, err)
 	}
+	defer clear(now)
 	b, err := os.ReadFile(cp)
 	if err != nil {
-		return wrap("recover token", cp, err)
+		return wrap(op, cp, err)
 	}
 	defer clear(b)
-	if st.Size() == 0 && len(b) > 0 {
+	switch _, good := parseObject(b); {
+	case wholeLike(now, b):
+		// The copy may be cut itself, if making or destroying it was.
+		err = syncPath(orig)
+	case good:
 		// In place: SoftHSM keeps the file open, and its lock is on the file.
-		if err := s.writeSynced(orig, b); err != nil {
-			return wrap("recover token", orig, err)
-		}
-	} else if err := syncPath(orig); err != nil {
-		return wrap("recover token", orig, err)
+		err = s.writeSynced(orig, b)
+	default:
+		return faultf(op, frame.KindStorage, "%s is cut, and so is its copy %s", orig, cp)
+	}
+	if err != nil {
+		return wrap(op, orig, err)
 	}
 	clear(b)
 	if err := overwrite(cp, len(b)); err != nil {
-		return wrap("recover token", "overwrite "+cp, err)
+		return wrap(op, "overwrite "+cp, err)
 	}
 	if err := os.Remove(cp); err != nil {
-		return wrap("recover token", cp, err)
+		return wrap(op, cp, err)
 	}
-	return wrap("recover token", s.dir, syncPath(s.dir))
+	return wrap(op, s.dir, syncPath(s.dir))
 }
 
 // overwrite writes zeros over the first n bytes. On a file system that moves
