@@ -52,7 +52,11 @@ func (s *session) generate(spec keyspec.Spec) (*frame.KeyState, error) {
 	}
 	k := &key{private: prv, public: pub, algorithm: spec.Algorithm, born: spec.SessionObject}
 	st, err := s.adopt(spec.KeyID, k)
+	if err == nil && !k.born {
+		err = s.store.intact(s.token.Serial)
+	}
 	if err != nil {
+		delete(s.keys, spec.KeyID)
 		// Whatever it is, it is not the key that was asked for.
 		_, _ = s.ctx.DestroyObject(s.h, prv), s.ctx.DestroyObject(s.h, pub)
 		return nil, err
@@ -208,6 +212,9 @@ func (s *session) copyToToken(id keyspec.KeyID) (*frame.KeyState, error) {
 	}
 	if eq, ok := was.(interface{ Equal(crypto.PublicKey) bool }); !ok || !eq.Equal(n.pub) {
 		return nil, faultf("copy key", frame.KindVerify, "the copy has another public key")
+	}
+	if err := s.store.intact(s.token.Serial); err != nil {
+		return nil, err
 	}
 	s.keys[id] = &n
 	return st, nil

@@ -287,6 +287,45 @@ func (s *store) sync(serial string) error {
 	return wrap("sync token", s.dir, syncPath(s.dir))
 }
 
+// damaged names the object files of a token that are not whole, which no PKCS#11
+// call can see.
+func (s *store) damaged(serial string) ([]string, error) {
+	out := []string{}
+	if s == nil {
+		return out, nil
+	}
+	uuid, err := s.folder(serial)
+	if err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(filepath.Join(s.dir, uuid, "*.object"))
+	if err != nil {
+		return nil, wrap("read token files", uuid, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, wrap("read token files", f, err)
+		}
+		if _, whole := parseObject(b); !whole {
+			out = append(out, filepath.Base(f))
+		}
+		clear(b)
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+// intact is called after objects were made: SoftHSM says OK for a write that was
+// lost, and goes on from its cache.
+func (s *store) intact(serial string) error {
+	bad, err := s.damaged(serial)
+	if err == nil && len(bad) > 0 {
+		err = faultf("make objects", frame.KindStorage, "the token said OK, and these of its files are cut: %s", strings.Join(bad, " "))
+	}
+	return err
+}
+
 // sweep removes the object files of 0 bytes that a killed C_CopyObject
 // leaves, which no PKCS#11 call can see, and returns their names.
 func (s *store) sweep(serial string) ([]string, error) {
