@@ -4,7 +4,7 @@ import (
 	_ "embed"
 	"strings"
 
-	"keyrite/artifact/share"
+	"keyrite/artifact/lines"
 )
 
 //go:embed share.html
@@ -24,24 +24,24 @@ type shareLine struct{ No, Text, Check string }
 // Share renders a share file on paper: the same ciphertext as a QR code and as
 // lines with a check each, and places for reading it back.
 func Share(in ShareSheet) ([]byte, error) {
-	text, err := share.PaperLines(in.File)
+	text, err := lines.Of(in.File)
 	if err != nil {
 		return nil, err
 	}
-	code, err := share.PaperQR(in.File)
+	code, err := lines.Code(in.File)
 	if err != nil {
 		return nil, err
 	}
-	var lines []shareLine
+	var rows []shareLine
 	for _, l := range text {
 		no, rest, _ := strings.Cut(l, " ")
 		i := strings.LastIndexByte(rest, ' ')
-		lines = append(lines, shareLine{no, rest[:i], rest[i+1:]})
+		rows = append(rows, shareLine{no, rest[:i], rest[i+1:]})
 	}
 	h := head{Title: "Share on paper", World: in.World, Footer: "share " + text[0][strings.LastIndexByte(text[0], ' ')+1:]}
 	return renderPage("share", page{h, struct {
 		ShareSheet
 		QR    string
 		Lines []shareLine
-	}{in, code, lines}}, shareHTML)
+	}{in, code, rows}}, shareHTML)
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"keyrite/artifact/share"
+	"keyrite/artifact/lines"
 )
 
 // sheetOfShare is a page with a file of the size of a real share.
@@ -37,11 +37,11 @@ func (b *browser) checkShare(t *testing.T) {
 	}
 	b.load(page)
 	b.checkScreen("share.html")
-	lines, err := share.PaperLines(file)
+	want, err := lines.Of(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := lines[0][strings.LastIndexByte(lines[0], ' ')+1:]
+	check := want[0][strings.LastIndexByte(want[0], ' ')+1:]
 	sheets := b.checkPrint("share.html", "share "+check)
 	if len(sheets) != 1 {
 		t.Errorf("a share takes %d sheets", len(sheets))
@@ -56,7 +56,7 @@ func (b *browser) checkShare(t *testing.T) {
 	if err != nil {
 		t.Fatalf("zbarimg: %v", err)
 	}
-	if got, err := share.FromPaper(strings.Split(string(scanned), "\n")); err != nil || !bytes.Equal(got, file) {
+	if got, err := lines.Parse(string(scanned)); err != nil || !bytes.Equal(got, file) {
 		t.Errorf("scanned: %v", err)
 	}
 	var typed []string
@@ -65,7 +65,7 @@ func (b *browser) checkShare(t *testing.T) {
 			typed = append(typed, l)
 		}
 	}
-	if got, err := share.FromPaper(typed); err != nil || !bytes.Equal(got, file) {
+	if got, err := lines.Parse(strings.Join(typed, "\n")); err != nil || !bytes.Equal(got, file) {
 		t.Errorf("typed: %v: %q", err, typed)
 	}
 }

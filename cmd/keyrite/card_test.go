@@ -18,7 +18,7 @@ import (
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 
-	"keyrite/artifact/share"
+	"keyrite/artifact/lines"
 	"keyrite/hsm"
 	"keyrite/hsm/hsmtest"
 	"keyrite/internal/cli"
@@ -301,8 +301,8 @@ func (h *house) noPlainShare(t *testing.T, anchors string) {
 		for _, args := range [][]string{
 			append([]string{"share", "check", "--safe", "work", "--opener", "master1.key:plain"}, trust...),
 			append([]string{"share", "prove", "spring.challenge", "--opener", "master1.key:plain", "--out", "plain.out"}, trust...),
-			{"share", "paper", "plain", "--out", "plain.out"},
-			{"share", "from-paper", "plain", "--out", "plain.out"},
+			{"share", "print", "plain", "--out", "plain.out"},
+			{"share", "read", "plain", "--out", "plain.out"},
 		} {
 			code, out, errs := h.withPass(t, []string{"master1"}, args...)
 			if code == 0 || out != "" || strings.Contains(errs, strings.TrimSpace(forms["base64"])) {
@@ -356,21 +356,21 @@ func (h *house) paperCheck(t *testing.T, check []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines, err := share.PaperLines(file)
+	typed, err := lines.Of(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.write(t, "paper.txt", strings.Join(lines, "\n")+"\n")
+	h.write(t, "paper.txt", strings.Join(typed, "\n")+"\n")
 	check = append(slices.Clip(check), "--opener", "master2.key:paper.txt")
 	if code, out, errs := h.withPass(t, []string{"master2"}, check...); code != 0 || !strings.Contains(out, "master2 holds a good share") {
 		t.Errorf("from paper: exit %d, %s%s", code, out, errs)
 	}
-	b := []byte(lines[3])
+	b := []byte(typed[3])
 	if b[4]++; b[4] > 'Z' || b[4] < 'A' {
 		b[4] = 'A'
 	}
-	lines[3] = string(b)
-	h.write(t, "paper.txt", strings.Join(lines, "\n")+"\n")
+	typed[3] = string(b)
+	h.write(t, "paper.txt", strings.Join(typed, "\n")+"\n")
 	if code, _, errs := h.withPass(t, []string{"master2"}, check...); code != 14 || !strings.Contains(errs, "line 03") {
 		t.Errorf("misread: exit %d, %s", code, errs)
 	}

@@ -1,9 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -200,7 +197,7 @@ func (o *ceremonyNewOptions) ask(a *asker, questions []script.Question, kind str
 type asker struct {
 	c     *cobra.Command
 	err   io.Writer
-	lines chan string // nil: nobody is asked
+	lines <-chan string // nil: nobody is asked
 }
 
 func newAsker(c *cobra.Command, std cli.IO, defaults bool) *asker {
@@ -208,14 +205,7 @@ func newAsker(c *cobra.Command, std cli.IO, defaults bool) *asker {
 	if defaults || std.In == nil || !term.IsTerminal(int(std.In.Fd())) {
 		return a
 	}
-	a.lines = make(chan string)
-	go func() { // a read from a terminal cannot be cancelled; it ends with the program
-		in := bufio.NewScanner(std.In)
-		for in.Scan() {
-			a.lines <- in.Text()
-		}
-		close(a.lines)
-	}()
+	a.lines = typedLines(std.In)
 	return a
 }
 
@@ -237,7 +227,7 @@ func (a *asker) ask(flag, def, text string, optional bool, check func(string) er
 	fmt.Fprintf(a.err, "\n%s\n", text)
 	for {
 		fmt.Fprintf(a.err, "  %s [%s]: ", flag, def)
-		answer, err := a.line(a.c.Context())
+		answer, err := nextLine(a.c.Context(), a.lines)
 		if err != nil {
 			return "", err
 		}
@@ -249,17 +239,5 @@ func (a *asker) ask(flag, def, text string, optional bool, check func(string) er
 		} else {
 			fmt.Fprintln(a.err, "  "+cli.Escape(err.Error()))
 		}
-	}
-}
-
-func (a *asker) line(ctx context.Context) (string, error) {
-	select {
-	case answer, ok := <-a.lines:
-		if !ok {
-			return "", &cli.Error{Class: "interrupted", Err: errors.New("the questions were not answered to their end, and nothing was written")}
-		}
-		return strings.TrimSpace(answer), nil
-	case <-ctx.Done():
-		return "", &cli.Error{Class: "interrupted", Err: errors.New("interrupted, and nothing was written")}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"keyrite/artifact/anchor"
-	"keyrite/artifact/share"
+	"keyrite/artifact/lines"
 )
 
 // guide is the page that leads a company to its first live genesis.
@@ -82,7 +82,7 @@ func TestFirstCeremonyGuide(t *testing.T) {
 			c += " --passphrase-fd 3 3<witness2.pass"
 		case strings.HasPrefix(c, "keyrite share check"), strings.HasPrefix(c, "keyrite share prove"):
 			c += " --passphrase-fd 3 3<master1.pass"
-		case strings.HasPrefix(c, "keyrite share from-paper"):
+		case strings.HasPrefix(c, "keyrite share read"):
 			h.typeShare(t)
 		}
 		h.shell(t, c, want)
@@ -139,11 +139,11 @@ func (h *house) shell(t *testing.T, line string, want int) {
 // typeShare writes the lines of the share as somebody types them from paper.
 func (h *house) typeShare(t *testing.T) {
 	t.Helper()
-	lines, err := share.PaperLines([]byte(mustRead(t, h.path("shares/root/master1.share"))))
+	typed, err := lines.Of([]byte(mustRead(t, h.path("shares/root/master1.share"))))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.write(t, "lines.txt", strings.ToLower(strings.Join(lines, "\n")))
+	h.write(t, "lines.txt", strings.ToLower(strings.Join(typed, "\n")))
 }
 
 // checkTest says whether a command is played by a test that exists.

@@ -17,8 +17,8 @@ import (
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/lines"
 	"keyrite/artifact/person"
-	"keyrite/artifact/share"
 	"keyrite/artifact/succession"
 	"keyrite/ceremony/actions"
 	"keyrite/hsm"
@@ -69,7 +69,7 @@ func readShare(path string) ([]byte, error) {
 	if err != nil || bytes.HasPrefix(data, []byte("age-encryption.org/")) {
 		return data, err
 	}
-	file, err := share.FromPaper(strings.Split(string(data), "\n"))
+	file, err := lines.Parse(string(data))
 	if err != nil {
 		return nil, fault.Errorf(fault.ClassOf(err), "%q is no share file, and as lines from paper: %w", path, err)
 	}

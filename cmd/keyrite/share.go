@@ -14,7 +14,7 @@ import (
 
 func newShare(std cli.IO) *cobra.Command {
 	c := &cobra.Command{Use: "share", Short: "Check the shares that key masters hold"}
-	c.AddCommand(newShareCheck(std), newShareChallenge(), newShareProve(std), newSharePaper(), newShareFromPaper(std))
+	c.AddCommand(newShareCheck(std), newShareChallenge(), newShareProve(std), newSharePrint(), newShareRead(std))
 	return c
 }
 
