@@ -278,34 +278,64 @@ func nestedNames(b []byte) string {
 
 // attribute reads one attribute; an error means that it is not reported.
 func (s *session) attribute(o pkcs11.ObjectHandle, code uint) ([]byte, error) {
-	v, err := s.ctx.GetAttributeValue(s.h, o, []*pkcs11.Attribute{pkcs11.NewAttribute(code, nil)})
+	v, err := s.attributes(o, code)
 	if err != nil {
 		return nil, err
-	}
-	if len(v) != 1 {
-		return nil, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)
 	}
 	return v[0].Value, nil
 }
 
-// read reads attributes one by one, since a token that lacks one of them may
-// answer a joint request with nothing. Whatever the reason why one cannot be
-// read, it is unreported and equals no template; a half copy in SoftHSM answers
-// CKR_ATTRIBUTE_VALUE_INVALID even for its class. Only a session that is no
-// more is an error.
+// attributes reads several in one request, in the order asked.
+func (s *session) attributes(o pkcs11.ObjectHandle, codes ...uint) ([]*pkcs11.Attribute, error) {
+	want := make([]*pkcs11.Attribute, len(codes))
+	for i, c := range codes {
+		want[i] = pkcs11.NewAttribute(c, nil)
+	}
+	got, err := s.ctx.GetAttributeValue(s.h, o, want)
+	if err != nil {
+		return nil, err
+	}
+	if len(got) != len(codes) {
+		return nil, pkcs11.Error(pkcs11.CKR_GENERAL_ERROR)
+	}
+	return got, nil
+}
+
+// read reads attributes together, since each request is a round trip to some
+// tokens. One that lacks an attribute refuses the whole request, so a refused one
+// is halved until what is refused stands alone: whatever the reason, that one is
+// unreported and equals no template; a half copy in SoftHSM answers
+// CKR_ATTRIBUTE_VALUE_INVALID even for its class. Only a session that is no more
+// is an error.
 func (s *session) read(o pkcs11.ObjectHandle, names []string) ([]keyspec.Attribute, error) {
 	out := make([]keyspec.Attribute, 0, len(names))
-	for _, n := range names {
-		b, err := s.attribute(o, attrTypes[n].code)
-		if err == nil {
-			out = append(out, decode(n, b))
-			continue
+	if len(names) == 0 {
+		return out, nil
+	}
+	codes := make([]uint, len(names))
+	for i, n := range names {
+		codes[i] = attrTypes[n].code
+	}
+	got, err := s.attributes(o, codes...)
+	if err == nil {
+		for i, n := range names {
+			out = append(out, decode(n, got[i].Value))
 		}
-		f := asFault("attributes", "read "+n, err)
-		if f.Code == 0 || f.Kind == frame.KindStorage || f.Kind == frame.KindLost && f.Code != pkcs11.CKR_OBJECT_HANDLE_INVALID {
-			return nil, f
+		return out, nil
+	}
+	f := asFault("attributes", "read "+names[0], err)
+	if f.Code == 0 || f.Kind == frame.KindStorage || f.Kind == frame.KindLost && f.Code != pkcs11.CKR_OBJECT_HANDLE_INVALID {
+		return nil, f
+	}
+	if len(names) == 1 {
+		return append(out, keyspec.Attribute{Name: names[0], Value: keyspec.Unreported}), nil
+	}
+	for _, half := range [][]string{names[:len(names)/2], names[len(names)/2:]} {
+		as, err := s.read(o, half)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, keyspec.Attribute{Name: n, Value: keyspec.Unreported})
+		out = append(out, as...)
 	}
 	return out, nil
 }
