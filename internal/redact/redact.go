@@ -5,7 +5,11 @@
 // PINs therefore do so in a short-lived process of its own.
 package redact
 
-import "log/slog"
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
 
 const shown = "[redacted]"
 
@@ -13,18 +17,20 @@ const shown = "[redacted]"
 // after use and is not comparable.
 type Secret struct {
 	_ [0]func() // not comparable
-	b []byte
+	// Behind a pointer: fmt follows one by itself, without asking for a
+	// Formatter, where a Secret is an unexported field and the verb a wrong one.
+	b *[]byte
 }
 
 // New takes ownership of b.
-func New(b []byte) *Secret { return &Secret{b: b} }
+func New(b []byte) *Secret { return &Secret{b: &b} }
 
 // Bytes returns the secret itself, not a copy; it is gone after Zero.
 func (s *Secret) Bytes() []byte {
-	if s == nil {
+	if s == nil || s.b == nil {
 		return nil
 	}
-	return s.b
+	return *s.b
 }
 
 // Len is the length in bytes.
@@ -32,17 +38,14 @@ func (s *Secret) Len() int { return len(s.Bytes()) }
 
 // Zero overwrites the secret.
 func (s *Secret) Zero() {
+	clear(s.Bytes())
 	if s != nil {
-		clear(s.b)
 		s.b = nil
 	}
 }
 
-// String never shows the secret.
-func (s *Secret) String() string { return shown }
-
-// GoString never shows the secret.
-func (s *Secret) GoString() string { return shown }
+// Format never shows the secret, whatever the verb.
+func (s *Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, shown) }
 
 // LogValue never shows the secret.
 func (s *Secret) LogValue() slog.Value { return slog.StringValue(shown) }

@@ -24,6 +24,22 @@ func TestSecretNeverShows(t *testing.T) {
 	}
 }
 
+// Where it is an unexported field, no method of it is asked.
+func TestSecretNeverShowsWithinOthers(t *testing.T) {
+	type holder struct{ s *Secret }
+	h := holder{New([]byte("hunter22"))}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
+		for _, v := range []any{h.s, h, &h, []holder{h}} {
+			got := fmt.Sprintf(verb, v)
+			for _, bad := range []string{"hunter22", fmt.Sprintf("%x", "hunter22"), "104 117 110", "0x68, 0x75"} {
+				if strings.Contains(got, bad) {
+					t.Errorf("%s of %T shows it: %.200q", verb, v, got)
+				}
+			}
+		}
+	}
+}
+
 func TestZeroWipes(t *testing.T) {
 	b := []byte("hunter22")
 	s := New(b)

@@ -7,6 +7,7 @@ package secmem
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"syscall"
@@ -20,8 +21,17 @@ const madvDontDump = 16 // asm-generic/mman-common.h
 
 // Buffer is one locked page outside the Go heap. It must be wiped by its
 // owner; no finaliser does it, since by then the secret has lived too long.
+//
+// The secret lies behind a pointer, because fmt follows one by itself, without
+// asking for a Formatter, where a Buffer is an unexported field and the verb is
+// a wrong one.
 type Buffer struct {
-	mu   sync.Mutex // guards page and n
+	mu  sync.Mutex // guards mem
+	mem *mapped    // nil once it is wiped
+}
+
+// mapped is the page of a Buffer and how many bytes of it are in use.
+type mapped struct {
 	page []byte
 	n    int
 }
@@ -39,27 +49,27 @@ func New() (*Buffer, error) {
 	// Kept out of core files even where a limit is raised later; best effort,
 	// for the limit of 0 is what counts.
 	_ = syscall.Madvise(p, madvDontDump)
-	return &Buffer{page: p}, nil
+	return &Buffer{mem: &mapped{page: p}}, nil
 }
 
 // Fill hands the page to f, which returns how many bytes of it are in use.
 func (b *Buffer) Fill(f func(page []byte) (int, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.page == nil {
+	if b.mem == nil {
 		return errors.New("secret is wiped")
 	}
-	n, err := f(b.page)
-	if err != nil || n < 0 || n > len(b.page) {
-		clear(b.page)
-		b.n = 0
+	n, err := f(b.mem.page)
+	if err != nil || n < 0 || n > len(b.mem.page) {
+		clear(b.mem.page)
+		b.mem.n = 0
 		if err == nil {
 			err = errors.New("secret does not fit its page")
 		}
 		return err
 	}
-	clear(b.page[n:])
-	b.n = n
+	clear(b.mem.page[n:])
+	b.mem.n = n
 	return nil
 }
 
@@ -70,10 +80,10 @@ func (b *Buffer) Bytes() []byte {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.page == nil {
+	if b.mem == nil {
 		return nil
 	}
-	return b.page[:b.n:b.n]
+	return b.mem.page[:b.mem.n:b.mem.n]
 }
 
 // Wipe overwrites and gives back the page. A nil or wiped buffer is fine.
@@ -83,17 +93,14 @@ func (b *Buffer) Wipe() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.page == nil {
+	if b.mem == nil {
 		return
 	}
-	clear(b.page)
-	runtime.KeepAlive(b.page)
-	_ = syscall.Munmap(b.page) // unmapping also unlocks
-	b.page, b.n = nil, 0
+	clear(b.mem.page)
+	runtime.KeepAlive(b.mem.page)
+	_ = syscall.Munmap(b.mem.page) // unmapping also unlocks
+	b.mem = nil
 }
 
-// String keeps a secret out of formatted output.
-func (b *Buffer) String() string { return "[redacted]" }
-
-// GoString keeps a secret out of %#v.
-func (b *Buffer) GoString() string { return "[redacted]" }
+// Format keeps a secret out of formatted output, whatever the verb.
+func (b *Buffer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "[redacted]") }
