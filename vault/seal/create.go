@@ -1,0 +1,85 @@
+package seal
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	bolt "go.etcd.io/bbolt"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/internal/durable"
+)
+
+// Create makes an empty store with its first entry. The folder must exist and
+// must not have one.
+func Create(ctx context.Context, c Config, k *DataKey, entry any) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	path := filepath.Join(c.Dir, FileName)
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return fault.Errorf(fault.Exists, "%s exists: a store is never made anew over another", path)
+	}
+	s, err := newSealer(k, c.Place)
+	if err != nil {
+		return err
+	}
+	// Under another name until it is whole: a crash leaves nothing that looks
+	// like a store.
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.Errorf(fault.Storage, "remove what an earlier try left: %w", err)
+	}
+	if err := create(tmp, c.Place, s, entry); err != nil {
+		return errors.Join(err, os.Remove(tmp))
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return fault.Errorf(fault.Storage, "name the new store: %w", err)
+	}
+	if err := durable.SyncDir(c.Dir); err != nil {
+		return err
+	}
+	st, err := Open(ctx, c, k)
+	if err != nil {
+		return err
+	}
+	return st.Close()
+}
+
+func create(path string, p Place, s *sealer, entry any) error {
+	raw, err := jcs.Marshal(entry)
+	if err != nil {
+		return err
+	}
+	place, err := p.marshal()
+	if err != nil {
+		return err
+	}
+	db, err := open(path, false)
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		for _, b := range [][]byte{bucketMeta, bucketLog, bucketTree, bucketValues} {
+			if _, err := tx.CreateBucket(b); err != nil {
+				return err
+			}
+		}
+		if err := tx.Bucket(bucketMeta).Put(keyPlace, place); err != nil {
+			return err
+		}
+		st := state{size: 1}
+		if err := s.log(tx, 0, raw, st.set); err != nil {
+			return err
+		}
+		return s.putState(tx, &st)
+	})
+	if err = errors.Join(err, db.Close()); err != nil {
+		return fault.Errorf(fault.Storage, "make the store: %w", err)
+	}
+	return nil
+}

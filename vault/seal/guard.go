@@ -1,0 +1,81 @@
+package seal
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os/exec"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"keyrite/artifact/fault"
+)
+
+// CheckCommand is the hidden first argument that makes a program run CheckMain
+// with the second one.
+const CheckCommand = "store-check"
+
+// checkTimeout bounds the reading of one file: 1 GiB takes seconds.
+const checkTimeout = 5 * time.Minute
+
+// Guard returns a Config.Check that reads the file in a process of its own: the
+// executable, whose main runs CheckMain on CheckCommand. bbolt panics on some
+// damaged files, also in a goroutine of its own, where nobody can catch it, and
+// a file that is cut while it is mapped raises SIGBUS.
+func Guard(executable string) func(ctx context.Context, path string) error {
+	return func(ctx context.Context, path string) error {
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		var said bytes.Buffer
+		cmd := exec.CommandContext(ctx, executable, CheckCommand, path)
+		cmd.Env = []string{"GOTRACEBACK=none"}
+		cmd.Stderr = &said
+		err := cmd.Run()
+		if ctx.Err() != nil {
+			return fmt.Errorf("check the store: %w", ctx.Err())
+		}
+		if err != nil {
+			line, _, _ := bytes.Cut(bytes.TrimSpace(said.Bytes()), []byte("\n"))
+			return fault.Errorf(fault.Verify, "check the store: %w (%s; %s)", ErrAltered, err, line)
+		}
+		return nil
+	}
+}
+
+// CheckMain is the guarded process: it walks every page and every key of the
+// file, without any key of ours. Only its end counts.
+func CheckMain(path string) error {
+	db, err := open(path, true)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	// The sum is not looked at: it makes the process touch every byte that the
+	// next one will, where a loop without a result would be compiled away.
+	sum := crc32.NewIEEE()
+	return db.View(func(tx *bolt.Tx) error {
+		for err := range tx.Check() {
+			return err
+		}
+		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return walk(b, sum) })
+	})
+}
+
+// walk reads every byte of a bucket and of those within.
+func walk(b *bolt.Bucket, sum io.Writer) error {
+	return b.ForEach(func(k, v []byte) error {
+		if v == nil {
+			if in := b.Bucket(k); in != nil {
+				return walk(in, sum)
+			}
+		}
+		_, err := sum.Write(k)
+		if err == nil {
+			_, err = sum.Write(v)
+		}
+		return err
+	})
+}

@@ -1,0 +1,186 @@
+package seal
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/world"
+)
+
+// TestMain is also the guarded process, and the one that is killed while it
+// writes.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == CheckCommand {
+		if err := CheckMain(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 3 && os.Args[1] == "write-until-killed" {
+		writeUntilKilled(os.Args[2])
+	}
+	os.Exit(m.Run())
+}
+
+const testWorld = world.World("rehearsal:abcdefgh")
+
+func testPlace() Place { return Place{Vault: [32]byte{1, 2, 3}, World: testWorld, Epoch: 1} }
+
+// testSecret stands for the root secret of a safe.
+var testSecret = []byte("a secret of a safe that is NOT SECRET")
+
+// bench is a store in a folder with its head beside it.
+type bench struct {
+	dir, head string
+	key       *DataKey
+	place     Place
+}
+
+func newBench(t testing.TB) *bench {
+	t.Helper()
+	k, err := NewDataKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Wipe)
+	dir := t.TempDir()
+	b := &bench{dir: filepath.Join(dir, "store"), head: filepath.Join(dir, "head"), key: k, place: testPlace()}
+	if err := os.Mkdir(b.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(t.Context(), b.config(t), k, map[string]string{"did": "create"}); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *bench) config(t testing.TB) Config {
+	t.Helper()
+	k, err := NewFileKeeper(b.head, b.place.World)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Config{Dir: b.dir, Place: b.place, Head: k, Check: Guard(exe)}
+}
+
+func (b *bench) file() string { return filepath.Join(b.dir, FileName) }
+
+func (b *bench) open(t testing.TB) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), b.config(t), b.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+func (b *bench) tryOpen(t testing.TB) error {
+	t.Helper()
+	s, err := Open(t.Context(), b.config(t), b.key)
+	if err == nil {
+		return s.Close()
+	}
+	return err
+}
+
+func wantClass(t testing.TB, err error, c fault.Class) {
+	t.Helper()
+	if got := fault.ClassOf(err); got != c {
+		t.Fatalf("class %q, want %q: %v", got, c, err)
+	}
+}
+
+func put(t testing.TB, s *Store, p Promise, bucket, key, value string) uint64 {
+	t.Helper()
+	n, err := s.Update(t.Context(), p, func(tx *Tx) (any, error) {
+		return map[string]string{"put": key}, tx.Put(bucket, key, []byte(value))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func get(t testing.TB, s *Store, bucket, key string) string {
+	t.Helper()
+	var out []byte
+	err := s.View(func(v *View) (err error) {
+		out, err = v.Get(bucket, key)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("get %s/%s: %v", bucket, key, err)
+	}
+	return string(out)
+}
+
+// writeUntilKilled writes numbered values as fast as it can and says which are
+// acknowledged. Its folder has the store, the head and the wrapped key.
+func writeUntilKilled(dir string) {
+	fail := func(err error) {
+		fmt.Fprintln(os.Stdout, "failed", fault.ClassOf(err), err)
+		os.Exit(3)
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, "wrapped"))
+	if err != nil {
+		fail(err)
+	}
+	wrapped, err := hex.DecodeString(string(raw))
+	if err != nil {
+		fail(err)
+	}
+	k, err := Unwrap(wrapped, testSecret, testPlace())
+	if err != nil {
+		fail(err)
+	}
+	keeper, err := NewFileKeeper(filepath.Join(dir, "head"), testWorld)
+	if err != nil {
+		fail(err)
+	}
+	s, err := Open(context.Background(), Config{Dir: filepath.Join(dir, "store"), Place: testPlace(), Head: keeper, Check: func(context.Context, string) error { return nil }, Window: 20 * time.Millisecond}, k)
+	if err != nil {
+		fail(err)
+	}
+	fmt.Fprintln(os.Stdout, "open", s.Head().Size)
+	for w := range 4 {
+		go func() {
+			for i := 0; ; i++ {
+				p := Durable
+				if i%3 == 0 {
+					p = Strict
+				}
+				var n int
+				_, err := s.Update(context.Background(), p, func(tx *Tx) (any, error) {
+					key := fmt.Sprintf("writer%d", w)
+					if had, err := tx.Get("count", key); err == nil {
+						if _, err := fmt.Sscan(string(had), &n); err != nil {
+							return nil, err
+						}
+					}
+					n++
+					if err := tx.Put("numbers", fmt.Sprintf("%d-%d", w, n), fmt.Appendf(nil, "value %d of %d", n, w)); err != nil {
+						return nil, err
+					}
+					return map[string]int{"n": n, "writer": w}, tx.Put("count", key, fmt.Append(nil, n))
+				})
+				if err != nil {
+					fail(err)
+				}
+				fmt.Fprintf(os.Stdout, "ack %d %d\n", w, n)
+			}
+		}()
+	}
+	select {}
+}

@@ -1,0 +1,342 @@
+package seal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"keyrite/artifact/fault"
+	"keyrite/internal/durable"
+)
+
+// FileName is the store within its folder.
+const FileName = "store.db"
+
+// lockName is locked by the process that has the store.
+const lockName = "store.lock"
+
+// DefaultWindow is for how long an older copy of the file could be put back
+// unnoticed, apart from Strict updates.
+const DefaultWindow = time.Second
+
+// Config says where a store is. All but Window and Now are required.
+type Config struct {
+	// Dir is the folder of the store.
+	Dir string
+	// Place is the vault, world and epoch; a store of another is refused.
+	Place Place
+	// Head keeps the newest head.
+	Head Keeper
+	// Check opens and reads the file in a process of its own: Guard of this
+	// program's own executable.
+	Check func(ctx context.Context, path string) error
+	// Window bounds how long the head may be behind. Default DefaultWindow.
+	Window time.Duration
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+func (c *Config) check() error {
+	if err := c.Place.check(); err != nil {
+		return err
+	}
+	if c.Head == nil || c.Check == nil || c.Dir == "" {
+		return fault.New(fault.Usage, "a store needs a folder, a keeper of its head and a guard")
+	}
+	if c.Window < 0 {
+		return fault.New(fault.Usage, "the window of the head is negative")
+	}
+	if c.Window == 0 {
+		c.Window = DefaultWindow
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return nil
+}
+
+// Store is an open store. It may be used by any number of goroutines.
+type Store struct {
+	db      *bolt.DB
+	sealer  *sealer
+	place   Place
+	keeper  Keeper
+	window  time.Duration
+	now     func() time.Time
+	updates chan *update
+	wake    chan struct{}
+	closing chan struct{}
+	ended   chan struct{}
+	unlock  func()
+
+	headsEnded chan struct{}
+	advancing  sync.Mutex // one advance at a time, in the order of the heads
+
+	mu          sync.Mutex // guards the rest
+	closed      bool
+	broken      error
+	state       state
+	advanced    int64     // size that the keeper has
+	behindSince time.Time // when the keeper first was behind; zero if it is not
+	advanceErr  error     // of the last try
+}
+
+// open opens the file; another process that has it is an error at once.
+func open(path string, readOnly bool) (*bolt.DB, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: 100 * time.Millisecond, ReadOnly: readOnly, FreelistType: bolt.FreelistMapType})
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fault.Errorf(fault.Sealed, "another process has %s open", path)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fault.Errorf(fault.Usage, "open the store: %w", err)
+	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
+		return nil, fault.Errorf(fault.Verify, "open the store: %w: %w", ErrAltered, err)
+	case err != nil:
+		return nil, fault.Errorf(fault.Storage, "open the store: %w", err)
+	}
+	return db, nil
+}
+
+// Open opens a store: read through by a process of its own, every value opened,
+// the whole compared with its state, and its head advanced at the Keeper.
+func Open(ctx context.Context, c Config, k *DataKey) (*Store, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(c.Dir, FileName)
+	if st, err := os.Lstat(path); err != nil {
+		return nil, fault.Errorf(fault.Usage, "open the store: %w", err)
+	} else if !st.Mode().IsRegular() {
+		return nil, fault.Errorf(fault.Usage, "open the store: %s is not a regular file", path)
+	}
+	unlock, err := lock(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := openLocked(ctx, c, k, path)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	s.unlock = unlock
+	return s, nil
+}
+
+// lock takes the folder, before the guard looks at it and until Close.
+func lock(dir string) (func(), error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o600)
+	if err != nil {
+		return nil, fault.Errorf(fault.Storage, "make the lock of the store: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, fault.Errorf(fault.Storage, "make the lock of the store: %w", err)
+	}
+	return durable.Lock(path)
+}
+
+func openLocked(ctx context.Context, c Config, k *DataKey, path string) (*Store, error) {
+	if err := c.Check(ctx, path); err != nil {
+		return nil, err
+	}
+	sl, err := newSealer(k, c.Place)
+	if err != nil {
+		return nil, err
+	}
+	db, err := open(path, false)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		db: db, sealer: sl, place: c.Place, keeper: c.Head, window: c.Window, now: c.Now,
+		updates: make(chan *update, maxGroup), wake: make(chan struct{}, 1),
+		closing: make(chan struct{}), ended: make(chan struct{}), headsEnded: make(chan struct{}),
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := s.advance(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("compare the store with its head: %w", err), db.Close())
+	}
+	go s.commits()
+	go s.heads() //nolint:gosec // it lives as long as the store, not as long as its opening
+	return s, nil
+}
+
+// load reads the state and everything that it sums up.
+func (s *Store) load() error {
+	want, err := s.place.marshal()
+	if err != nil {
+		return err
+	}
+	return s.db.View(func(tx *bolt.Tx) error {
+		m := tx.Bucket(bucketMeta)
+		if m == nil {
+			return fault.Errorf(fault.Verify, "this is no store of keyrite: %w", ErrAltered)
+		}
+		if got := m.Get(keyPlace); string(got) != string(want) {
+			return fault.Errorf(fault.Policy, "the store is of another vault, world or epoch: it says %q", got)
+		}
+		st, err := readState(tx, s.sealer)
+		if err != nil {
+			return err
+		}
+		s.state = *st
+		return scan(tx, s.sealer, st)
+	})
+}
+
+// current is the sum after the last commit.
+func (s *Store) current() state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+func (s *Store) setState(st state) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = st
+	if s.behindSince.IsZero() {
+		s.behindSince = s.now()
+	}
+}
+
+// Head is the newest head.
+func (s *Store) Head() Head {
+	st := s.current()
+	return Head{Vault: s.place.Vault, World: s.place.World, Size: st.size, Root: st.root}
+}
+
+// advance brings the keeper to the newest head.
+func (s *Store) advance(ctx context.Context) error {
+	s.advancing.Lock()
+	defer s.advancing.Unlock()
+	h := s.Head()
+	s.mu.Lock()
+	done := s.advanced == h.Size
+	s.mu.Unlock()
+	if done {
+		return nil
+	}
+	err := s.keeper.Advance(ctx, h, chain{s})
+	s.mu.Lock()
+	s.advanceErr = err
+	if err == nil {
+		s.advanced = h.Size
+		s.behindSince = time.Time{}
+		if s.state.size > h.Size {
+			s.behindSince = s.now()
+		}
+	}
+	s.mu.Unlock()
+	if errors.Is(err, ErrBehind) || errors.Is(err, ErrFork) {
+		s.stop(err) // somebody else goes on with a copy of this store
+	}
+	return err
+}
+
+// stop ends all service; the first reason stays.
+func (s *Store) stop(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.broken = err
+	}
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
+}
+
+// stopped is the error of whoever comes after the end.
+func (s *Store) stopped() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return fmt.Errorf("%w: %w", ErrStopped, s.broken)
+	}
+	return fault.New(fault.Sealed, "the store is closed")
+}
+
+// View gives f the store at one moment. Nothing is served after a failed write.
+func (s *Store) View(f func(*View) error) error {
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return s.stopped()
+	}
+	return s.db.View(func(tx *bolt.Tx) error {
+		return f(&View{reader{tx.Bucket(bucketValues), s.sealer}})
+	})
+}
+
+// Entry returns entry n of the log as it was hashed.
+func (s *Store) Entry(n uint64) ([]byte, error) {
+	var out []byte
+	if n >= uint64(s.current().size) {
+		return nil, ErrNotFound
+	}
+	err := s.db.View(func(tx *bolt.Tx) error {
+		v := tx.Bucket(bucketLog).Get(number(n))
+		var seq uint64
+		var err error
+		if out, seq, err = s.sealer.open(string(bucketLog), number(n), v); err != nil || seq != n {
+			return altered(string(bucketLog), number(n))
+		}
+		return checkLeaf(tx.Bucket(bucketTree), int64(n), out)
+	})
+	return out, err
+}
+
+// Health is what a status page needs to know of a store.
+type Health struct {
+	Size     int64         // entries
+	Advanced int64         // entries that the keeper of the head knows
+	Behind   time.Duration // for how long it has been behind; 0 if it is not
+	Keeper   error         // of the last try to reach it
+	Stopped  error         // why nothing is served; nil if it is
+}
+
+// Health tells how the store is.
+func (s *Store) Health() Health {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := Health{Size: s.state.size, Advanced: s.advanced, Keeper: s.advanceErr, Stopped: s.broken}
+	if !s.behindSince.IsZero() {
+		h.Behind = s.now().Sub(s.behindSince)
+	}
+	return h
+}
+
+// Close ends the store in good order: what waits is refused, the head is
+// advanced once more.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	broken := s.broken
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
+	s.mu.Unlock()
+	<-s.ended
+	<-s.headsEnded
+	var err error
+	if broken == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), advanceTimeout)
+		defer cancel()
+		err = s.advance(ctx)
+	}
+	err = errors.Join(err, s.db.Close())
+	s.unlock()
+	return err
+}
