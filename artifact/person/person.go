@@ -260,8 +260,12 @@ func FromHandle(handle []byte) (*Key, error) {
 }
 
 // Seal returns the key file: an age file under the passphrase. A live person's
-// passphrase must have at least MinPassphraseBytes.
+// passphrase must have at least MinPassphraseBytes, and nobody's is a word that calls
+// an incident when it is typed in a ceremony.
 func (k *Key) Seal(passphrase []byte) ([]byte, error) {
+	if bytes.Equal(passphrase, []byte("incident")) || bytes.Equal(passphrase, []byte("!")) {
+		return nil, fault.New(fault.Usage, "the word incident and the sign ! are no passphrase: typed in a ceremony they call an incident")
+	}
 	work := workRehearsal
 	if k.public.World.IsLive() {
 		work = workLive

@@ -189,7 +189,7 @@ func (s *stand) perform(t *testing.T, a attempt) (string, error) {
 		t.Fatal(err)
 	}
 	s.unlocked(t, people)
-	answers, err := console.LoadAnswers(s.path("answers.yaml"), console.NewLine(io.Discard))
+	answers, err := console.LoadAnswers(s.path("answers.yaml"), console.NewLine(io.Discard, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

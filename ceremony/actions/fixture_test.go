@@ -214,7 +214,7 @@ func (h *house) hold(t testing.TB, p plan) (string, error) {
 		t.Fatal(err)
 	}
 	h.write(t, "answers-"+p.record+".yaml", append(answers, p.incident...))
-	cons, err := console.LoadAnswers(h.path("answers-"+p.record+".yaml"), console.NewLine(io.Discard))
+	cons, err := console.LoadAnswers(h.path("answers-"+p.record+".yaml"), console.NewLine(io.Discard, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func FuzzBindAndAnswers(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, err := LoadBind(p)
-		_, errAnswers := console.LoadAnswers(p, console.NewLine(io.Discard))
+		_, errAnswers := console.LoadAnswers(p, console.NewLine(io.Discard, nil))
 		if err == nil && errAnswers == nil {
 			t.Error("one file is both")
 		}

@@ -140,7 +140,7 @@ func (x *tiny) reshare(t *testing.T, name string) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	answers, err := console.LoadAnswers(x.path("answers.yaml"), console.NewLine(io.Discard))
+	answers, err := console.LoadAnswers(x.path("answers.yaml"), console.NewLine(io.Discard, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ seal: []
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x.seat.Answers, err = console.LoadAnswers(h.path("answers.yaml"), console.NewLine(io.Discard)); err != nil {
+	if x.seat.Answers, err = console.LoadAnswers(h.path("answers.yaml"), console.NewLine(io.Discard, nil)); err != nil {
 		t.Fatal(err)
 	}
 	env, err := Environment(bind)

@@ -93,7 +93,7 @@ func (h *house) perform(t testing.TB, label, text, incident string, edit func(*B
 		t.Fatal(err)
 	}
 	h.write(t, "answers-"+label+".yaml", append(answers, incident...))
-	cons, err := console.LoadAnswers(h.path("answers-"+label+".yaml"), console.NewLine(io.Discard))
+	cons, err := console.LoadAnswers(h.path("answers-"+label+".yaml"), console.NewLine(io.Discard, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

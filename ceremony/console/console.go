@@ -47,7 +47,7 @@ func Open(o Options) (*Room, error) {
 	if !ok {
 		errs = io.Discard
 	}
-	r := &Room{line: NewLine(errs)}
+	r := &Room{line: NewLine(errs, o.Call)}
 	r.Console = r.line
 	var a *Answers
 	if o.Answers != "" {
@@ -57,13 +57,21 @@ func Open(o Options) (*Room, error) {
 		}
 		r.Console = a
 	}
-	if o.Plain || !terminal(o.In) || !terminal(o.Err) || a != nil && a.complete(o.Names) {
+	if a != nil && a.complete(o.Names) {
 		r.line.color = r.line.color && !o.Plain
+		return r, nil // and whoever has the terminal may go on using it
+	}
+	if o.Plain || !terminal(o.In) || !terminal(o.Err) {
+		r.line.color = r.line.color && !o.Plain
+		if terminal(o.In) {
+			r.line.Listen()
+		}
 		return r, nil
 	}
 	s, err := OpenScreen(o.Interrupt, o.Call)
 	if err != nil {
 		r.line.Say("", "no full screen: "+err.Error()+"; going on line by line")
+		r.line.Listen()
 		return r, nil
 	}
 	r.screen, r.Console = s, s

@@ -23,24 +23,32 @@ var ErrNoTerminal = fault.New(fault.Usage, "there is no terminal to ask at")
 
 // Line is a console of plain lines, for serial lines and screen readers: no line
 // is ever changed once it is written, and nothing moves. The terminal echoes only
-// while somebody is asked for an answer. Close gives it back as it was.
+// while somebody is asked for an answer. The word incident calls one at any time,
+// asked or not. Close gives the terminal back as it was.
 type Line struct {
 	out   io.Writer
 	look  look
 	color bool
+	call  func(ceremony.Call) // takes an incident; nil: only answers carry one
 	tty   *os.File
 	old   *term.State
-	lines chan string
-	view  ceremony.View
-	count string
+	// openTTY finds the terminal: the controlling one, but in tests.
+	openTTY func() (*os.File, error)
+	lines   chan string
+	turn    chan struct{} // held by who asks at the terminal
+	stop    chan struct{} // closed by Close
+	view    ceremony.View
+	count   string
 
-	mu    sync.Mutex // guards asked
-	asked bool       // somebody is being asked; a line that comes otherwise is thrown away
+	mu      sync.Mutex // guards what follows
+	asked   bool       // somebody is being asked; a line that comes otherwise is thrown away
+	calling bool       // somebody calls an incident
 }
 
 // NewLine shows on out and asks at the controlling terminal, if there is one.
-func NewLine(out io.Writer) *Line {
-	l := &Line{out: out, look: lookOf()}
+// Incidents that no answer can carry go to call, which may be nil.
+func NewLine(out io.Writer, call func(ceremony.Call)) *Line {
+	l := &Line{out: out, look: lookOf(), call: call, turn: make(chan struct{}, 1), stop: make(chan struct{}), openTTY: openTTY}
 	f, ok := out.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
 		l.look.ascii = false // a log is UTF-8 whatever the locale says
@@ -96,13 +104,21 @@ func (l *Line) Say(level, text string) {
 	l.say(code, "%s %s", mark, text)
 }
 
+// Listen opens the terminal before anybody is asked, so that an incident can be
+// called while the machine works. Without a terminal nobody can.
+func (l *Line) Listen() {
+	if l.open() == nil {
+		l.say("0", "Type %s and Enter to call one, at any time, asked or not.", incidentWord)
+	}
+}
+
 // open opens the terminal and reads it line by line for the whole ceremony, so
 // that a question taken back leaves no reader behind.
 func (l *Line) open() error {
 	if l.tty != nil {
 		return nil
 	}
-	tty, err := openTTY()
+	tty, err := l.openTTY()
 	if err != nil {
 		return err
 	}
@@ -123,20 +139,66 @@ func (l *Line) read(tty *os.File) {
 	sc := bufio.NewScanner(tty)
 	for sc.Scan() {
 		l.mu.Lock()
-		if l.asked {
+		switch {
+		case l.asked:
 			l.asked = false
 			l.lines <- sc.Text()
+		case isIncident(sc.Text()) && l.call != nil && !l.calling:
+			l.calling = true
+			go l.unasked()
 		}
 		l.mu.Unlock()
 	}
 }
 
-// Close gives the terminal back. What was typed and not read is thrown away.
+func isIncident(text string) bool {
+	text = strings.TrimSpace(text)
+	return text == incidentWord || text == incidentKey
+}
+
+// unasked takes an incident that is called while nobody is asked.
+func (l *Line) unasked() {
+	call, err := l.dialogue(context.Background())
+	l.mu.Lock()
+	l.calling = false
+	l.mu.Unlock()
+	if err == nil && call != nil {
+		l.call(*call)
+	}
+}
+
+// Close gives the terminal back. What was typed and not read is thrown away. It
+// may be called twice.
 func (l *Line) Close() {
-	if l.tty != nil {
-		flush(l.tty)
-		_ = term.Restore(int(l.tty.Fd()), l.old) // nothing can be done about a terminal that is gone
-		l.tty = nil
+	if l.tty == nil {
+		return
+	}
+	select {
+	case <-l.stop:
+		return
+	default:
+		close(l.stop)
+	}
+	l.turn <- struct{}{} // a dialogue under way ends by stop
+	flush(l.tty)
+	_ = term.Restore(int(l.tty.Fd()), l.old) // nothing can be done about a terminal that is gone
+}
+
+// take waits for the terminal, and returns what gives it back.
+func (l *Line) take(ctx context.Context) (func(), error) {
+	select {
+	case l.turn <- struct{}{}:
+		return func() { <-l.turn }, nil
+	default:
+		l.say("0", "(a question waits: say who calls the incident and what happened, or press Enter to go back)")
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.stop:
+		return nil, ErrClosed
+	case l.turn <- struct{}{}:
+		return func() { <-l.turn }, nil
 	}
 }
 
@@ -146,6 +208,16 @@ func (l *Line) ask(ctx context.Context, question string, shown bool) (string, er
 	if err := l.open(); err != nil {
 		return "", err
 	}
+	give, err := l.take(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer give()
+	return l.put(ctx, question, shown)
+}
+
+// put is ask for who has the terminal.
+func (l *Line) put(ctx context.Context, question string, shown bool) (string, error) {
 	fd := int(l.tty.Fd())
 	if err := echo(fd, shown, true); err != nil {
 		return "", ErrClosed
@@ -160,6 +232,8 @@ func (l *Line) ask(ctx context.Context, question string, shown bool) (string, er
 	case <-ctx.Done():
 		fmt.Fprintln(l.tty)
 		return "", ctx.Err()
+	case <-l.stop:
+		return "", ErrClosed
 	case s, ok := <-l.lines:
 		if !ok {
 			return "", ErrClosed
@@ -183,40 +257,75 @@ func (l *Line) expect(on bool) {
 	l.asked = on
 }
 
+// dialogue asks who calls an incident and why; nothing and Enter goes back, and
+// the call is nil. No question comes between.
+func (l *Line) dialogue(ctx context.Context) (*ceremony.Call, error) {
+	give, err := l.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer give()
+	call := &ceremony.Call{}
+	for _, q := range []struct {
+		text string
+		into *string
+	}{{"SOMEBODY CALLS AN INCIDENT (Enter alone goes back)\nwho calls it (name)? ", &call.By}, {"what happened? ", &call.Reason}} {
+		s, err := l.put(ctx, q.text, true)
+		if err != nil {
+			return nil, err
+		}
+		if *q.into = strings.TrimSpace(s); *q.into == "" {
+			l.say("0", "no incident was called")
+			return nil, nil
+		}
+	}
+	return call, nil
+}
+
 // Ask waits for a line. The word incident opens an incident by anybody.
 func (l *Line) Ask(ctx context.Context, p ceremony.Prompt) (string, *ceremony.Call, error) {
 	who := p.Who
 	if p.Role != "" {
 		who += " (" + p.Role + ")"
 	}
-	answer, err := l.ask(ctx, fmt.Sprintf("%s: %s [%s | %s] ", l.paint("33", l.look.clean(who)), l.look.clean(p.Text), strings.Join(p.Want, " | "), incidentWord), true)
-	if err != nil {
-		return "", nil, err
-	}
-	answer = strings.TrimSpace(answer)
-	if answer != incidentWord && answer != incidentKey {
-		if answer == "" {
-			answer = p.Want[0]
-		}
-		return answer, nil, nil
-	}
-	call := &ceremony.Call{}
-	for _, q := range []struct {
-		text string
-		into *string
-	}{{"who calls it (name)? ", &call.By}, {"what happened? ", &call.Reason}} {
-		s, err := l.ask(ctx, q.text, true)
+	for {
+		answer, err := l.ask(ctx, fmt.Sprintf("%s: %s [%s | %s] ", l.paint("33", l.look.clean(who)), l.look.clean(p.Text), strings.Join(p.Want, " | "), incidentWord), true)
 		if err != nil {
 			return "", nil, err
 		}
-		*q.into = strings.TrimSpace(s)
+		if !isIncident(answer) {
+			if answer = strings.TrimSpace(answer); answer == "" {
+				answer = p.Want[0]
+			}
+			return answer, nil, nil
+		}
+		if call, err := l.dialogue(ctx); err != nil || call != nil {
+			return "", call, err
+		}
 	}
-	return "", call, nil
 }
 
-// Secret asks for a passphrase without showing it.
+// asks asks for what no incident can travel with: one that is called instead of an
+// answer goes to call, which takes the question back.
+func (l *Line) asks(ctx context.Context, question string, shown bool) (string, error) {
+	for {
+		s, err := l.ask(ctx, question, shown)
+		if err != nil || !isIncident(s) || l.call == nil {
+			return s, err
+		}
+		call, err := l.dialogue(ctx)
+		if err != nil {
+			return "", err
+		}
+		if call != nil {
+			l.call(*call)
+		}
+	}
+}
+
+// Secret asks for a passphrase without showing it. The word incident is none.
 func (l *Line) Secret(ctx context.Context, who string) (*redact.Secret, error) {
-	s, err := l.ask(ctx, l.paint("33", l.look.clean(who))+": passphrase of your key: ", false)
+	s, err := l.asks(ctx, l.paint("33", l.look.clean(who))+": passphrase of your key: ", false)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +340,7 @@ func (l *Line) Documents(ctx context.Context, names []string) (map[string]string
 	seen := map[string]string{}
 	for _, n := range names {
 		for seen[n] == "" {
-			s, err := l.ask(ctx, "which identity document did "+l.look.clean(n)+" show (passport, identity card...)? ", true)
+			s, err := l.asks(ctx, "which identity document did "+l.look.clean(n)+" show (passport, identity card...)? ", true)
 			if err != nil {
 				return nil, err
 			}

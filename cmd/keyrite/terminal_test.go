@@ -144,6 +144,38 @@ func TestAtTheTerminal(t *testing.T) {
 	h.noOrphans(t)
 }
 
+// Line by line too, an incident is called while the machine works and nobody is
+// asked; other lines typed then are no answers (R-CER-13).
+func TestIncidentWhileTheMachineWorks(t *testing.T) {
+	h := newHouse(t)
+	h.write(t, "answers-w1.yaml", strings.Replace(h.answers("witness1"), "passphrases:\n", "passphrases:\n  witness1: witness1.pass\n", 1))
+	x := h.terminal(t, append(h.attempt(t, "any", "answers-w1.yaml"), "--plain")...)
+	x.expect("Type incident and Enter to call one")
+	x.signs("which documents you saw", "the founding statement")
+	x.expect("Do you agree with step 2.1?")
+	x.send("\n")
+	x.expect("] 3.1 ")
+	x.send("yes\nincident\n")
+	x.expect("who calls it (name)? ")
+	x.send("witness1\n")
+	x.expect("what happened? ")
+	x.send("the token was taken out of sight\n")
+	x.expect("VOID. Nothing of this attempt may be used.")
+	if code := x.exit(); code != 11 {
+		t.Errorf("exit %d", code)
+	}
+	v, err := record.Read(os.DirFS(h.path("record-any")))
+	if v == nil || len(v.Incidents) != 1 || v.Incidents[0].By != "witness1" || v.Incidents[0].Envelope == nil || v.Incidents[0].Reason != "the token was taken out of sight" {
+		t.Fatalf("%+v, %v", v, err)
+	}
+	for _, l := range v.Timeline {
+		if _, ok := l.Data.(*record.Incident); ok && !strings.HasPrefix(l.Step, "3.") && !strings.HasPrefix(l.Step, "4.") {
+			t.Errorf("called in step %s, where somebody is asked", l.Step)
+		}
+	}
+	h.noOrphans(t)
+}
+
 // Ctrl-C asks for the word VOID; anything else goes on.
 func TestCtrlCAtTheTerminal(t *testing.T) {
 	h := newHouse(t)
