@@ -40,9 +40,18 @@ type Approval struct {
 	World           world.World `json:"world"`
 }
 
-// releaseKey is the id in the charter of the key that signs releases.
-func releaseKey(c *charter.State) (crypto.PublicKey, string, error) {
-	rec, err := c.Key(firmware.KeyID, "dsse")
+// RoleOf is the role of the key that signs the releases of a product: that of the
+// product's own key if the charter ever had one, be it retired, else the common one.
+func RoleOf(c *charter.State, product string) string {
+	if _, ok := c.Keys[firmware.KeyIDOf(product)]; ok {
+		return firmware.KeyIDOf(product)
+	}
+	return firmware.KeyID
+}
+
+// releaseKey is the key of the charter that signs in that role, and its key id.
+func releaseKey(c *charter.State, role string) (crypto.PublicKey, string, error) {
+	rec, err := c.Key(role, "dsse")
 	if err != nil {
 		return nil, "", err
 	}
@@ -56,8 +65,8 @@ func releaseKey(c *charter.State) (crypto.PublicKey, string, error) {
 
 // binding is what an approval by name at a time must say.
 func (q *Requested) binding(name string) (Approval, error) {
-	_, key, err := releaseKey(q.state)
 	r := &q.Request
+	_, key, err := releaseKey(q.state, RoleOf(q.state, r.Product))
 	return Approval{
 		Approver: name, Format: ApprovalFormat, Key: key, Product: r.Product, Purpose: purpose, Request: q.Hash,
 		SecurityVersion: r.SecurityVersion, SHA256: r.SHA256, Shown: hashOf([]byte(q.Shown())), Vault: r.Vault, Version: r.Version, World: r.World,

@@ -41,6 +41,9 @@ func (c *Checked) Resumes() bool { return c.resume != nil }
 // Request is the hash of the request.
 func (c *Checked) Request() string { return c.req.Hash }
 
+// Product is what the release is for.
+func (c *Checked) Product() string { return c.req.Request.Product }
+
 // Check holds request and approvals against charter and ledger.
 func Check(q *Requested, approvals [][]byte, l *Ledger, now time.Time) (*Checked, error) {
 	c := &Checked{req: q}
@@ -203,7 +206,7 @@ func (s *Signer) signAndLog(ctx context.Context, c *Checked) (*Entry, error) {
 
 // sign is the only use of the release key.
 func (s *Signer) sign(ctx context.Context, c *Checked) (*Entry, error) {
-	key, err := s.key(firmware.KeyID, "dsse")
+	key, err := s.key(RoleOf(s.State, c.req.Request.Product), "dsse")
 	if err != nil {
 		return nil, err
 	}
@@ -253,11 +256,11 @@ func (s *Signer) sign(ctx context.Context, c *Checked) (*Entry, error) {
 // statement computes what is signed, from the charter and the checked request
 // alone.
 func (s *Signer) statement(c *Checked) (*firmware.Statement, error) {
-	rec, err := s.State.Key(firmware.KeyID, "dsse")
+	r := &c.req.Request
+	rec, err := s.State.Key(RoleOf(s.State, r.Product), "dsse")
 	if err != nil {
 		return nil, err
 	}
-	r := &c.req.Request
 	st := &firmware.Statement{
 		Type: firmware.StatementType, PredicateType: firmware.PredicateType,
 		Subject: []firmware.Subject{{Digest: firmware.Digest{SHA256: r.SHA256}, Name: r.File}},
@@ -299,19 +302,34 @@ func (s *Signer) trust() (*firmware.Trust, error) { return TrustOf(s.State) }
 
 // TrustOf takes from the charter what readers take from the anchors.
 func TrustOf(c *charter.State) (*firmware.Trust, error) {
-	pub, _, err := releaseKey(c)
-	if err != nil {
-		return nil, err
-	}
-	if _, ok := pub.(*ecdsa.PublicKey); !ok {
-		return nil, fault.Errorf(fault.Verify, "the release key is not ECDSA")
+	t := &firmware.Trust{World: c.World, Vault: c.Vault, Products: map[string]crypto.PublicKey{}}
+	for id := range c.Keys {
+		product, own := strings.CutPrefix(id, firmware.KeyIDOf(""))
+		if id != firmware.KeyID && (!own || c.Keys[id].SuccessorOf != "" || c.Keys[id].Domain != "dsse") {
+			continue
+		}
+		pub, _, err := releaseKey(c, id)
+		if own && err != nil {
+			continue // it signs nothing any more
+		}
+		if _, ok := pub.(*ecdsa.PublicKey); err == nil && !ok {
+			err = fault.Errorf(fault.Verify, "the release key %s is not ECDSA", id)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if own {
+			t.Products[product] = pub
+		} else {
+			t.Firmware = pub
+		}
 	}
 	rec, err := c.Key(firmware.LogKeyID, "note")
 	if err != nil {
 		return nil, err
 	}
-	logPub, err := ed25519Key(rec)
-	return &firmware.Trust{World: c.World, Vault: c.Vault, Firmware: pub, Log: logPub}, err
+	t.Log, err = ed25519Key(rec)
+	return t, err
 }
 
 // log puts the release into the release log.

@@ -161,6 +161,44 @@ func TestReleaseIsVerifiable(t *testing.T) {
 	}
 }
 
+// TestProductWithAKeyOfItsOwn: once the charter has a key for a product, that one
+// signs its releases, approvals are bound to it, and when it is retired nothing else
+// takes its place.
+func TestProductWithAKeyOfItsOwn(t *testing.T) {
+	b := newBench(t)
+	req := b.request(b.wish(1))
+	before := b.approve(req, "approver1", "approver2")
+	own := b.Later("firmware-gw100", "dsse", "")
+	if _, err := b.release(req, before, "stale"); fault.ClassOf(err) != fault.Policy {
+		t.Errorf("approvals for the common key: %v", err)
+	}
+	b.empty("stale")
+	req = b.request(b.wish(1))
+	r, err := b.release(req, b.approve(req, "approver1", "approver2"), "own")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := r.Statement.Predicate.Key; r.Statement.Role() != "firmware-gw100" || k.ID != own.ID || k.SpecHash != own.SpecHash {
+		t.Errorf("signed as %s: %+v", r.Statement.Role(), k)
+	}
+	f, err := os.Open(r.KRF)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := firmware.VerifyKRF(f, b.Trust()); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("anchors that were not told of the key: %v", err)
+	}
+	b.Approve(charter.TypeKeyRetired, charter.KeyRetired{ID: own.ID, Reason: "compromised", Record: "keyrite/record/2"})
+	req, err = signer.NewRequest(b.State, b.wish(2), b.sum, b.size, b.Keys["pipeline1"], b.now)
+	if err == nil {
+		_, err = signer.Approve(b.open(req), b.sum, b.size, b.People["approver1"], b.now)
+	}
+	if fault.ClassOf(err) != fault.Policy {
+		t.Errorf("a release of a product whose key is retired: %v", err)
+	}
+}
+
 func TestRequestsAreRefused(t *testing.T) {
 	b, other := newBench(t), newBench(t)
 	rogue, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

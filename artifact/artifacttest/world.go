@@ -195,6 +195,13 @@ func (w *World) admit(id, domain string) {
 	w.Anchors.Keys = append(w.Anchors.Keys, w.key(id, domain, ""))
 }
 
+// Later makes a key as a ceremony after the founding does: the charter admits it, and
+// the anchors do not know it.
+func (w *World) Later(id, domain, successorOf string) anchor.KeyRecord {
+	w.t.Helper()
+	return w.key(id, domain, successorOf)
+}
+
 // key makes a key and admits it to the charter.
 func (w *World) key(id, domain, successorOf string) anchor.KeyRecord {
 	w.t.Helper()

@@ -2,12 +2,9 @@ package firmware
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/ed25519"
 	"errors"
 	"io"
 
-	"keyrite/artifact/anchor"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
@@ -75,55 +72,6 @@ func ParseBundle(data []byte) (*envelope.Envelope, error) {
 	return e, nil
 }
 
-// Trust is what a verifier holds: one world, one vault, the firmware key, and
-// the release log's key.
-type Trust struct {
-	World    world.World
-	Vault    string           // hex vault id
-	Firmware crypto.PublicKey // ECDSA P-256
-	// Log is needed for .krf files and log proofs only.
-	Log ed25519.PublicKey
-	// Gone and Dormant make a refusal clear: the firmware keys that gave way to
-	// this one, and the one that may follow it. Neither is believed.
-	Gone    []envelope.Key
-	Dormant []envelope.Key
-}
-
-// TrustOf takes the two keys from an anchors file.
-func TrustOf(a *anchor.Anchors) (*Trust, error) {
-	_, fw, err := a.Key(KeyID, domainDSSE)
-	if err != nil {
-		return nil, err
-	}
-	_, l, err := a.Key(LogKeyID, domainNote)
-	if err != nil {
-		return nil, err
-	}
-	pub, ok := l.(ed25519.PublicKey)
-	if !ok {
-		return nil, fault.New(fault.Verify, "the log key of the anchors is not Ed25519")
-	}
-	t := &Trust{World: a.World, Vault: a.Vault, Firmware: fw, Log: pub}
-	for i := range a.Former {
-		if err := t.mention(&t.Gone, &a.Former[i].Key); err != nil {
-			return nil, err
-		}
-	}
-	if k := a.Dormant(KeyID); k != nil {
-		err = t.mention(&t.Dormant, k)
-	}
-	return t, err
-}
-
-func (t *Trust) mention(list *[]envelope.Key, k *anchor.KeyRecord) error {
-	if k.Role() != KeyID {
-		return nil
-	}
-	pub, err := k.Key()
-	*list = append(*list, envelope.Key{Name: k.ID, Public: pub})
-	return err
-}
-
 // Open checks the signature of a bundle and returns its statement. The image is
 // still to be checked with CheckImage.
 func Open(data []byte, t *Trust) (*Statement, error) {
@@ -131,7 +79,7 @@ func Open(data []byte, t *Trust) (*Statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	payload, _, err := envelope.Verify(env, PayloadType, []envelope.Key{{Name: KeyID, Public: t.Firmware}}, 1)
+	payload, by, err := envelope.Verify(env, PayloadType, t.keys(), 1)
 	if err != nil {
 		return nil, otherWorld(env, t, err)
 	}
@@ -139,6 +87,10 @@ func Open(data []byte, t *Trust) (*Statement, error) {
 	if err != nil {
 		return nil, err
 	}
+	if by[0] != KeyID && by[0] != KeyIDOf(s.Predicate.Product) {
+		return nil, fault.Errorf(fault.Policy, "%w: %s, and this is %s", ErrProduct, by[0], s.Predicate.Product)
+	}
+	s.role = by[0]
 	if err := world.Match(t.World, s.Predicate.World); err != nil {
 		return nil, err
 	}

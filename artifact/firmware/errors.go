@@ -17,6 +17,9 @@ var (
 	ErrProof = fault.New(fault.Verify, "log proof does not hold")
 	// ErrGone says that a release is signed by a key that gave way to another.
 	ErrGone = fault.New(fault.Policy, "signed by a firmware key that has been replaced")
+	// ErrProduct says that the key that signed a release is that of another
+	// product.
+	ErrProduct = fault.New(fault.Policy, "signed by the firmware key of another product")
 	// ErrDomain says that an image starts like something that a key signs in
 	// another domain.
 	ErrDomain = fault.New(fault.Policy, "image begins like a message of another signing domain")

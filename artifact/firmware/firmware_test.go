@@ -15,9 +15,11 @@ import (
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/firmware"
 	"keyrite/artifact/jcs"
+	"keyrite/artifact/succession"
 )
 
 func image(t *testing.T, n int) []byte {
@@ -272,6 +274,69 @@ func TestTrustOfWantsTheRightDomains(t *testing.T) {
 	}
 	if _, err := firmware.TrustOf(&a); fault.ClassOf(err) != fault.Verify {
 		t.Errorf("a raw-image key was taken for statements: %v", err)
+	}
+}
+
+// TestProductKeySignsItsProductOnly: the key firmware-gw200 is believed for gw200 and
+// nothing else, the common key for all, and a product's key that gave way for nothing.
+func TestProductKeySignsItsProductOnly(t *testing.T) {
+	w := artifacttest.New(t)
+	w.AddSuccessors()
+	w.Anchors.Keys = append(w.Anchors.Keys, w.Later("firmware-gw200", "dsse", ""))
+	w.Anchors.Successors = append(w.Anchors.Successors, w.Later("firmware-gw200-2", "dsse", "firmware-gw200"))
+	image := []byte("image")
+	bundle := func(by, product string) []byte {
+		s := w.Statement(image, "1.0.0", 1)
+		s.Predicate.Product, s.Predicate.Key.ID = product, by
+		data, err := s.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.Sign(data, by)
+	}
+	check := func(trust *firmware.Trust, by, product string, want error) {
+		t.Helper()
+		s, err := firmware.Open(bundle(by, product), trust)
+		if !errors.Is(err, want) || err == nil && s.Role() != strings.TrimSuffix(by, "-2") {
+			t.Errorf("%s of %s: %v", product, by, err)
+		}
+	}
+	trust := w.Trust()
+	check(trust, "firmware", "gw100", nil)
+	check(trust, "firmware", "gw200", nil)
+	check(trust, "firmware-gw200", "gw200", nil)
+	check(trust, "firmware-gw200", "gw100", firmware.ErrProduct)
+	check(trust, "firmware-gw200", "gw2000", firmware.ErrProduct)
+	check(trust, "firmware-gw200-2", "gw200", envelope.ErrUnknown)
+	check(trust, "acceptance", "gw200", envelope.ErrUnknown)
+
+	e := succession.Entry{From: succession.Hash(w.SPKI("firmware-gw200")), ID: "firmware-gw200", Reason: "compromised", To: *w.Anchors.Dormant("firmware-gw200")}
+	data, err := succession.New(w.Anchors, nil, []succession.Entry{e}, nil, "keyrite/record/2", artifacttest.Now()).Sign(w.Anchors, w.Keys["succession"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := succession.Verify(data, w.Anchors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.Anchors, err = succession.Apply(w.Anchors, s); err != nil {
+		t.Fatal(err)
+	}
+	trust = w.Trust()
+	check(trust, "firmware-gw200", "gw200", firmware.ErrGone)
+	check(trust, "firmware-gw200-2", "gw200", nil)
+	check(trust, "firmware-gw200-2", "gw100", firmware.ErrProduct)
+	check(trust, "firmware", "gw100", nil)
+	// A device that still runs what the old key signed believes it for its product.
+	before := trust.Before()
+	if len(before) != 1 {
+		t.Fatalf("%d keys before", len(before))
+	}
+	check(before[0], "firmware-gw200", "gw200", nil)
+	check(before[0], "firmware-gw200", "gw100", firmware.ErrProduct)
+	check(before[0], "firmware", "gw100", envelope.ErrUnknown)
+	if _, err := firmware.Open(bundle("firmware", "gw100"), &firmware.Trust{World: w.World, Vault: w.Anchors.Vault}); err == nil {
+		t.Error("a release is believed without a key")
 	}
 }
 

@@ -45,7 +45,13 @@ type Statement struct {
 	Predicate     Predicate `json:"predicate"`
 	PredicateType string    `json:"predicateType"`
 	Subject       []Subject `json:"subject"` // exactly one
+
+	role string // of the key that signed it
 }
+
+// Role is the role of the key with which a statement was verified: "firmware", or
+// "firmware-PRODUCT". It is empty before Open.
+func (s *Statement) Role() string { return s.role }
 
 // Subject names the image.
 type Subject struct {

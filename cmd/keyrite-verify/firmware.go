@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -97,7 +98,7 @@ func runFirmware(c *cobra.Command, o firmwareOptions, path string) error {
 		return err
 	}
 	if o.exportDir != "" {
-		if err := export(o.exportDir, bundle, trust); err != nil {
+		if err := export(o.exportDir, bundle, trust.Key(s.Role())); err != nil {
 			return err
 		}
 	}
@@ -168,12 +169,12 @@ func show(w io.Writer, s *firmware.Statement, index *int64) {
 
 // export writes what openssl needs. The folder is new, so nothing is ever
 // overwritten; on failure it goes.
-func export(dir string, bundle []byte, t *firmware.Trust) error {
+func export(dir string, bundle []byte, pub crypto.PublicKey) error {
 	x, err := firmware.Export(bundle)
 	if err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKIXPublicKey(t.Firmware)
+	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
 		return fmt.Errorf("encode public key: %w", err)
 	}

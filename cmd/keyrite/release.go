@@ -8,6 +8,7 @@ import (
 	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/pem"
+	"maps"
 
 	"github.com/spf13/cobra"
 
@@ -76,8 +77,9 @@ func (q *quorumOpener) open(ctx context.Context, state *charter.State, safe stri
 	return x, nil
 }
 
-// releaseTrust is what the charter and the anchors agree on.
-func releaseTrust(s *charter.State, a *anchor.Anchors) (*firmware.Trust, error) {
+// releaseTrust is what the charter and the anchors agree on. They have to agree on
+// the product's own key, if it has one; product may be empty.
+func releaseTrust(s *charter.State, a *anchor.Anchors, product string) (*firmware.Trust, error) {
 	ours, err := signer.TrustOf(s)
 	if err != nil {
 		return nil, err
@@ -86,8 +88,16 @@ func releaseTrust(s *charter.State, a *anchor.Anchors) (*firmware.Trust, error) 
 	if err != nil {
 		return nil, err
 	}
-	if p, ok := ours.Firmware.(*ecdsa.PublicKey); !ok || !p.Equal(theirs.Firmware) || !ours.Log.Equal(theirs.Log) {
-		return nil, fault.Hint(fault.New(fault.Policy, "charter and anchors name different release keys"), "if a key was replaced, pass the statement that says so: --succession FILE")
+	p, ok := ours.Firmware.(*ecdsa.PublicKey)
+	same := ok && p.Equal(theirs.Firmware) && ours.Log.Equal(theirs.Log)
+	maps.DeleteFunc(ours.Products, func(p string, k crypto.PublicKey) bool {
+		own, ok := k.(*ecdsa.PublicKey)
+		agree := ok && own.Equal(theirs.Products[p])
+		same = same && (agree || p != product)
+		return !agree
+	})
+	if !same {
+		return nil, fault.Hint(fault.New(fault.Policy, "charter and anchors name different release keys"), "if a key was replaced or made since, pass the statement that says so: --succession FILE")
 	}
 	return ours, nil
 }

@@ -118,7 +118,7 @@ func runReleasePublish(ctx context.Context, c *cobra.Command, o *releasePublishO
 }
 
 func (o *releasePublishOptions) openRepo(state *charter.State, anchors *anchor.Anchors) (*tuf.Repository, error) {
-	trust, err := releaseTrust(state, anchors)
+	trust, err := releaseTrust(state, anchors, "")
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func runReleaseSign(ctx context.Context, c *cobra.Command, o *releaseSignOptions
 	if err != nil {
 		return err
 	}
-	if _, err := releaseTrust(state, anchors); err != nil {
+	if _, err := releaseTrust(state, anchors, ""); err != nil {
 		return err
 	}
 	checked, ledger, err := o.check(state, path)
@@ -83,6 +83,9 @@ func runReleaseSign(ctx context.Context, c *cobra.Command, o *releaseSignOptions
 		return err
 	}
 	defer ledger.Close()
+	if _, err := releaseTrust(state, anchors, checked.Product()); err != nil {
+		return err
+	}
 	image, err := intake.Open(o.image)
 	if err != nil {
 		return err
@@ -93,7 +96,7 @@ func runReleaseSign(ctx context.Context, c *cobra.Command, o *releaseSignOptions
 	if err != nil {
 		return err
 	}
-	safe, err := safeOf(state, "firmware", "work")
+	safe, err := safeOf(state, signer.RoleOf(state, checked.Product()), "work")
 	if err != nil {
 		return err
 	}
