@@ -225,10 +225,12 @@ type CRL struct {
 // Succession is a succession statement signed in the ceremony; the file stands
 // among the outputs.
 type Succession struct {
+	Added    []string          `json:"added,omitempty"` // ids of keys of new roles, sorted
 	Counter  int64             `json:"counter"`
-	Replaced map[string]string `json:"replaced"` // role → id of the key in force from now on
-	SHA256   string            `json:"sha256"`   // of the file
-	Signers  []string          `json:"signers"`  // ids of succession keys
+	Dormant  []string          `json:"dormant,omitempty"` // ids of twins made here, sorted
+	Replaced map[string]string `json:"replaced"`          // role → id of the key in force from now on
+	SHA256   string            `json:"sha256"`            // of the file
+	Signers  []string          `json:"signers"`           // ids of succession keys
 }
 
 // Retired is a key, or with an empty key a whole token, that was destroyed and

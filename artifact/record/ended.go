@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"slices"
 
+	"keyrite/artifact/anchor"
 	"keyrite/artifact/succession"
 )
 
@@ -183,6 +184,33 @@ func (c *checker) checkSuccession() error {
 	if len(told) > 0 || !c.nothingElse(s) {
 		return bad("%w: the succession statement says more than the script", ErrRecord)
 	}
+	c.Succession = s
+	return c.checkNewInField(s, e)
+}
+
+// checkNewInField wants the statement to tell of every key that was made here, as
+// what it is, and the transcript to say so.
+func (c *checker) checkNewInField(s *succession.Statement, e *Succession) error {
+	here := func(list []anchor.KeyRecord) []string {
+		var ids []string
+		for i := range list {
+			if _, made := c.stored[list[i].ID]; made {
+				ids = append(ids, list[i].ID)
+			}
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	var roles []string
+	for id, k := range c.stored {
+		if k.Key.SuccessorOf == "" {
+			roles = append(roles, id)
+		}
+	}
+	slices.Sort(roles)
+	if added := here(s.Added); !slices.Equal(added, roles) || !slices.Equal(added, e.Added) || !slices.Equal(here(s.Dormant), e.Dormant) {
+		return bad("%w: the succession statement does not tell of the keys that were made here", ErrRecord)
+	}
 	return nil
 }
 
@@ -192,7 +220,7 @@ func (c *checker) checkSuccession() error {
 func (c *checker) nothingElse(s *succession.Statement) bool {
 	for i := range s.Entries {
 		e := &s.Entries[i]
-		if !sameKey(c.Charter.Keys[e.To.ID], e.To) {
+		if !c.charters(e.To) {
 			return false
 		}
 		called := false
@@ -210,12 +238,22 @@ func (c *checker) nothingElse(s *succession.Statement) bool {
 			return false
 		}
 	}
-	for i := range s.Dormant {
-		if !sameKey(c.Charter.Keys[s.Dormant[i].ID], s.Dormant[i]) {
+	for _, k := range slices.Concat(s.Dormant, s.Added) {
+		if !c.charters(k) {
 			return false
 		}
 	}
 	return true
+}
+
+// charters says whether a key of the statement is the charter's. Where it lies may
+// have changed since an earlier statement named it.
+func (c *checker) charters(k anchor.KeyRecord) bool {
+	now, ok := c.Charter.Keys[k.ID]
+	if _, before := c.base.Keys[k.ID]; before {
+		k.Token = now.Token
+	}
+	return ok && sameKey(now, k)
 }
 
 // sameSerials says whether a list revokes what the script says, and nothing else.

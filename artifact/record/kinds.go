@@ -38,7 +38,7 @@ func kinds() map[string]kind {
 		"enrol":        {true, slices.Concat(opening, issuing), enrolled},
 		"retire":       {true, slices.Concat(opening, []string{"key.destroy", "token.destroy", "charter.append", "update.root"}), ended},
 		"genesis":      {verbs: append([]string{"genesis.sign"}, making...), statements: append([]string{charter.TypeGenesis}, made...)},
-		"new-key":      {true, slices.Concat(opening, making), made},
+		"new-key":      {true, slices.Concat(opening, making, []string{"succession.sign"}), made},
 		"reshare": {
 			true, slices.Concat(opening, []string{"people.change", "shares.deal", "shares.receipts", "token.repin", "charter.append", "update.root"}),
 			[]string{charter.TypePeople, charter.TypeEpoch},

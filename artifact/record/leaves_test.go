@@ -13,6 +13,7 @@ import (
 	"testing/fstest"
 	"time"
 
+	"keyrite/artifact/anchor"
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/succession"
@@ -83,6 +84,50 @@ func TestSuccessionWithAnEntryMoreIsRefused(t *testing.T) {
 	w.State.Retired = map[string]charter.KeyRetired{"log": {ID: "log", Reason: "lost", Record: "x"}}
 	if !c.nothingElse(&succession.Statement{Entries: said}) {
 		t.Error("what an earlier ceremony replaced is refused")
+	}
+}
+
+// A statement tells of exactly the keys that were made where it was signed.
+func TestSuccessionThatHidesANewKeyIsRefused(t *testing.T) {
+	w := artifacttest.New(t)
+	role, twin := w.Later("firmware-gw200", "dsse", ""), w.Later("firmware-3", "dsse", "firmware")
+	earlier := w.Later("firmware-gw300", "dsse", "")
+	c := &checker{stored: map[string]KeyMade{role.ID: {Key: role}, twin.ID: {Key: twin}}}
+	type list = []anchor.KeyRecord
+	for name, x := range map[string]struct {
+		s    succession.Statement
+		e    Succession
+		good bool
+	}{
+		"as it was":        {succession.Statement{Added: list{role}, Dormant: list{twin}}, Succession{Added: []string{role.ID}, Dormant: []string{twin.ID}}, true},
+		"beside earlier":   {succession.Statement{Added: list{earlier, role}, Dormant: list{twin}}, Succession{Added: []string{role.ID}, Dormant: []string{twin.ID}}, true},
+		"left out":         {succession.Statement{Dormant: list{twin}}, Succession{Dormant: []string{twin.ID}}, false},
+		"not told":         {succession.Statement{Added: list{role}, Dormant: list{twin}}, Succession{Dormant: []string{twin.ID}}, false},
+		"twin not told":    {succession.Statement{Added: list{role}, Dormant: list{twin}}, Succession{Added: []string{role.ID}}, false},
+		"told, not stated": {succession.Statement{Added: list{role}}, Succession{Added: []string{role.ID}, Dormant: []string{twin.ID}}, false},
+		"earlier as new":   {succession.Statement{Added: list{earlier, role}, Dormant: list{twin}}, Succession{Added: []string{role.ID, earlier.ID}, Dormant: []string{twin.ID}}, false},
+	} {
+		if err := c.checkNewInField(&x.s, &x.e); x.good != (err == nil) || err != nil && !errors.Is(err, ErrRecord) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// A key that moved since is still the same; one that was made here must lie where
+	// the statement says, and one that nobody admitted is nobody's.
+	base := *w.State
+	base.Keys = map[string]anchor.KeyRecord{earlier.ID: earlier}
+	c.Charter, c.base = w.State, &base
+	moved := earlier
+	moved.Token.Label = "elsewhere"
+	w.State.Keys[earlier.ID] = moved
+	away := role
+	away.Token.Label = "elsewhere"
+	for _, x := range []struct {
+		k    anchor.KeyRecord
+		good bool
+	}{{earlier, true}, {role, true}, {away, false}, {anchor.KeyRecord{ID: "stranger"}, false}} {
+		if got := c.charters(x.k); got != x.good {
+			t.Errorf("%s in %s: %v", x.k.ID, x.k.Token.Label, got)
+		}
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
+	"keyrite/artifact/succession"
 	"keyrite/artifact/tlog"
 	"keyrite/artifact/world"
 )
@@ -34,6 +35,7 @@ type Verified struct {
 	Keys         []KeyMade       // as stored
 	Certificates []Certificate
 	Moved        []Transferred
+	Succession   *succession.Statement // signed here and verified, nil without
 	Incidents    []Incident
 	Cosigners    []string
 	Missing      []string // who has yet to cosign

@@ -1,11 +1,13 @@
 // Package succession is the statement by which a key that was lost, compromised
-// or retired gives way to another, in a field that nobody can touch.
+// or retired gives way to another, and a key that was made later becomes known, in
+// a field that nobody can touch.
 //
 // A verifier holds anchors for life. A succession statement, signed in a
 // ceremony by the key "succession" of the root token or by its dormant twin,
-// says which of the anchored keys have been replaced since. Verify checks it
-// against the anchors, Apply gives the anchors in force. It must never be
-// applied without Verify, and never be replaced by one that does not Follow it.
+// says which of the anchored keys have been replaced since, and which keys are
+// new. Verify checks it against the anchors, Apply gives the anchors in force. It
+// must never be applied without Verify, and never be replaced by one that does not
+// Follow it.
 //
 // One of the two succession keys can put in force only keys that stand dormant
 // in the anchors. A key that the anchors do not know takes both, which lie in
@@ -65,11 +67,15 @@ type Entry struct {
 	To     anchor.KeyRecord `json:"to"`     // from now on in force
 }
 
-// Statement is all replacements since the anchors were read aloud.
+// Statement is all replacements since the anchors were read aloud, and all keys of
+// new roles.
 type Statement struct {
+	// Added are keys made since for roles that the anchors do not have; each may
+	// be replaced later like any other.
+	Added []anchor.KeyRecord `json:"added,omitempty"`
 	// Certificates of x509 keys that the anchors do not know, DER by key id.
 	Certificates map[string][]byte `json:"certificates,omitempty"`
-	// Counter is the number of entries and of dormant keys: it grows with
+	// Counter is the number of entries, dormant and added keys: it grows with
 	// every statement, and nobody can run it up.
 	Counter int64 `json:"counter"`
 	// Dormant are twins made since, in place of those that were put in force.
@@ -107,16 +113,25 @@ const timeFormat = "2006-01-02T15:04:05Z"
 func New(a *anchor.Anchors, prev *Statement, entries []Entry, dormant []anchor.KeyRecord, record string, at time.Time) *Statement {
 	s := &Statement{Format: Format, Record: record, Time: at.UTC().Format(timeFormat), Vault: a.Vault, World: a.World}
 	if prev != nil {
-		s.Entries, s.Dormant = slices.Clone(prev.Entries), slices.Clone(prev.Dormant)
+		s.Entries, s.Dormant, s.Added = slices.Clone(prev.Entries), slices.Clone(prev.Dormant), slices.Clone(prev.Added)
 		s.Certificates = maps.Clone(prev.Certificates)
 		if s.Prior = prev.Prior; len(prev.signers) > 1 {
 			s.Prior = prev.file
 		}
 	}
-	s.Entries, s.Dormant = append(s.Entries, entries...), append(s.Dormant, dormant...)
-	s.Counter = int64(len(s.Entries) + len(s.Dormant))
+	s.Entries, s.Dormant = append(append([]Entry{}, s.Entries...), entries...), append(s.Dormant, dormant...)
+	s.Counter = s.count()
 	return s
 }
+
+// Add brings in keys of roles that the anchors do not have.
+func (s *Statement) Add(keys ...anchor.KeyRecord) {
+	s.Added = append(s.Added, keys...)
+	s.Counter = s.count()
+}
+
+// count is what the counter must say.
+func (s *Statement) count() int64 { return int64(len(s.Entries) + len(s.Dormant) + len(s.Added)) }
 
 // Certify adds the certificate of a key that the anchors do not know, in DER.
 func (s *Statement) Certify(id string, der []byte) {
@@ -221,7 +236,7 @@ func (s *Statement) checkSigners(a *anchor.Anchors, names []string) error {
 		}
 	}
 	known := slices.Clone(a.Successors)
-	dormant := 0
+	vouched := 0 // for so many dormant and added keys
 	if s.Prior != nil {
 		prior, err := Verify(s.Prior, a)
 		if err != nil {
@@ -233,13 +248,13 @@ func (s *Statement) checkSigners(a *anchor.Anchors, names []string) error {
 		if err := s.Follow(prior); err != nil {
 			return err
 		}
-		dormant = len(prior.Dormant)
+		vouched = len(prior.Dormant) + len(prior.Added)
 		known = append(known, prior.Dormant...)
 		for i := range prior.Entries {
 			known = append(known, prior.Entries[i].To)
 		}
 	}
-	if len(names) > 1 || len(s.Dormant) == dormant && s.onlyKnown(known) {
+	if len(names) > 1 || len(s.Dormant)+len(s.Added) == vouched && s.onlyKnown(known) {
 		return nil
 	}
 	return fault.Hint(ErrNeedsBoth, "open both root safes and sign with both, or publish new anchors")
@@ -307,7 +322,12 @@ func (s *Statement) effect(a *anchor.Anchors) (*anchor.Anchors, error) {
 		return nil, err
 	}
 	out := *a
-	out.Keys, out.Certificates = slices.Clone(a.Keys), maps.Clone(a.Certificates)
+	for i := range s.Added {
+		if k := &s.Added[i]; k.SuccessorOf != "" || len(a.Roles(k.ID)) > 0 {
+			return nil, fault.Errorf(fault.Verify, "%w: %.40q is no key of a new role", ErrStatement, k.ID)
+		}
+	}
+	out.Keys, out.Certificates = append(slices.Clone(a.Keys), s.Added...), maps.Clone(a.Certificates)
 	out.Successors = append(slices.Clone(a.Successors), s.Dormant...)
 	for id, der := range s.Certificates {
 		if _, twice := out.Certificates[id]; twice {
@@ -354,10 +374,10 @@ func (s *Statement) check() error {
 	switch {
 	case s.Format != Format, err != nil, at.UTC().Format(timeFormat) != s.Time, s.Record == "" || len(s.Record) > 64:
 		return fault.Errorf(fault.Verify, "%w: format, time or record", ErrStatement)
-	case len(s.Entries) == 0 || len(s.Entries)+len(s.Dormant) > MaxEntries:
-		return fault.Errorf(fault.Verify, "%w: %d entries", ErrStatement, len(s.Entries))
-	case s.Counter != int64(len(s.Entries)+len(s.Dormant)):
-		return fault.Errorf(fault.Verify, "%w: it counts %d, and says %d things", ErrStatement, s.Counter, len(s.Entries)+len(s.Dormant))
+	case s.Entries == nil || len(s.Entries)+len(s.Added) == 0 || s.count() > MaxEntries:
+		return fault.Errorf(fault.Verify, "%w: %d entries", ErrStatement, s.count())
+	case s.Counter != s.count():
+		return fault.Errorf(fault.Verify, "%w: it counts %d, and says %d things", ErrStatement, s.Counter, s.count())
 	}
 	for i := range s.Entries {
 		e := &s.Entries[i]
@@ -377,11 +397,11 @@ func (s *Statement) Follow(prev *Statement) error {
 	if s.Counter <= prev.Counter {
 		return fault.Errorf(fault.Policy, "%w: %d, and %d is in force", ErrOlder, s.Counter, prev.Counter)
 	}
-	mine, err := history(s, len(prev.Entries), len(prev.Dormant))
+	mine, err := history(s, prev)
 	if err != nil {
 		return err
 	}
-	theirs, err := history(prev, len(prev.Entries), len(prev.Dormant))
+	theirs, err := history(prev, prev)
 	if err != nil {
 		return err
 	}
@@ -391,14 +411,16 @@ func (s *Statement) Follow(prev *Statement) error {
 	return nil
 }
 
-// history is what a statement says in its first entries and dormant keys, nil
-// if it does not have so many.
-func history(s *Statement, entries, dormant int) ([]byte, error) {
-	if len(s.Entries) < entries || len(s.Dormant) < dormant {
+// history is what a statement says in its first entries, dormant and added keys, as
+// many of each as of has; nil if it does not have so many.
+func history(s, of *Statement) ([]byte, error) {
+	entries, dormant, added := len(of.Entries), len(of.Dormant), len(of.Added)
+	if len(s.Entries) < entries || len(s.Dormant) < dormant || len(s.Added) < added {
 		return nil, nil
 	}
 	return jcs.Marshal(struct {
+		A []anchor.KeyRecord `json:"a"`
 		D []anchor.KeyRecord `json:"d"`
 		E []Entry            `json:"e"`
-	}{append([]anchor.KeyRecord{}, s.Dormant[:dormant]...), append([]Entry{}, s.Entries[:entries]...)})
+	}{append([]anchor.KeyRecord{}, s.Added[:added]...), append([]anchor.KeyRecord{}, s.Dormant[:dormant]...), append([]Entry{}, s.Entries[:entries]...)})
 }

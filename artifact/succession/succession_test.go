@@ -246,6 +246,7 @@ func writeVectors(t *testing.T) {
 			s.Counter = 2
 		}, []string{"succession"}},
 	}
+	list = append(list, addedVectors(w)...)
 	for _, e := range list {
 		s := first(t, w, "firmware")
 		if e.change != nil {
@@ -263,6 +264,104 @@ func writeVectors(t *testing.T) {
 	}
 	for name, body := range raw {
 		artifacttest.WriteVector(t, vectors, artifacttest.Vector{Name: name, Expect: "verify", Body: body}, "the file itself is damaged")
+	}
+}
+
+// product is a key that the anchors do not know, for a role that they do not have.
+func product(w *artifacttest.World) anchor.KeyRecord {
+	k := *w.Anchors.Dormant("firmware")
+	k.ID, k.SuccessorOf, k.Public = "firmware-gw200", "", w.SPKI("pipeline1")
+	return k
+}
+
+func addedVectors(w *artifacttest.World) []edit {
+	both, one := []string{"succession", "succession-2"}, []string{"succession"}
+	add := func(keys ...anchor.KeyRecord) func(s *succession.Statement) {
+		return func(s *succession.Statement) {
+			s.Entries, s.Counter = []succession.Entry{}, 0
+			s.Add(keys...)
+		}
+	}
+	good := product(w)
+	taken, follows, again, root := good, good, good, good
+	taken.ID, follows.SuccessorOf, again.Public = "firmware", "firmware", w.SPKI("firmware")
+	root.ID = "succession-3"
+	twin := good
+	twin.ID, twin.SuccessorOf, twin.Public = "firmware-gw200-2", "firmware-gw200", w.SPKI("factory-ca")
+	return []edit{
+		{"added", "ok", "a key of a new role, signed by both", add(good), both},
+		{"added-with-twin", "ok", "a key of a new role and its twin, signed by both", func(s *succession.Statement) {
+			add(good)(s)
+			s.Dormant, s.Counter = []anchor.KeyRecord{twin}, 2
+		}, both},
+		{"added-one-signature", "quorum", "a key of a new role, one signature", add(good), one},
+		{"added-role-taken", "verify", "a second key for a role that the anchors have", add(taken), both},
+		{"added-twin-id", "verify", "a key of a new role with the id of a dormant twin", func(s *succession.Statement) {
+			k := good
+			k.ID = "firmware-2"
+			add(k)(s)
+		}, both},
+		{"added-successor", "verify", "a twin that is said to be of a new role", add(follows), both},
+		{"added-twice", "verify", "one key for two new roles", add(good, root), both},
+		{"added-known-key", "verify", "a key of the anchors under a new role", add(again), both},
+		{"added-twin-of-nobody", "verify", "a twin of a role that nobody has", func(s *succession.Statement) { s.Dormant, s.Counter = []anchor.KeyRecord{twin}, 2 }, both},
+		{"added-uncounted", "verify", "the counter leaves the added key out", func(s *succession.Statement) { s.Added = []anchor.KeyRecord{good} }, both},
+		{"entries-null", "verify", "no list of entries", func(s *succession.Statement) {
+			add(good)(s)
+			s.Entries = nil
+		}, both},
+	}
+}
+
+// TestAddedKeysStay goes on from a statement that brought a key in: nothing takes it
+// back, one succession key may carry it on, and it is replaced like any other.
+func TestAddedKeysStay(t *testing.T) {
+	w := newWorld(t)
+	both := []crypto.Signer{w.Keys["succession"], w.Keys["succession-2"]}
+	verify := func(data []byte, err error) *succession.Statement {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := succession.Verify(data, w.Anchors)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	good := product(w)
+	twin := good
+	twin.ID, twin.SuccessorOf, twin.Public = "firmware-gw200-2", "firmware-gw200", w.SPKI("factory-ca")
+	s := succession.New(w.Anchors, nil, nil, []anchor.KeyRecord{twin}, "keyrite/record/1", artifacttest.Now())
+	s.Add(good)
+	one := verify(s.Sign(w.Anchors, both...))
+	// One key alone retires the added one, which a statement of both vouches for.
+	e := succession.Entry{From: succession.Hash(good.Public), ID: "firmware-gw200", Reason: "compromised", To: twin}
+	two := verify(succession.New(w.Anchors, one, []succession.Entry{e}, nil, "keyrite/record/2", artifacttest.Now()).Sign(w.Anchors, w.Keys["succession-2"]))
+	if err := two.Follow(one); err != nil {
+		t.Error(err)
+	}
+	eff, err := succession.Apply(w.Anchors, two)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, _, err := eff.Key("firmware-gw200", "dsse"); err != nil || k.ID != "firmware-gw200-2" {
+		t.Errorf("%v, %v", k, err)
+	}
+	more := succession.New(w.Anchors, two, nil, nil, "keyrite/record/3", artifacttest.Now())
+	third := good
+	third.ID, third.Public = "firmware-gw300", w.SPKI("report")
+	more.Add(third)
+	if _, err := more.Sign(w.Anchors, w.Keys["succession-2"]); fault.ClassOf(err) != fault.Quorum {
+		t.Errorf("one key adds another beside the prior ones: %v", err)
+	}
+	// A branch that counts further and has another key, or none, in its place.
+	for name, added := range map[string][]anchor.KeyRecord{"another": {third}, "none": nil} {
+		b := first(t, w, "firmware", "log", "acceptance")
+		b.Add(added...)
+		if err := verify(b.Sign(w.Anchors, both...)).Follow(one); fault.ClassOf(err) != fault.Verify {
+			t.Errorf("a branch with %s: %v", name, err)
+		}
 	}
 }
 

@@ -173,6 +173,9 @@ func (a *Actions) subject(c *script.Certificate) ([]byte, error) {
 // keep remembers the certificates of a verified record that are of keys of the
 // charter: a root that was made after the genesis is not in the anchors.
 func (v *vault) keep(dir string, rec *record.Verified) error {
+	if rec.Succession != nil {
+		v.counted = max(v.counted, rec.Succession.Counter)
+	}
 	for _, c := range rec.Certificates {
 		k, ok := v.state.Keys[c.ID]
 		if !ok {

@@ -26,6 +26,7 @@ type vault struct {
 
 	succession *succession.Statement // of the last succession, nil without one
 	inForce    *anchor.Anchors       // anchors under it
+	counted    int64                 // highest counter of a statement in a loaded record
 
 	issuers map[string][]byte // certificates of keys made after the genesis, from verified records
 }

@@ -74,22 +74,54 @@ func (a *Actions) replacements() ([]succession.Entry, error) {
 	return out, nil
 }
 
-// twins are the keys born here that take nobody's place yet.
-func (a *Actions) twins() []anchor.KeyRecord {
-	var out []anchor.KeyRecord
+// newcomers are the keys born here that take nobody's place: those of roles that
+// the anchors do not have, and twins of keys that they have by then.
+func (a *Actions) newcomers() (added, dormant []anchor.KeyRecord) {
 	for _, id := range a.order {
 		rec := a.keys[id].rec
 		takes := slices.ContainsFunc(a.script.Successions, func(x script.Succession) bool { return x.By == id })
-		if _, _, err := a.vault.inForce.Key(rec.SuccessorOf, rec.Domain); err == nil && !takes {
-			out = append(out, rec)
+		_, _, err := a.vault.inForce.Key(rec.SuccessorOf, rec.Domain)
+		follows := slices.ContainsFunc(added, func(k anchor.KeyRecord) bool { return k.ID == rec.SuccessorOf })
+		switch {
+		case rec.SuccessorOf == "":
+			added = append(added, rec)
+		case !takes && (err == nil || follows):
+			dormant = append(dormant, rec)
 		}
 	}
-	return out
+	return added, dormant
+}
+
+// newest refuses a statement, or none, that is older than what the charter or a
+// loaded record knows: what would follow it, the field would refuse.
+func (a *Actions) newest() error {
+	hint := "write successions: FILE, the succession.json of the newest ceremony that signed one"
+	for _, k := range a.vault.anchors.Keys {
+		now, err := a.vault.state.Key(k.ID, k.Domain)
+		if err != nil {
+			continue // nothing is in force
+		}
+		told, _, err := a.vault.inForce.Key(k.ID, k.Domain)
+		if err != nil || told.ID != now.ID {
+			return fault.Hint(fault.Errorf(fault.Policy, "the charter has %s in force as %s, and the succession statement of the binding does not say so", now.ID, k.ID), hint)
+		}
+	}
+	var have int64
+	if a.vault.succession != nil {
+		have = a.vault.succession.Counter
+	}
+	if a.vault.counted > have {
+		return fault.Hint(fault.Errorf(fault.Policy, "a loaded record holds succession statement %d, the binding names %d", a.vault.counted, have), hint)
+	}
+	return nil
 }
 
 // signSuccession is the verb succession.sign: the succession keys of the safes
 // that are open say in the field which key gives way to which.
 func (a *Actions) signSuccession(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
+	if err := a.newest(); err != nil {
+		return err
+	}
 	entries, err := a.replacements()
 	if err != nil {
 		return err
@@ -99,33 +131,26 @@ func (a *Actions) signSuccession(ctx context.Context, r *ceremony.Run, _ *script
 			return fault.Errorf(fault.ClassOf(err), "%s cannot take over: %w", x.By, err)
 		}
 	}
-	s := succession.New(a.vault.anchors, a.vault.succession, entries, a.twins(), record.Origin(r.ID), r.Clock.Now())
+	added, dormant := a.newcomers()
+	s := succession.New(a.vault.anchors, a.vault.succession, entries, dormant, record.Origin(r.ID), r.Clock.Now())
+	s.Add(added...)
 	for _, id := range a.order {
 		if der, ok := a.certs[id]; ok {
 			s.Certify(id, der)
 		}
 	}
-	var names []string
-	var by []crypto.Signer
-	for _, k := range a.vault.anchors.Roles(succession.KeyID) {
-		gone := slices.ContainsFunc(a.script.Successions, func(x script.Succession) bool { return x.ID == k.ID })
-		if _, retired := a.state.Retired[k.ID]; retired || gone || !a.isOpen(k.Token) {
-			continue
-		}
-		signer, err := a.signer(ctx, k.ID)
-		if err != nil {
-			return err
-		}
-		names, by = append(names, k.ID), append(by, signer)
-	}
-	if len(by) == 0 {
-		return fault.Hint(fault.New(fault.Quorum, "no succession key lies in a safe that is open"), "open a root safe too: its key says in the field which key gives way")
+	names, by, err := a.successionKeys(ctx)
+	if err != nil {
+		return err
 	}
 	data, err := s.Sign(a.vault.anchors, by...)
 	if err != nil {
 		return err
 	}
-	e := &record.Succession{Counter: s.Counter, Replaced: map[string]string{}, Signers: names}
+	e := &record.Succession{Added: ids(added), Counter: s.Counter, Dormant: ids(dormant), Replaced: map[string]string{}, Signers: names}
+	for _, id := range e.Added {
+		r.Console.Say("good", id+" is known in the field from now on")
+	}
 	for _, x := range entries {
 		r.Console.Say("good", x.ID+" is "+x.To.ID+" from now on ("+x.Reason+")")
 		e.Replaced[x.ID] = x.To.ID
@@ -134,6 +159,36 @@ func (a *Actions) signSuccession(ctx context.Context, r *ceremony.Run, _ *script
 	e.SHA256 = hex.EncodeToString(sum[:])
 	a.statement = data
 	return r.Record(e)
+}
+
+// successionKeys are the succession keys that may sign here: in a safe that is open,
+// and not at their end.
+func (a *Actions) successionKeys(ctx context.Context) (names []string, by []crypto.Signer, err error) {
+	for _, k := range a.vault.anchors.Roles(succession.KeyID) {
+		gone := slices.ContainsFunc(a.script.Successions, func(x script.Succession) bool { return x.ID == k.ID })
+		if _, retired := a.state.Retired[k.ID]; retired || gone || !a.isOpen(k.Token) {
+			continue
+		}
+		signer, err := a.signer(ctx, k.ID)
+		if err != nil {
+			return nil, nil, err
+		}
+		names, by = append(names, k.ID), append(by, signer)
+	}
+	if len(by) == 0 {
+		err = fault.Hint(fault.New(fault.Quorum, "no succession key lies in a safe that is open"), "open a root safe too: its key says in the field which key gives way")
+	}
+	return names, by, err
+}
+
+// ids are the sorted ids of keys.
+func ids(keys []anchor.KeyRecord) []string {
+	var out []string
+	for i := range keys {
+		out = append(out, keys[i].ID)
+	}
+	slices.Sort(out)
+	return out
 }
 
 func (a *Actions) isOpen(t anchor.Token) bool {

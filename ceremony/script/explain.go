@@ -287,6 +287,11 @@ func (s *Script) explainEnds() []string {
 	for _, x := range s.Successions {
 		out = append(out, fmt.Sprintf("Key %s is %s; %s takes its place, and devices in the field follow the signed statement.", x.ID, x.Reason, x.By))
 	}
+	if s.uses("succession.sign") {
+		for _, k := range s.Keys {
+			out = append(out, "Devices in the field and every verifier learn of key "+k.ID+" by the signed statement.")
+		}
+	}
 	if s.uses("people.change") {
 		out = append(out, "Whoever leaves his role can do nothing with what he still holds.")
 	}

@@ -45,8 +45,8 @@ func (s *Script) lintUse() *Error {
 	if k, ok := s.KeyByID("tuf-root"); ok && !used["update.root"] {
 		return s.bad(s.pathOf("key "+k.ID), "key "+k.ID, "no step signs the update root with it: update.root")
 	}
-	if len(s.Successions) == 0 && used["succession.sign"] || len(s.Successions) > 0 && !used["succession.sign"] {
-		return s.bad("successions", "successions", "succession.sign and successions belong together: the step signs the list")
+	if len(s.Successions) > 0 && !used["succession.sign"] || len(s.Successions)+len(s.Keys) == 0 && used["succession.sign"] {
+		return s.bad("successions", "successions", "succession.sign and successions belong together: the step signs the list, and tells of the keys made here")
 	}
 	if !used["charter.append"] && len(s.Factories)+len(s.Stations)+len(s.Pipelines)+len(s.Relays) > 0 {
 		return s.bad("", "end", "no step puts the factories, stations, pipelines and relays into the charter: charter.append")

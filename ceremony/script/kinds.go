@@ -38,7 +38,7 @@ func Kinds() []Kind {
 		},
 		{
 			Name: "new-key", Does: "make further keys in a token that is in force, or in a new one",
-			Verbs: slices.Concat(opening, making, issuing), Must: []string{"vault.load", "key.generate", "charter.append"},
+			Verbs: slices.Concat(opening, making, issuing, []string{"succession.sign"}), Must: []string{"vault.load", "key.generate", "charter.append"},
 			Fresh: true, Opens: true, Things: slices.Concat([]string{"keys", "existing", "certificates"}, enrolled),
 		},
 		{

@@ -178,6 +178,7 @@ func keyVerbs() []Verb {
 				{"fresh safes", is("open"), "comes after every new safe has its PINs from shares"},
 				{"key's safe", is("open"), "comes after its safe is opened"},
 				{"epochs", is("old", "changed"), "a safe was dealt anew and its PINs are still the old ones: token.repin comes before the first key"},
+				{"@succeeded", is("no", "-"), "comes before succession.sign, which tells the field of it"},
 				unchartered(),
 			},
 			[]Make{{"key", "born"}},
@@ -203,7 +204,7 @@ func keyVerbs() []Verb {
 		}}},
 		{"cert.issue", is(run), is("cert"), "the certificate is examined, signed and examined again", nil, []Case{certificate}},
 		{"crl.issue", is(run), is("crl"), "the revocation list is examined, signed and examined again", nil, []Case{signs("crl", "issued")}},
-		{"succession.sign", is(run), nil, "the statement that says which key takes over is signed", nil, []Case{{
+		{"succession.sign", is(run), nil, "the statement that says which key takes over, and which key is new, is signed", nil, []Case{{
 			"",
 			[]Need{begun(), {"@succeeded", is("no"), "succession.sign comes once"}, {"some safe", is("open"), "comes after a safe is opened"}, unchartered()},
 			[]Make{{"@succeeded", "yes"}},

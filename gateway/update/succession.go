@@ -215,10 +215,8 @@ func (x *Succession) started(bundle, active []byte) (*firmware.Statement, error)
 	if _, aerr := firmware.Open(active, t); !x.counted && aerr == nil {
 		return nil, err
 	}
-	for _, k := range t.Gone {
-		before := *t
-		before.Firmware, before.Gone = k.Public, nil
-		if st, berr := firmware.Open(bundle, &before); berr == nil {
+	for _, before := range t.Before() {
+		if st, berr := firmware.Open(bundle, before); berr == nil {
 			return st, nil
 		}
 	}

@@ -1,16 +1,20 @@
 package update_test
 
 import (
+	"crypto"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/firmware"
+	"keyrite/artifact/jcs"
 	"keyrite/artifact/succession"
 	"keyrite/gateway/secureelement/setest"
 	"keyrite/gateway/update"
@@ -150,6 +154,67 @@ func TestSuccessionOnTPM(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantClass(t, reopen(), fault.Policy)
+}
+
+// TestProductKeyOnTPM: a gateway takes a release by a key made after its birth once a
+// statement of both succession keys says so, and not before.
+func TestProductKeyOnTPM(t *testing.T) {
+	w := artifacttest.New(t)
+	w.AddSuccessors()
+	e := setest.Birth(t, w, 1)
+	r := newRepo(t, w)
+	slots := openSlots(t, t.TempDir(), e)
+	c := r.client(e)
+	c.Succession = slots.Succession()
+	later := w.Later("firmware-gw100", "dsse", "")
+	made := func(by ...string) []byte {
+		t.Helper()
+		s := succession.New(w.Anchors, nil, nil, nil, "keyrite/record/0011223344556677", artifacttest.Now())
+		s.Add(later)
+		var keys []crypto.Signer
+		for _, id := range by {
+			keys = append(keys, w.Keys[id])
+		}
+		payload, err := jcs.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env, err := envelope.Sign(succession.PayloadType, payload, keys...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := env.Marshal()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	told := *w.Anchors
+	w.Anchors.Keys = append(slices.Clone(told.Keys), later)
+	fresh := w.ReleaseBy("firmware-gw100", image(t, 50_000), "2.0.0", 2)
+	*w.Anchors = told
+	r.publish(map[string][]byte{"gw100-2.0.0.krf": fresh.KRF})
+	if _, err := c.Find(t.Context()); !errors.Is(err, envelope.ErrUnknown) {
+		t.Errorf("without a statement: %v", err)
+	}
+	r.publish(map[string][]byte{update.SuccessionTarget: made("succession"), "gw100-2.0.0.krf": fresh.KRF})
+	if _, err := c.Find(t.Context()); fault.ClassOf(err) != fault.Quorum {
+		t.Errorf("by one succession key: %v", err)
+	}
+	r.publish(map[string][]byte{update.SuccessionTarget: made("succession", "succession-2"), "gw100-2.0.0.krf": fresh.KRF})
+	o, err := c.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := slots.Install(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := slots.Boot(); err != nil || b.Statement.Role() != "firmware-gw100" {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	if v, _, err := e.Succession(); err != nil || v != 2 {
+		t.Errorf("the element counts %d, %v", v, err)
+	}
 }
 
 // TestRootOfTokensAloneIsRefused: two root tokens meet TUF's threshold, but the
