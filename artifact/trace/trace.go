@@ -2,9 +2,11 @@
 // key: signature, release or certificate, key, ceremony record, script, people.
 //
 // It joins what other packages verified and checks only that the pieces belong
-// together; it is handed results of verification, never raw files. A step that
-// could not be taken is a Link that says so: a missing record is shown as a gap,
-// not left out. It must never present a link that was not verified as one.
+// together; it is handed results of verification, never raw files. Several records
+// of one vault are put in the order of its charter, so a key that was made later
+// leads through the ceremonies before it to the genesis. A step that could not be
+// taken is a Link that says so: a missing record is shown as a gap, not left out. It
+// must never present a link that was not verified as one.
 package trace
 
 import (
@@ -33,9 +35,17 @@ var ErrGap = fault.New(fault.Verify, "the pieces do not belong together")
 
 func link(what, is, shown string) Link { return Link{what, is, shown, true} }
 
-// Firmware walks back from an image whose statement was verified against a.
-func Firmware(s *firmware.Statement, a *anchor.Anchors, records []*record.Verified) ([]Link, error) {
+// Firmware walks back from an image whose statement was verified against the
+// anchors in force.
+func (x *Vault) Firmware(s *firmware.Statement) ([]Link, error) {
 	p := &s.Predicate
+	rec, _, err := x.anchors.Key(s.Role(), "dsse")
+	if err != nil {
+		return nil, err
+	}
+	if rec.ID != p.Key.ID || rec.Record != p.Key.Record || rec.SpecHash != p.Key.SpecHash {
+		return nil, fault.Errorf(fault.Verify, "%w: the statement names %.40q of %.64q as its key, and key %s signed it", ErrGap, p.Key.ID, p.Key.Record, rec.ID)
+	}
 	var who []string
 	for _, x := range p.Approvals {
 		who = append(who, x.Approver)
@@ -46,36 +56,26 @@ func Firmware(s *firmware.Statement, a *anchor.Anchors, records []*record.Verifi
 		link("release", fmt.Sprintf("%s %s, security version %d, channel %s, signed %s", p.Product, p.Version, p.SecurityVersion, p.Channel, p.Time), "in the signed statement"),
 		link("decision", fmt.Sprintf("asked by pipeline %s, approved by %s", p.Pipeline, strings.Join(who, " and ")), "in the signed statement"),
 	}
-	rest, err := key(p.Key.ID, a, records)
+	rest, err := x.Key(rec.ID)
 	return append(out, rest...), err
 }
 
 // Device walks back from a birth certificate that was verified up to the key
 // root of the anchors.
-func Device(id *birthcert.Identity, f *charter.Factory, root string, a *anchor.Anchors, records []*record.Verified) ([]Link, error) {
+func (x *Vault) Device(id *birthcert.Identity, f *charter.Factory, root string) ([]Link, error) {
 	out := []Link{
 		link("device", fmt.Sprintf("%s, key %s (%s)", id.DeviceSerial, id.SPKIHash, id.Assurance), "in the birth certificate"),
 		link("certificate", fmt.Sprintf("number %s, bundle %s", id.CertSerial, id.Bundle), "signed by the factory's CA"),
 		link("factory", fmt.Sprintf("%s, %s %d to %d, evidence: %s", f.ID, f.Product, f.SerialFrom, f.SerialTo, f.Evidence), "in the charter; its CA is certified by the birth root"),
 	}
-	rest, err := key(root, a, records)
-	return append(out, rest...), err
-}
-
-// key goes from a key to the ceremony where it was born.
-func key(id string, a *anchor.Anchors, records []*record.Verified) ([]Link, error) {
-	rec, ok := a.Known(id)
-	if !ok {
-		return nil, fault.Errorf(fault.Verify, "%w: the anchors know no key %.40q", ErrGap, id)
-	}
-	out := []Link{link("key", fmt.Sprintf("%s (%s), signs %s only, in token %s serial %s", rec.ID, rec.Algorithm, rec.Domain, rec.Token.Label, rec.Token.Serial), "in the anchors")}
-	for _, v := range records {
-		if record.Origin(v.Open.Record) == rec.Record {
-			rest, err := born(rec, v)
-			return append(out, rest...), err
+	for _, v := range x.records {
+		if _, ok := v.Charter.Factories[f.ID]; ok {
+			out = append(out, link("enrolled", record.Origin(v.Open.Record)+" “"+v.Open.Title+"”", "the first of the records given whose charter has the factory"))
+			break
 		}
 	}
-	return append(out, Link{"record", rec.Record, "not given: pass its folder with --record to walk on", false}), nil
+	rest, err := x.Key(root)
+	return append(out, rest...), err
 }
 
 // born shows the key's birth in a verified record.
@@ -100,16 +100,19 @@ func born(rec *anchor.KeyRecord, v *record.Verified) ([]Link, error) {
 	if v.State != "CLOSED" || intent < 0 || birth < intent || proof < birth {
 		return nil, fault.Errorf(fault.Verify, "%w: record %s does not show the birth of key %s", ErrGap, v.Open.Record, rec.ID)
 	}
-	made := "live"
-	if !v.Open.World.IsLive() {
-		made = "a REHEARSAL: worth nothing in the field"
-	}
 	return []Link{
-		link("record", fmt.Sprintf("%s “%s”, %s, %d entries, root %s", rec.Record, v.Open.Title, made, v.Entries, v.Root), "verified whole: chain, attributes, receipts, signatures"),
+		link("record", fmt.Sprintf("%s “%s”, %s, %d entries, root %s", rec.Record, v.Open.Title, made(v), v.Entries, v.Root), "verified whole: chain, attributes, receipts, signatures"),
 		link("birth", fmt.Sprintf("announced in entry %d, born in entry %d, proven in entry %d", intent, birth, proof), "never extractable, made in the token, read back attribute by attribute"),
-		link("script", v.Open.ScriptHash, "the exact file that ran, signed by everybody in the founding statement"),
+		link("script", v.Open.ScriptHash, "the exact file that ran, named in the first entry that everybody's signatures cover"),
 		link("people", people(v), "signed the roster, and the end of the record"),
 	}, nil
+}
+
+func made(v *record.Verified) string {
+	if v.Open.World.IsLive() {
+		return "live"
+	}
+	return "a REHEARSAL: worth nothing in the field"
 }
 
 // people groups names by role.

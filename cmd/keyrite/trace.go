@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/firmware"
 	"keyrite/artifact/record"
+	"keyrite/artifact/succession"
 	"keyrite/artifact/trace"
 	"keyrite/internal/cli"
 	"keyrite/internal/durable"
@@ -33,17 +35,23 @@ type traceOptions struct {
 func newTrace() *cobra.Command {
 	var o traceOptions
 	c := &cobra.Command{
-		Use:   "trace FILE --anchor FILE [--record DIR]… [--charter FILE] [--html OUT]",
+		Use:   "trace FILE --anchor FILE [--record DIR]… [--succession FILE] [--charter FILE] [--html OUT]",
 		Short: "Walk from a file in the field back to the people who made its key",
 		Long: `Walk back, offline, from a firmware image (.krf, or an image with its
 .sigstore.json), or from a device's birth certificate (.pem), to the ceremony where
 its key was born: signature, release, key, record, script, people. Every step is
 verified; one that cannot be taken is shown as a gap.
 
+Give --record once for each ceremony, in any order. A key that was made after the
+genesis is known by the newest succession.json (--succession); the way goes on from
+its ceremony through those before it to the genesis.
+
 Without --anchor the file is only described, from its record's own anchors, and
 the first line says that nothing is anchored. A birth certificate needs --charter.
 
-Exit codes: 0 the way back is shown, 13 other world, 14 a step does not hold.`,
+Exit codes: 0 the way back is shown, gaps marked with a question mark; 2 a record
+given twice; 13 other world or vault, or a key that gave way; 14 a step does not
+hold, or the records tell two histories.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error { return runTrace(c, &o, args[0]) },
 	}
@@ -59,24 +67,26 @@ type traceResult struct {
 	File     string       `json:"file"`
 	World    string       `json:"world"`
 	Anchored bool         `json:"anchored"`
+	Complete bool         `json:"complete"` // no step is a gap
 	Links    []trace.Link `json:"links"`
 }
 
 func runTrace(c *cobra.Command, o *traceOptions, path string) error {
 	anchored := o.trust.anchor != ""
-	a, records, err := o.load()
+	a, vault, err := o.load()
 	if err != nil {
 		return err
 	}
 	res := traceResult{Schema: "keyrite/trace/v1", File: path, World: string(a.World), Anchored: anchored}
 	if strings.HasSuffix(path, ".pem") {
-		res.Links, err = o.device(path, a, records)
+		res.Links, err = o.device(path, a, vault)
 	} else {
-		res.Links, err = o.firmware(c, path, a, records)
+		res.Links, err = o.firmware(c, path, a, vault)
 	}
 	if err != nil {
 		return err
 	}
+	res.Complete = !slices.ContainsFunc(res.Links, func(l trace.Link) bool { return !l.Proven })
 	if o.html != "" {
 		if err := writeTraceHTML(o.html, res); err != nil {
 			return err
@@ -85,8 +95,9 @@ func runTrace(c *cobra.Command, o *traceOptions, path string) error {
 	return cli.Print(c, res, func(w io.Writer) { printTrace(w, res) })
 }
 
-// load reads the anchors and verifies every record against them.
-func (o *traceOptions) load() (*anchor.Anchors, []*record.Verified, error) {
+// load reads the anchors in force, and verifies every record against them as they
+// were read aloud.
+func (o *traceOptions) load() (*anchor.Anchors, *trace.Vault, error) {
 	path := o.trust.anchor
 	if path == "" {
 		if len(o.records) == 0 {
@@ -98,28 +109,36 @@ func (o *traceOptions) load() (*anchor.Anchors, []*record.Verified, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Records are held against the anchors as they were read aloud, what is
-	// traced against those in force.
 	a, err := anchor.Parse(data)
 	if err != nil {
 		return nil, nil, err
 	}
-	var out []*record.Verified
+	var records []*record.Verified
 	for _, dir := range o.records {
 		v, err := record.Verify(os.DirFS(dir), a)
 		if err != nil {
 			return nil, nil, fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
 		}
-		out = append(out, v)
+		records = append(records, v)
 	}
+	var st *succession.Statement
 	if o.trust.succession != "" {
-		o.trust.anchor = path
-		a, err = o.trust.loadAnchors()
+		statement, err := intake.Read(o.trust.succession, succession.MaxBytes)
+		if err != nil {
+			return nil, nil, err
+		}
+		if st, err = succession.Verify(statement, a); err != nil {
+			return nil, nil, fault.Errorf(fault.ClassOf(err), "succession %q: %w", o.trust.succession, err)
+		}
+		if a, err = succession.Apply(a, st); err != nil {
+			return nil, nil, err
+		}
 	}
-	return a, out, err
+	vault, err := trace.New(a, st, records)
+	return a, vault, err
 }
 
-func (o *traceOptions) firmware(c *cobra.Command, path string, a *anchor.Anchors, records []*record.Verified) ([]trace.Link, error) {
+func (o *traceOptions) firmware(c *cobra.Command, path string, a *anchor.Anchors, vault *trace.Vault) ([]trace.Link, error) {
 	t, err := firmware.TrustOf(a)
 	if err != nil {
 		return nil, err
@@ -136,7 +155,7 @@ func (o *traceOptions) firmware(c *cobra.Command, path string, a *anchor.Anchors
 	if err := in.Unchanged(); err != nil {
 		return nil, err
 	}
-	return trace.Firmware(s, a, records)
+	return vault.Firmware(s)
 }
 
 func (o *traceOptions) statement(c *cobra.Command, path string, in *intake.File, t *firmware.Trust) (*firmware.Statement, error) {
@@ -158,7 +177,7 @@ func (o *traceOptions) statement(c *cobra.Command, path string, in *intake.File,
 	return firmware.Verify(in.Reader(c.Context()), data, t)
 }
 
-func (o *traceOptions) device(path string, a *anchor.Anchors, records []*record.Verified) ([]trace.Link, error) {
+func (o *traceOptions) device(path string, a *anchor.Anchors, vault *trace.Vault) ([]trace.Link, error) {
 	if o.trust.charter == "" {
 		return nil, cli.Usagef("--charter is missing: it says which factories there are")
 	}
@@ -186,7 +205,7 @@ func (o *traceOptions) device(path string, a *anchor.Anchors, records []*record.
 	if err != nil {
 		return nil, err
 	}
-	return trace.Device(id, f, root, a, records)
+	return vault.Device(id, f, root)
 }
 
 // whichFactory finds the factory of the charter that issued the certificate, and
