@@ -3,7 +3,6 @@ package actions
 import (
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -14,9 +13,9 @@ import (
 )
 
 // around holds the reshare with one call spoiled.
-func (x *tiny) around(t *testing.T, name string, action hsmtest.Action, armed func()) (string, error) {
+func (x *tiny) around(t *testing.T, name string, action hsmtest.Action, enters func(state string)) (string, error) {
 	t.Helper()
-	return x.perform(t, attempt{name: name, text: tinyReshare, action: action, armed: armed, bind: func(b *Bind) {
+	return x.perform(t, attempt{name: name, text: tinyReshare, action: action, enters: enters, bind: func(b *Bind) {
 		of := x.binding(t)
 		b.Shares, b.Tokens, b.Anchors, b.Charter = of.Shares, of.Tokens, of.Anchors, of.Charter
 	}})
@@ -26,7 +25,7 @@ func (x *tiny) around(t *testing.T, name string, action hsmtest.Action, armed fu
 func (x *tiny) count(t *testing.T) {
 	t.Helper()
 	x.fresh(t)
-	dir, err := x.around(t, "whole", 0, func() { x.armed, _ = x.faults.Calls() })
+	dir, err := x.around(t, "whole", 0, x.learn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,16 +33,6 @@ func (x *tiny) count(t *testing.T) {
 	if x.opens(t, dir, 1) || !x.opens(t, dir, 2) {
 		t.Fatal("without a fault, not the new epoch alone opens the token")
 	}
-}
-
-// objects names the objects in the store.
-func (x *tiny) objects(t *testing.T) []string {
-	t.Helper()
-	all, err := filepath.Glob(filepath.Join(x.env.TokenDir, "*", "*.object"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
 }
 
 // spoil holds a reshare with one call spoiled. It must be void, with no object
@@ -54,7 +43,7 @@ func (x *tiny) spoil(t *testing.T, sp spoiling) (recovered bool) {
 	x.fresh(t)
 	before := x.objects(t)
 	x.faults.Reset(sp.function, sp.n, sp.action)
-	dir, err := x.around(t, sp.String(), sp.action, func() {})
+	dir, err := x.around(t, sp.String(), sp.action, nil)
 	if _, done := x.faults.Calls(); !done {
 		t.Errorf("%s: the call never came: %v", sp, err)
 		return false
@@ -120,21 +109,16 @@ func TestEachKindOfRequestOfAReshareSpoiled(t *testing.T) {
 	}
 }
 
-// Every single request of a reshare is spoiled once in each way.
+// Every single request of a reshare is spoiled once in each way (R-CER-14, R-CER-24).
 func TestLongEveryRequestOfAReshareSpoiled(t *testing.T) {
-	if os.Getenv("KEYRITE_TEST_LONG") == "" {
-		t.Skip("long: set KEYRITE_TEST_LONG=1")
-	}
+	long(t)
 	x := newTiny(t)
 	x.count(t)
-	recovered := 0
-	sweep(t, x.every, func(t *testing.T) func(spoiling) {
+	sweep(t, "reshare", x.every, func(t *testing.T, sp spoiling) string {
 		t.Helper()
-		return func(sp spoiling) {
-			if x.spoil(t, sp) {
-				recovered++
-			}
+		if x.spoil(t, sp) {
+			return "recovered"
 		}
-	}, 1)
-	t.Logf("%d were left to recover", recovered)
+		return "void"
+	})
 }

@@ -64,39 +64,13 @@ type stand struct {
 	faults   *hsmtest.Faults
 	programs []record.Program
 	armed    []int // calls of each function before ARMED, in a run without a fault
+	closed   []int // before CLOSED: what is spoiled later changes nothing
 	total    []int // and in all
 }
 
 func newStand(t *testing.T) *stand {
 	t.Helper()
-	return standOf(t, newHouse(t))
-}
-
-// another is a stand with the same people and counts over a store of its own.
-func (s *stand) another(t *testing.T) *stand {
-	t.Helper()
-	h := &house{dir: t.TempDir(), env: hsmtest.NewStore(t), people: s.people}
-	for name := range s.people {
-		for _, ext := range []string{".person", ".key", ".pass"} {
-			data, err := os.ReadFile(s.path(name + ext))
-			if err != nil {
-				t.Fatal(err)
-			}
-			h.write(t, name+ext, data)
-		}
-	}
-	answers, err := os.ReadFile(s.path("answers.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.write(t, "answers.yaml", answers)
-	n := standOf(t, h)
-	n.armed, n.total = s.armed, s.total
-	return n
-}
-
-func standOf(t *testing.T, h *house) *stand {
-	t.Helper()
+	h := newHouse(t)
 	st := &stand{house: h, faults: h.env.Faults(t)}
 	programs, err := Programs(h.env.Config.HSMD, st.faults.Module)
 	if err != nil {
@@ -114,16 +88,18 @@ func standOf(t *testing.T, h *house) *stand {
 	return st
 }
 
-// viewer tells when the ceremony is armed.
+// viewer tells when the ceremony enters a state.
 type viewer struct {
 	ceremony.Console
-	armed func()
+	state  string
+	enters func(state string)
 }
 
 func (v *viewer) View(x ceremony.View) {
-	if x.State == "ARMED" {
-		v.armed()
+	if x.State != v.state && v.enters != nil {
+		v.enters(x.State)
 	}
+	v.state = x.State
 }
 
 // opened is the key of a person who unlocked it once, before all ceremonies.
@@ -157,18 +133,29 @@ func (s *stand) unlocked(t *testing.T, people []ceremony.Participant) {
 }
 
 // try runs the tiny genesis with label.
-func (s *stand) try(t *testing.T, label string, action hsmtest.Action, armed func()) (string, error) {
+func (s *stand) try(t *testing.T, label string, action hsmtest.Action, enters func(state string)) (string, error) {
 	t.Helper()
-	return s.perform(t, attempt{name: label, text: strings.ReplaceAll(tinyScript, "@TOKEN@", label), action: action, armed: armed, bind: func(b *Bind) { b.Shares = "shares-" + label }})
+	return s.perform(t, attempt{name: label, text: strings.ReplaceAll(tinyScript, "@TOKEN@", label), action: action, enters: enters, bind: func(b *Bind) { b.Shares = "shares-" + label }})
 }
 
 // attempt is one ceremony at a stand.
 type attempt struct {
 	name   string // of the record's folder, after record-
 	text   string // of the script
+	file   string // of the binding, default bind-faults.yaml
 	action hsmtest.Action
-	armed  func()
+	enters func(state string)
 	bind   func(*Bind)
+}
+
+// learn counts the calls of a ceremony that nothing spoils.
+func (s *stand) learn(state string) {
+	switch state {
+	case "ARMED":
+		s.armed, _ = s.faults.Calls()
+	case "CLOSED":
+		s.closed, _ = s.faults.Calls()
+	}
 }
 
 func (s *stand) perform(t *testing.T, a attempt) (string, error) {
@@ -179,7 +166,10 @@ func (s *stand) perform(t *testing.T, a attempt) (string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bind, err := LoadBind(s.path("bind-faults.yaml"))
+	if a.file == "" {
+		a.file = "bind-faults.yaml"
+	}
+	bind, err := LoadBind(s.path(a.file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +198,7 @@ func (s *stand) perform(t *testing.T, a attempt) (string, error) {
 	dir := s.path("record-" + a.name)
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: sc, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: map[string]string{}, Console: &viewer{answers, a.armed}, Clock: clock, Actions: acts, Base: acts.Base(),
+		Environment: map[string]string{}, Console: &viewer{answers, "", a.enters}, Clock: clock, Actions: acts, Base: acts.Base(),
 	})
 	return dir, err
 }
@@ -217,7 +207,7 @@ func (s *stand) perform(t *testing.T, a attempt) (string, error) {
 func (s *stand) count(t *testing.T) {
 	t.Helper()
 	s.faults.Reset(0, 0, 0)
-	dir, err := s.try(t, "whole", 0, func() { s.armed, _ = s.faults.Calls() })
+	dir, err := s.try(t, "whole", 0, s.learn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,7 +229,8 @@ func (s *stand) empty(t *testing.T) {
 	}
 }
 
-// hasty lets the time limit of a step pass as soon as a call hangs.
+// hasty lets the time limit of a step, which is minutes, pass as soon as a call
+// hangs.
 type hasty struct {
 	ceremony.Clock
 	hangs func() bool
@@ -249,7 +240,7 @@ type hasty struct {
 const stepLimit = 5 * time.Minute
 
 func (c *hasty) Timer(d time.Duration) (<-chan time.Time, func()) {
-	if d != stepLimit {
+	if d < time.Minute {
 		return c.Clock.Timer(d)
 	}
 	fired, stopped := make(chan time.Time, 1), make(chan struct{})
@@ -277,7 +268,7 @@ func (s *stand) spoil(t *testing.T, sp spoiling) {
 	name := sp.String()
 	label := strings.ToLower(strings.ReplaceAll(name, "_", ""))
 	s.faults.Reset(sp.function, sp.n, sp.action)
-	dir, err := s.try(t, label, sp.action, func() {})
+	dir, err := s.try(t, label, sp.action, nil)
 	if _, done := s.faults.Calls(); !done {
 		t.Errorf("%s: the call never came: %v", name, err)
 		return

@@ -78,7 +78,7 @@ func newTiny(t *testing.T) *tiny {
 	x := &tiny{stand: newStand(t)}
 	x.faults.Reset(0, 0, 0)
 	var err error
-	if x.dir, err = x.try(t, "tiny", 0, func() {}); err != nil {
+	if x.dir, err = x.try(t, "tiny", 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	x.cosign(t, x.dir, "witness2")

@@ -1,14 +1,15 @@
 package actions
 
 import (
+	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
-	"runtime"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,29 +35,23 @@ func (s spoiling) String() string {
 
 // every lists all requests of a ceremony, each to fail, hang and crash, and those
 // that change a token also to lose the answer and to die after it. The order is
-// drawn from seed; of reads, most by far, two of the three ways come last.
+// drawn from seed.
 func (s *stand) every(seed uint64) []spoiling {
-	var first, last []spoiling
+	var out []spoiling
 	for i, name := range hsmtest.Functions() {
 		actions := []hsmtest.Action{hsmtest.Fail, hsmtest.Hang, hsmtest.Crash}
 		if slices.Contains(changing(), name) {
 			actions = append(actions, hsmtest.Lose, hsmtest.Die)
 		}
 		for n := s.armed[i] + 1; n <= s.total[i]; n++ {
-			for j, a := range actions {
-				if name == "C_GetAttributeValue" && j != n%len(actions) {
-					last = append(last, spoiling{i, n, a})
-				} else {
-					first = append(first, spoiling{i, n, a})
-				}
+			for _, a := range actions {
+				out = append(out, spoiling{i, n, a})
 			}
 		}
 	}
 	r := rand.New(rand.NewPCG(seed, 0))
-	for _, l := range [][]spoiling{first, last} {
-		r.Shuffle(len(l), func(i, j int) { l[i], l[j] = l[j], l[i] })
-	}
-	return append(first, last...)
+	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
 }
 
 // asked are the requests that KEYRITE_TEST_SPOIL names, to try again what a sweep
@@ -85,9 +80,6 @@ func asked(t *testing.T) []spoiling {
 	return out
 }
 
-// sweepTime bounds the sweep; KEYRITE_TEST_SWEEP gives another duration.
-const sweepTime = 45 * time.Minute
-
 func number(t *testing.T, name string, otherwise uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(name)
@@ -101,16 +93,77 @@ func number(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-// sweep spoils what every lists, or what is asked for, with so many workers. What a
-// slow machine does not reach in time is counted, never left unsaid.
-func sweep(t *testing.T, every func(seed uint64) []spoiling, worker func(t *testing.T) func(spoiling), workers int) {
+// journal is what a sweep has tried so far, one line each, so that it can be broken
+// off and gone on with, and shared by several processes.
+type journal struct {
+	file *os.File
+	good map[string]bool // tried by an earlier process, as it should be
+}
+
+// openJournal goes on with the journal of a sweep in the folder KEYRITE_TEST_JOURNAL.
+func openJournal(t *testing.T, name string, of int) *journal {
+	t.Helper()
+	j := &journal{good: map[string]bool{}}
+	dir := os.Getenv("KEYRITE_TEST_JOURNAL")
+	if dir == "" {
+		return j
+	}
+	path := filepath.Join(dir, name+".journal")
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(old)) {
+		what, how, whole := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		j.good[what] = whole && strings.HasPrefix(how, "good") && strings.HasSuffix(line, "\n")
+	}
+	if j.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.file.Close() })
+	j.note(t, fmt.Sprintf("of %d", of))
+	return j
+}
+
+// note adds one line, whole even if several processes write.
+func (j *journal) note(t *testing.T, line string) {
+	t.Helper()
+	if j.file == nil {
+		return
+	}
+	if _, err := j.file.WriteString(line + "\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mine says whether a run falls to this one of several processes, which
+// KEYRITE_TEST_SLICE names as "1/3", counting from 0.
+func mine(t *testing.T, sp spoiling) bool {
+	t.Helper()
+	text := os.Getenv("KEYRITE_TEST_SLICE")
+	if text == "" {
+		return true
+	}
+	var i, of uint32
+	if n, err := fmt.Sscanf(text, "%d/%d", &i, &of); n != 2 || err != nil || i >= of {
+		t.Fatalf("KEYRITE_TEST_SLICE: %q", text)
+	}
+	h := fnv.New32a()
+	h.Write([]byte(sp.String()))
+	return h.Sum32()%of == i
+}
+
+// sweep spoils all of jobs, or those that are asked for, until KEYRITE_TEST_SWEEP, a
+// duration, is over. What is not reached is counted, never left unsaid. spoil fails
+// the test, and gives a word about the run.
+func sweep(t *testing.T, name string, every func(seed uint64) []spoiling, spoil func(*testing.T, spoiling) string) {
 	t.Helper()
 	seed := number(t, "KEYRITE_TEST_SEED", uint64(time.Now().UnixNano()))
 	jobs := asked(t)
 	if jobs == nil {
 		jobs = every(seed)
 	}
-	limit := sweepTime
+	limit := 24 * time.Hour
 	if text := os.Getenv("KEYRITE_TEST_SWEEP"); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil {
@@ -118,43 +171,41 @@ func sweep(t *testing.T, every func(seed uint64) []spoiling, worker func(t *test
 		}
 		limit = d
 	}
+	j := openJournal(t, name, len(jobs))
 	end := time.Now().Add(limit)
-	var next, runs atomic.Int64
-	t.Run("sweep", func(t *testing.T) { // ends when its workers have ended
-		for w := range workers {
-			t.Run("worker"+itoa(w+1), func(t *testing.T) {
-				spoil := worker(t)
-				t.Parallel()
-				for time.Now().Before(end) {
-					i := next.Add(1) - 1
-					if i >= int64(len(jobs)) {
-						return
-					}
-					spoil(jobs[i])
-					runs.Add(1)
-				}
-			})
+	runs, bad, words := 0, 0, map[string]int{}
+	for _, sp := range jobs {
+		if j.good[sp.String()] || !mine(t, sp) || time.Now().After(end) {
+			continue
 		}
-	})
-	t.Logf("%d of %d runs, KEYRITE_TEST_SEED=%d", runs.Load(), len(jobs), seed)
+		runs++
+		word := ""
+		t.Run(sp.String(), func(t *testing.T) {
+			word = spoil(t, sp)
+			if t.Failed() {
+				word = "bad"
+			}
+		})
+		words[word]++
+		if word == "bad" {
+			bad++
+			j.note(t, sp.String()+" bad")
+		} else {
+			j.note(t, sp.String()+" good "+word)
+		}
+	}
+	t.Logf("sweep of %s: %d of %d runs here, %d bad, %v, KEYRITE_TEST_SEED=%d", name, runs, len(jobs), bad, words, seed)
 }
 
 // Every single request of a genesis is spoiled once in each way, in an order drawn
-// from a seed, by as many workers as there are processors.
+// from a seed (R-CER-14, R-CER-15).
 func TestLongEveryRequestSpoiled(t *testing.T) {
-	if os.Getenv("KEYRITE_TEST_LONG") == "" {
-		t.Skip("long: set KEYRITE_TEST_LONG=1")
-	}
+	long(t)
 	s := newStand(t)
 	s.count(t)
-	var stands []*stand
-	for range runtime.GOMAXPROCS(0) {
-		stands = append(stands, s.another(t)) // sets a variable, as no parallel test may
-	}
-	var taken atomic.Int64
-	sweep(t, s.every, func(t *testing.T) func(spoiling) {
+	sweep(t, "genesis", s.every, func(t *testing.T, sp spoiling) string {
 		t.Helper()
-		mine := stands[taken.Add(1)-1]
-		return func(sp spoiling) { mine.spoil(t, sp) }
-	}, len(stands))
+		s.spoil(t, sp)
+		return "void"
+	})
 }

@@ -445,6 +445,12 @@ func TestKilledTransfer(t *testing.T) {
 
 func (h *house) openersOf(t testing.TB, safe string) []SafeOpener {
 	t.Helper()
+	return h.openersIn(t, "shares-all", safe)
+}
+
+// openersIn are three key masters with their shares of a safe.
+func (h *house) openersIn(t testing.TB, shares, safe string) []SafeOpener {
+	t.Helper()
 	var out []SafeOpener
 	for i := range 3 {
 		name := "master" + itoa(i+1)
@@ -452,7 +458,7 @@ func (h *house) openersOf(t testing.TB, safe string) []SafeOpener {
 		if err != nil {
 			t.Fatal(err)
 		}
-		share, err := os.ReadFile(filepath.Join(h.path("shares-all"), safe, name+".share"))
+		share, err := os.ReadFile(filepath.Join(h.path(shares), safe, name+".share"))
 		if err != nil {
 			t.Fatal(err)
 		}

