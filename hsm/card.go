@@ -17,7 +17,7 @@ type CardKey = frame.CardKey
 
 // CardKeys lists the keys on P-256 that cannot leave the card, by id.
 func (s *Session) CardKeys(ctx context.Context) ([]CardKey, error) {
-	a, err := s.conn.call(ctx, frame.Request{Op: frame.OpCardKeys}, "")
+	a, err := s.ask(ctx, frame.Request{Op: frame.OpCardKeys}, "")
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +32,7 @@ func (s *Session) MakeCardKeys(ctx context.Context, label, sign, derive string) 
 	if err != nil {
 		return err
 	}
-	_, err = s.conn.call(ctx, frame.Request{Op: frame.OpCardMake, Body: body}, "")
+	_, err = s.ask(ctx, frame.Request{Op: frame.OpCardMake, Body: body}, "")
 	return err
 }
 
@@ -69,7 +69,7 @@ func (k *OnCard) use(op frame.Op, in []byte) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), signTimeout)
 	defer cancel()
-	a, err := k.sess.conn.call(ctx, frame.Request{Op: op, Body: body}, k.id)
+	a, err := k.sess.ask(ctx, frame.Request{Op: op, Body: body}, k.id)
 	if err != nil {
 		return nil, err
 	}

@@ -1,35 +1,53 @@
 package hsm
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"keyrite/hsm/internal/frame"
 )
 
 // conn is the client's end of a data socket. Requests of any number of
-// goroutines are queued; one writer drains the queue into one write, one
-// reader hands the answers out.
+// goroutines leave in the order in which they were given; one reader hands the
+// answers out.
 type conn struct {
 	sock  net.Conn
 	token TokenID
 	kill  func() // ends the module process
 	hello chan frame.Response
-	wake  chan struct{}
 	done  chan struct{} // closed when the session is over
 
 	mu      sync.Mutex // guards the rest
-	last    uint64
-	queue   []frame.Request
-	waiting map[uint64]chan frame.Response
+	last    uint64     // id of the newest request
+	written uint64     // id of the newest request that went to the socket
+	out     []byte     // encoded requests that wait for the writer
+	spare   []byte     // the buffer that was written last
+	writing bool
+	waiting map[uint64]*pending
+	idle    chan struct{} // not nil: closed when nothing waits any more
 	over    error
 	closed  bool
+
+	// The oldest request without an answer is the one that the module works on,
+	// or one of them; it may take as long as its kind allows.
+	head  uint64
+	since time.Time // when it became that
+	watch *time.Timer
+	due   time.Time // when watch fires; zero: it does not
+}
+
+// pending is a request without an answer.
+type pending struct {
+	id     uint64
+	limit  time.Duration // how long the module may work on it; 0: for ever
+	answer chan frame.Response
 }
 
 func newConn(f *os.File, t TokenID, kill func()) (*conn, error) {
@@ -40,12 +58,10 @@ func newConn(f *os.File, t TokenID, kill func()) (*conn, error) {
 	}
 	c := &conn{
 		sock: sock, token: t, kill: kill, hello: make(chan frame.Response, 1),
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
-		waiting: map[uint64]chan frame.Response{},
+		done: make(chan struct{}), waiting: map[uint64]*pending{},
 	}
-	c.waiting[0] = c.hello
+	c.waiting[0] = &pending{answer: c.hello}
 	go c.reader()
-	go c.writer()
 	return c, nil
 }
 
@@ -65,29 +81,22 @@ func (c *conn) greeting(ctx context.Context) (json.RawMessage, error) {
 	}
 }
 
-// call sends one request and waits for its answer.
+// call sends one request and waits for its answer. If the context ends under
+// it, the module process is ended: nobody else must wait behind a call that
+// hangs.
 func (c *conn) call(ctx context.Context, q frame.Request, label string) (*frame.Response, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, &Error{Op: string(q.Op), Token: c.token.Label, Label: label, Class: "token", Text: err.Error(), cause: err}
 	}
-	ch := make(chan frame.Response, 1)
-	c.mu.Lock()
-	if c.over != nil {
-		err := c.over
-		c.mu.Unlock()
+	p, err := c.start(&q, 0)
+	if errors.Is(err, errTooLong) {
+		return nil, usage(string(q.Op), "%v", err)
+	}
+	if err != nil {
 		return nil, lostError(string(q.Op), c.token, err)
 	}
-	c.last++
-	q.ID = c.last
-	c.waiting[q.ID] = ch
-	c.queue = append(c.queue, q)
-	c.mu.Unlock()
 	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
-	select {
-	case a, ok := <-ch:
+	case a, ok := <-p.answer:
 		if !ok {
 			return nil, lostError(string(q.Op), c.token, c.cause())
 		}
@@ -96,77 +105,177 @@ func (c *conn) call(ctx context.Context, q frame.Request, label string) (*frame.
 		}
 		return &a, nil
 	case <-ctx.Done():
-		if c.withdraw(q.ID) {
-			return nil, &Error{Op: string(q.Op), Token: c.token.Label, Label: label, Class: "token", Text: ctx.Err().Error(), cause: ctx.Err()}
-		}
 		c.close(ctx.Err())
 		c.kill()
+		if !c.sent(p) {
+			return nil, &Error{Op: string(q.Op), Token: c.token.Label, Label: label, Class: "token", Text: ctx.Err().Error(), cause: ctx.Err()}
+		}
 		return nil, lostError(string(q.Op), c.token, ctx.Err())
 	}
 }
 
-// withdraw takes back a request that was not sent yet.
-func (c *conn) withdraw(id uint64) bool {
+var errTooLong = errors.New("the request is too long")
+
+// start queues one request and sees that it leaves. After an error it did not.
+func (c *conn) start(q *frame.Request, limit time.Duration) (*pending, error) {
+	p := &pending{limit: limit, answer: make(chan frame.Response, 1)}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, q := range c.queue {
-		if q.ID == id {
-			c.queue = append(c.queue[:i], c.queue[i+1:]...)
-			delete(c.waiting, id)
-			return true
-		}
+	if c.over != nil {
+		defer c.mu.Unlock()
+		return nil, c.over
 	}
-	return false
+	p.id, q.ID = c.last+1, c.last+1
+	out, err := frame.AppendRequest(c.out, q)
+	if err != nil {
+		c.mu.Unlock()
+		return nil, fmt.Errorf("%w: %w", errTooLong, err)
+	}
+	c.last, c.out, c.waiting[p.id] = p.id, out, p
+	if len(c.waiting) == 1 {
+		c.lead(p.id, time.Now())
+	}
+	if c.writing {
+		c.mu.Unlock()
+		return p, nil
+	}
+	c.writing = true
+	more := c.write()
+	c.mu.Unlock()
+	if more {
+		go c.drain()
+	}
+	return p, nil
 }
 
-// writer drains the queue; everything that waits leaves in one write.
-func (c *conn) writer() {
-	for {
-		select {
-		case <-c.wake:
-		case <-c.done:
-			return
-		}
-		c.mu.Lock()
-		batch := c.queue
-		c.queue = nil
-		c.mu.Unlock()
-		var out []byte
-		for i := range batch {
-			var err error
-			if out, err = frame.Append(out, &batch[i]); err != nil {
-				c.close(err)
-				return
-			}
-		}
-		if len(out) == 0 {
-			continue
-		}
-		if _, err := c.sock.Write(out); err != nil {
-			c.close(err)
-			return
-		}
+// write writes what waits. It is called with mu held, which it lets go
+// meanwhile, by the one goroutine that set writing; it says whether more came.
+func (c *conn) write() (more bool) {
+	b, upTo := c.out, c.last
+	c.out, c.spare = c.spare[:0], nil
+	c.written = upTo // from here on nobody can say that it was not sent
+	c.mu.Unlock()
+	_, err := c.sock.Write(b)
+	if err != nil {
+		c.close(err)
 	}
+	c.mu.Lock()
+	if cap(b) <= maxSpare {
+		c.spare = b
+	}
+	more = err == nil && len(c.out) > 0
+	c.writing = more
+	return more
+}
+
+// maxSpare bounds the buffer that is kept, in bytes.
+const maxSpare = 64 << 10
+
+// drain goes on writing for a caller that has an answer of its own to wait for.
+func (c *conn) drain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.write() {
+	}
+}
+
+// sent reports whether a request of an ended conn may have reached the module.
+func (c *conn) sent(p *pending) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return p.id <= c.written
+}
+
+// lead makes a request the one whose time runs. mu is held.
+func (c *conn) lead(id uint64, now time.Time) {
+	c.head, c.since = id, now
+	p := c.waiting[id]
+	if p == nil || p.limit == 0 {
+		return
+	}
+	// A watch that fires early looks again, which is cheaper than to set it for
+	// every request.
+	if due := now.Add(p.limit); c.due.IsZero() || due.Before(c.due) {
+		c.arm(due, p.limit)
+	}
+}
+
+// arm sets the watch. mu is held.
+func (c *conn) arm(due time.Time, in time.Duration) {
+	c.due = due
+	if c.watch == nil {
+		c.watch = time.AfterFunc(in, c.overdue)
+		return
+	}
+	c.watch.Reset(in)
+}
+
+// overdue ends the session if the request at the head has had its time.
+func (c *conn) overdue() {
+	c.mu.Lock()
+	c.due = time.Time{}
+	p := c.waiting[c.head]
+	if c.closed || p == nil || p.limit == 0 {
+		c.mu.Unlock()
+		return
+	}
+	if left := p.limit - time.Since(c.since); left > 0 {
+		c.arm(time.Now().Add(left), left)
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+	c.close(context.DeadlineExceeded)
+	c.kill()
 }
 
 func (c *conn) reader() {
-	r := bufio.NewReaderSize(c.sock, 64<<10)
+	r := frame.NewStream(c.sock)
 	for {
 		var a frame.Response
-		if err := frame.Read(r, &a); err != nil {
+		if err := r.Response(&a); err != nil {
 			c.close(err)
 			return
 		}
 		c.mu.Lock()
-		ch := c.waiting[a.ID]
+		p := c.waiting[a.ID]
 		delete(c.waiting, a.ID)
+		if p != nil && a.ID == c.head && len(c.waiting) > 0 {
+			id := c.head + 1
+			for c.waiting[id] == nil {
+				id++
+			}
+			c.lead(id, time.Now())
+		}
+		c.rest()
 		c.mu.Unlock()
-		if ch == nil {
+		if p == nil {
 			c.close(errors.New("an answer to no request"))
 			return
 		}
-		ch <- a
+		p.answer <- a
 	}
+}
+
+// rest closes idle when nothing waits any more. mu is held.
+func (c *conn) rest() {
+	if c.idle != nil && len(c.waiting) == 0 {
+		close(c.idle)
+		c.idle = nil
+	}
+}
+
+// drained takes no further request, and gives a channel that is closed when every
+// request has its answer or the session is over: each has its time.
+func (c *conn) drained() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over == nil {
+		c.over = errClosed
+	}
+	ch := make(chan struct{})
+	c.idle = ch
+	c.rest()
+	return ch
 }
 
 // close ends the session and fails everything that waits. The module process
@@ -184,9 +293,13 @@ func (c *conn) close(cause error) {
 	if c.over == nil {
 		c.over = cause
 	}
-	for id, ch := range c.waiting {
-		close(ch)
+	for id, p := range c.waiting {
+		close(p.answer)
 		delete(c.waiting, id)
+	}
+	c.rest()
+	if c.watch != nil {
+		c.watch.Stop()
 	}
 	c.sock.Close()
 	close(c.done)

@@ -12,11 +12,12 @@
 // one after the other by one goroutine of the module process. A call whose
 // context ends returns at once; if it was already under way the module process
 // is killed and the session is lost, since a PKCS#11 call cannot be cancelled.
-// Nothing is ever tried a second time.
+// Programs that run for long use a Pool, which outlives its module processes.
+// Nothing that may have had an effect is ever tried a second time.
 //
 // The package must never hold a PIN, name a slot number, or trust what a token
 // says of its own work: attributes are compared with the template and each
-// signature is verified before it is returned.
+// signature is verified here before it is returned.
 package hsm
 
 import (

@@ -20,6 +20,10 @@ var (
 	// had an effect is unknown; look the object up by its id.
 	ErrLost    = errors.New("session lost")
 	ErrRefused = errors.New("refused")
+	// ErrNotDone: the request never reached the token, so it may be made again.
+	ErrNotDone = errors.New("not done")
+	// ErrBusy: as many requests wait as may; this one was not taken.
+	ErrBusy = errors.New("too many requests wait")
 	// ErrWaiting: nothing was done, and will not be before Error.Wait has
 	// passed. A token that was lost twice in a short time is left alone, and so
 	// is one that was given wrong PINs.
@@ -102,4 +106,14 @@ func lostError(op string, t TokenID, cause error) error {
 		text = "no answer in time, so the module process was ended; the outcome is unknown, look it up by id"
 	}
 	return &Error{Op: op, Token: t.Label, Class: "token", Text: text, kind: ErrLost, cause: cause}
+}
+
+// notDone says that a request of a pool has had no effect and will have none.
+func notDone(op string, t TokenID, label, why string, cause error) error {
+	e := &Error{Op: op, Token: t.Label, Label: label, Class: "token", Text: "not done: " + why, kind: ErrNotDone, cause: cause}
+	if c, ok := errors.AsType[*Error](cause); ok {
+		e.Class, e.Hint, e.Wait = c.Class, c.Hint, c.Wait
+		e.Text += ": " + c.Text
+	}
+	return e
 }

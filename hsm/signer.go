@@ -3,8 +3,6 @@ package hsm
 import (
 	"context"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
 	"crypto/rsa"
 	"io"
 	"time"
@@ -17,22 +15,22 @@ import (
 // no context.
 const signTimeout = 30 * time.Second
 
-// Key signs with one key of a session. It is a crypto.Signer.
+// Key signs with one key of a session or pool. It is a crypto.Signer.
 type Key struct {
-	sess *Session
-	st   KeyState
+	token *Access
+	st    KeyState
 }
 
 // Signer looks the key up and returns it as a crypto.Signer. It takes the digest
 // of Algorithm.Hash, for an Ed25519 key the message with crypto.Hash(0), and
 // gives ASN.1 for curves. An RSA key made for PSS wants *rsa.PSSOptions, any
 // other refuses them.
-func (s *Session) Signer(ctx context.Context, id KeyID) (*Key, error) {
-	st, err := s.Attributes(ctx, id)
+func (x *Access) Signer(ctx context.Context, id KeyID) (*Key, error) {
+	st, err := x.Attributes(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	return &Key{sess: s, st: *st}, nil
+	return &Key{token: x, st: *st}, nil
 }
 
 // Public returns the public key.
@@ -55,26 +53,17 @@ func (k *Key) Sign(_ io.Reader, in []byte, opts crypto.SignerOpts) ([]byte, erro
 	return k.SignContext(ctx, in)
 }
 
-// SignContext signs a digest, with Ed25519 a message. The signature was
-// verified where it was made and is verified again here, with the public key
-// read when the key was looked up.
+// SignContext signs a digest, with Ed25519 a message. The signature is verified
+// here, with the public key read when the key was looked up: outside of the
+// process in which the module runs.
 func (k *Key) SignContext(ctx context.Context, in []byte) ([]byte, error) {
 	id := k.st.KeyID
-	a, err := k.sess.conn.call(ctx, frame.Request{Op: frame.OpSign, Key: &id, Input: in}, id.String())
+	a, err := k.token.ask(ctx, frame.Request{Op: frame.OpSign, Key: &id, Input: in}, id.String())
 	if err != nil {
 		return nil, err
 	}
-	ok := false
-	switch pub := k.st.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		ok = len(in) == k.st.Algorithm.Hash().Size() && ecdsa.VerifyASN1(pub, in, a.Data)
-	case *rsa.PublicKey:
-		ok = keyspec.VerifyRSA(k.st.Algorithm, pub, in, a.Data)
-	case ed25519.PublicKey:
-		ok = ed25519.Verify(pub, in, a.Data)
-	}
-	if !ok {
-		return nil, &Error{Op: "sign", Token: k.sess.id.Label, Label: id.String(), Class: "verify", Text: "the signature does not verify with the key's public half"}
+	if !keyspec.Verify(k.st.Algorithm, k.st.PublicKey, in, a.Data) {
+		return nil, &Error{Op: "sign", Token: k.token.id.Label, Label: id.String(), Class: "verify", Text: "the signature does not verify with the key's public half"}
 	}
 	return a.Data, nil
 }

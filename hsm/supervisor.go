@@ -370,6 +370,16 @@ func (s *Supervisor) WipePINs(ctx context.Context, t TokenID) error {
 	return err
 }
 
+// ended reports whether the supervisor process is gone.
+func (s *Supervisor) ended() bool {
+	select {
+	case <-s.gone:
+		return true
+	default:
+		return false
+	}
+}
+
 // PID is the process id of the supervisor, for records and tests.
 func (s *Supervisor) PID() int { return s.cmd.Process.Pid }
 

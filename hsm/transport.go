@@ -49,7 +49,7 @@ func (s *Session) Receive(ctx context.Context, receiver, arriving GenerateSpec, 
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.conn.call(ctx, frame.Request{Op: frame.OpReceive, Body: body}, arriving.Label)
+	a, err := s.ask(ctx, frame.Request{Op: frame.OpReceive, Body: body}, arriving.Label)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (s *Session) Receive(ctx context.Context, receiver, arriving GenerateSpec, 
 
 // DestroyKey destroys everything with the id of a key, half copies included, makes
 // that durable, and proves by an empty search that nothing with the id is left.
-func (s *Session) DestroyKey(ctx context.Context, id KeyID) error {
-	_, err := s.conn.call(ctx, frame.Request{Op: frame.OpRemove, Key: &id}, id.String())
+func (x *Access) DestroyKey(ctx context.Context, id KeyID) error {
+	_, err := x.ask(ctx, frame.Request{Op: frame.OpRemove, Key: &id}, id.String())
 	return err
 }

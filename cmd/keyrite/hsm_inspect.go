@@ -64,7 +64,7 @@ type inspectedKey struct {
 
 func runHSMInspect(ctx context.Context, c *cobra.Command, std cli.IO, o *inspectOptions) error {
 	res := hsmInspectResult{Schema: "keyrite/hsm-inspect/v1"}
-	inspect := func(s *hsm.Session) (err error) {
+	inspect := func(s *hsm.Access) (err error) {
 		res.Module, res.Tokens = s.Module(), []hsm.TokenInfo{s.TokenInfo()}
 		res.Objects, res.Keys, err = inspectToken(ctx, s)
 		return err
@@ -76,7 +76,7 @@ func runHSMInspect(ctx context.Context, c *cobra.Command, std cli.IO, o *inspect
 	case o.token == "":
 		err = listTokens(ctx, &o.tokenOptions, &res)
 	default:
-		err = o.withToken(ctx, inspect)
+		err = o.withToken(ctx, func(s *hsm.Session) error { return inspect(s.Access) })
 	}
 	if err != nil {
 		return err
@@ -85,7 +85,7 @@ func runHSMInspect(ctx context.Context, c *cobra.Command, std cli.IO, o *inspect
 }
 
 // withSafe runs f in a token that its key masters opened.
-func (o *inspectOptions) withSafe(ctx context.Context, std cli.IO, f func(*hsm.Session) error) error {
+func (o *inspectOptions) withSafe(ctx context.Context, std cli.IO, f func(*hsm.Access) error) error {
 	_, state, err := o.trust.load()
 	if err != nil {
 		return err
@@ -94,7 +94,7 @@ func (o *inspectOptions) withSafe(ctx context.Context, std cli.IO, f func(*hsm.S
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(x.sess), x.Close())
+	return errors.Join(f(x.pool.Access), x.Close())
 }
 
 func listTokens(ctx context.Context, o *tokenOptions, res *hsmInspectResult) (err error) {
@@ -108,7 +108,7 @@ func listTokens(ctx context.Context, o *tokenOptions, res *hsmInspectResult) (er
 }
 
 // inspectToken reads every object, and every pair that has an id of ours.
-func inspectToken(ctx context.Context, s *hsm.Session) ([]hsm.Object, []inspectedKey, error) {
+func inspectToken(ctx context.Context, s *hsm.Access) ([]hsm.Object, []inspectedKey, error) {
 	objs, err := s.Objects(ctx)
 	if err != nil {
 		return nil, nil, err

@@ -143,7 +143,7 @@ func (o *openOptions) passphrases(std cli.IO) (*os.File, error) {
 // opened is a token opened by a quorum for one operation.
 type opened struct {
 	sup     *hsm.Supervisor
-	sess    *hsm.Session
+	pool    *hsm.Pool // outlives a crash of the module while large images are hashed
 	state   *charter.State
 	token   anchor.Token
 	Holders []string
@@ -212,7 +212,7 @@ func (x *opened) login(ctx context.Context, p quorum.OpenParams, operation []byt
 		return err
 	}
 	x.Holders = res.Holders
-	x.sess, err = x.sup.Open(ctx, id)
+	x.pool, err = hsm.NewPool(ctx, x.sup, id, hsm.PoolConfig{})
 	return err
 }
 
@@ -227,7 +227,7 @@ func (x *opened) Signer(ctx context.Context, id string) (crypto.Signer, error) {
 		return nil, fault.Errorf(fault.Policy, "key %s in force lies in token %s, not in %s", rec.ID, rec.Token.Label, x.token.Label)
 	}
 	id = rec.ID
-	objs, err := x.sess.Objects(ctx)
+	objs, err := x.pool.Objects(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +236,7 @@ func (x *opened) Signer(ctx context.Context, id string) (crypto.Signer, error) {
 		if o.Class != "CKO_PRIVATE_KEY" || o.Label != id || err != nil || len(raw) != len(hsm.KeyID{}) {
 			continue
 		}
-		k, err := x.sess.Signer(ctx, hsm.KeyID(raw))
+		k, err := x.pool.Signer(ctx, hsm.KeyID(raw))
 		if err != nil {
 			return nil, err
 		}
@@ -272,7 +272,7 @@ func safeOf(s *charter.State, id, usual string) (string, error) {
 }
 
 // Close logs out and ends the supervisor.
-func (x *opened) Close() error { return errors.Join(x.sess.Close(), x.sup.Close()) }
+func (x *opened) Close() error { return errors.Join(x.pool.Close(), x.sup.Close()) }
 
 func removeQuietly(path string) { _ = os.Remove(path) }
 

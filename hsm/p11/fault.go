@@ -38,6 +38,7 @@ var codes = map[pkcs11.Error]struct{ kind, class string }{
 	pkcs11.CKR_SESSION_HANDLE_INVALID:         {frame.KindLost, "token"},
 	pkcs11.CKR_SESSION_CLOSED:                 {frame.KindLost, "token"},
 	pkcs11.CKR_USER_NOT_LOGGED_IN:             {frame.KindLost, "token"},
+	pkcs11.CKR_OPERATION_ACTIVE:               {frame.KindLost, "token"}, // the one before was abandoned
 	pkcs11.CKR_TOKEN_NOT_PRESENT:              {frame.KindLost, "token"},
 	pkcs11.CKR_DEVICE_REMOVED:                 {frame.KindLost, "token"},
 	pkcs11.CKR_DEVICE_ERROR:                   {frame.KindLost, "token"},

@@ -11,7 +11,6 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"math/big"
-	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -254,6 +253,10 @@ func (s *session) lookup(id keyspec.KeyID) (*key, error) {
 		}
 	}
 	if found["CKO_PRIVATE_KEY"] == 0 || found["CKO_PUBLIC_KEY"] == 0 {
+		// A file token whose folder was moved away shows no object and no trouble.
+		if _, err := s.ctx.GetTokenInfo(s.slot); err != nil {
+			return nil, faultf("find key", frame.KindLost, "the token is gone: %s", asFault("", "C_GetTokenInfo", err).Name)
+		}
 		return nil, faultf("find key", frame.KindNotFound, "the token has no pair with id %s", id)
 	}
 	if len(found) != 2 || found["CKO_PRIVATE_KEY"] > 1 || found["CKO_PUBLIC_KEY"] > 1 {
@@ -268,98 +271,36 @@ func (s *session) lookup(id keyspec.KeyID) (*key, error) {
 	return k, nil
 }
 
-// sign signs and verifies: a signature that does not verify with the public
-// key of the pair never leaves.
-func (s *session) sign(id keyspec.KeyID, in []byte) ([]byte, error) {
+// look lists what has the id, or none at all, and reads the key if it is whole.
+func (s *session) look(id keyspec.KeyID) (*frame.LookBody, error) {
+	all, err := s.inventory()
+	if err != nil {
+		return nil, err
+	}
+	out := &frame.LookBody{Objects: []frame.Object{}}
+	for _, d := range all {
+		// What a killed copy leaves may have no id, or none that can be read.
+		if raw, err := hex.DecodeString(d.ID); d.ID == id.String() || err != nil || len(raw) == 0 {
+			out.Objects = append(out.Objects, d)
+		}
+	}
+	if k, born := s.keys[id]; !born || !k.born {
+		delete(s.keys, id)
+	}
 	k, err := s.lookup(id)
 	if err != nil {
-		return nil, err
-	}
-	return s.signWith(k, in)
-}
-
-func (s *session) signWith(k *key, in []byte) ([]byte, error) {
-	mech, data, err := signing(k.algorithm, in)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.ctx.SignInit(s.h, mech, k.private); err != nil {
-		return nil, asFault("sign", "C_SignInit", err)
-	}
-	if k.loginPerUse {
-		p, err := s.limits.pinString(s.pin, s.cut)
-		if err != nil {
+		if f := asFault("find key", "", err); f.Kind == frame.KindLost || f.Kind == frame.KindStorage {
 			return nil, err
 		}
-		err = s.store.guard(s.token.Serial, func() error {
-			return wrap("sign", "C_Login for this signature", s.ctx.Login(s.h, pkcs11.CKU_CONTEXT_SPECIFIC, p))
-		})
-		if err != nil {
-			return nil, err
+		return out, nil
+	}
+	for _, d := range out.Objects {
+		if d.ID != id.String() {
+			return out, nil // debris beside a whole key is still debris
 		}
 	}
-	raw, err := s.ctx.Sign(s.h, data)
-	if err != nil {
-		return nil, asFault("sign", "C_Sign", err)
-	}
-	return checked(k, in, raw)
-}
-
-// digestInfo is what stands before a SHA-256 digest in a PKCS#1 v1.5 signature:
-// RFC 8017, Section 9.2, note 1.
-var digestInfo = []byte{0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20}
-
-// signing gives the mechanism of an algorithm and what it is handed: a digest is
-// always made in Go, since that is the only portable way.
-func signing(alg keyspec.Algorithm, in []byte) ([]*pkcs11.Mechanism, []byte, error) {
-	want := crypto.SHA256.Size()
-	var code uint
-	var param any
-	switch alg {
-	case keyspec.Ed25519:
-		if len(in) <= frame.MaxMessage {
-			return mechanism(ckmEDDSA, nil), in, nil
-		}
-	case keyspec.ECDSAP256:
-		code = pkcs11.CKM_ECDSA
-	case keyspec.ECDSAP384:
-		code, want = pkcs11.CKM_ECDSA, crypto.SHA384.Size()
-	case keyspec.RSA3072PKCS1, keyspec.RSA4096PKCS1:
-		code = pkcs11.CKM_RSA_PKCS
-	case keyspec.RSA3072PSS, keyspec.RSA4096PSS:
-		code, param = pkcs11.CKM_RSA_PKCS_PSS, pkcs11.NewPSSParams(pkcs11.CKM_SHA256, pkcs11.CKG_MGF1_SHA256, uint(want))
-	}
-	if code == 0 || len(in) != want {
-		return nil, nil, faultf("sign", frame.KindUsage, "%d bytes are no input for an %s key", len(in), alg)
-	}
-	if code == pkcs11.CKM_RSA_PKCS {
-		in = append(slices.Clone(digestInfo), in...)
-	}
-	return mechanism(code, param), in, nil
-}
-
-// checked verifies a signature and gives it in the form of crypto.Signer.
-func checked(k *key, in, raw []byte) ([]byte, error) {
-	switch pub := k.pub.(type) {
-	case ed25519.PublicKey:
-		if ed25519.Verify(pub, in, raw) {
-			return raw, nil
-		}
-	case *ecdsa.PublicKey:
-		half := (pub.Curve.Params().BitSize + 7) / 8
-		if len(raw) != 2*half {
-			break
-		}
-		der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(raw[:half]), new(big.Int).SetBytes(raw[half:])})
-		if err == nil && ecdsa.VerifyASN1(pub, in, der) {
-			return der, nil
-		}
-	case *rsa.PublicKey:
-		if keyspec.VerifyRSA(k.algorithm, pub, in, raw) {
-			return raw, nil
-		}
-	}
-	return nil, faultf("sign", frame.KindVerify, "the token's signature does not verify with its public key")
+	out.Key, err = s.state(k)
+	return out, err
 }
 
 // inventory lists every object.

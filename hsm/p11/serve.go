@@ -1,7 +1,6 @@
 package p11
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,6 +64,10 @@ func Main() error {
 	if err != nil {
 		return report(data, job, err)
 	}
+	pool, err := newPool(s, max(job.Sessions, 1))
+	if err != nil {
+		return report(data, job, err)
+	}
 	hello, err := json.Marshal(frame.Hello{Version: frame.Version, Module: m.info, Token: s.token})
 	if err != nil {
 		return err
@@ -73,8 +76,8 @@ func Main() error {
 	if err := frame.Write(data, frame.Response{Body: hello}); err != nil {
 		return err
 	}
-	err = s.serve(data)
-	if s.lost {
+	err = pool.serve(data)
+	if pool.lost() {
 		say(frame.VerdictLost)
 	}
 	// Logging out and finalising is courtesy to the token; the end of the
@@ -143,40 +146,6 @@ func (m *module) login(job frame.Job, st *store, pins frame.PINs) (*session, err
 	return s, nil
 }
 
-// serve answers requests until the socket closes. Answers are gathered and
-// written when nothing more is waiting to be read.
-func (s *session) serve(rw io.ReadWriter) error {
-	r, w := bufio.NewReaderSize(rw, 64<<10), bufio.NewWriterSize(rw, 64<<10)
-	for {
-		var q frame.Request
-		if err := frame.Read(r, &q); err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
-		a, fatal := s.answer(&q)
-		s.lost = s.lost || a.Fault != nil && a.Fault.Kind == frame.KindLost
-		b, err := frame.Append(nil, a)
-		if err != nil {
-			if b, err = frame.Append(nil, frame.Response{ID: q.ID, Fault: faultf(string(q.Op), frame.KindInternal, "the answer is too long")}); err != nil {
-				return err
-			}
-		}
-		if _, err := w.Write(b); err != nil {
-			return err
-		}
-		if r.Buffered() == 0 || fatal != nil {
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
-		if fatal != nil {
-			return fatal
-		}
-	}
-}
-
 // answer runs one request. A panic of the binding is answered and then ends
 // the process, since the state of the session is unknown.
 func (s *session) answer(q *frame.Request) (a *frame.Response, fatal error) {
@@ -193,6 +162,7 @@ func (s *session) answer(q *frame.Request) (a *frame.Response, fatal error) {
 	}
 	if err != nil {
 		a.Data, a.Body, a.Fault = nil, nil, asFault(string(q.Op), "request", err)
+		s.lost = s.lost || a.Fault.Kind == frame.KindLost
 	}
 	return a, nil
 }
@@ -232,9 +202,15 @@ func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
 	case frame.OpSign:
 		k, err := id()
 		if err == nil {
-			a.Data, err = s.sign(k, q.Input)
+			a.Data, err = s.signOnly(k, q.Input)
 		}
 		return nil, err
+	case frame.OpLook:
+		k, err := id()
+		if err != nil {
+			return nil, err
+		}
+		return s.look(k)
 	case frame.OpObjects:
 		return s.inventory()
 	case frame.OpDestroy:

@@ -1,6 +1,7 @@
 package p11
 
 import (
+	"sync"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -23,6 +24,7 @@ type session struct {
 	cut    bool
 	keys   map[keyspec.KeyID]*key // handles of this session, valid as long as it lives
 	lost   bool                   // a request was answered with the loss of token or session
+	perUse *sync.Mutex            // of all sessions of this login: one login for a single signature at a time
 	cards  map[string]*key        // those of a person's card, by CKA_ID; nil until asked for
 }
 
@@ -57,6 +59,7 @@ func (m *module) openSession(slot uint, st *store) (*session, error) {
 	return &session{
 		ctx: m.ctx, h: h, slot: slot, token: tokenInfo(ti), store: st,
 		limits: pinLimits{ti.MinPinLen, ti.MaxPinLen}, keys: map[keyspec.KeyID]*key{},
+		perUse: &sync.Mutex{},
 	}, nil
 }
 

@@ -170,7 +170,7 @@ func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) 
 	case frame.VerbExport:
 		err = s.export(ctx, c, &a)
 	case frame.VerbOpen:
-		give, err = s.open(ctx, c.Token, &a)
+		give, err = s.open(ctx, c, &a)
 	case frame.VerbKill:
 		s.children.kill(c.Child)
 	case frame.VerbEnd:
@@ -382,14 +382,15 @@ func (s *supervisor) erase(ctx context.Context, t frame.Token) error {
 }
 
 // open starts a module process and gives its data socket away.
-func (s *supervisor) open(ctx context.Context, t frame.Token, a *frame.Answer) (*os.File, error) {
+func (s *supervisor) open(ctx context.Context, c *frame.Command, a *frame.Answer) (*os.File, error) {
+	t := c.Token
 	defer s.hold.lock(t)()
 	h := s.hold.get(t)
 	if h.current[frame.UserPIN] == nil {
 		return nil, fault(frame.KindPIN, "token", "no user PIN is held for this token")
 	}
 	j := s.job(frame.ForOpen, t)
-	j.CutCurrent = h.cutCurrent
+	j.CutCurrent, j.Sessions = h.cutCurrent, c.Sessions
 	ch, near, err := s.children.open(ctx, j, frame.PINs{frame.UserPIN: h.current[frame.UserPIN]})
 	if err != nil {
 		return nil, err

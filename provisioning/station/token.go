@@ -37,14 +37,14 @@ const (
 	ReportCSR  = "report.csr"       // for the genesis binding
 )
 
-// Token is the open factory token. It logs in anew when its session is lost.
+// Token is the open factory token. It survives the loss of its module process.
 type Token struct {
 	sup *hsm.Supervisor
 	id  hsm.TokenID
 	tag hsm.Tag
 
-	mu   sync.Mutex // guards sess
-	sess *hsm.Session
+	mu   sync.Mutex // guards pool
+	pool *hsm.Pool  // nil before the first key is asked for
 }
 
 // moduleEnv is the environment of the module: SoftHSM gets a store of the
@@ -284,31 +284,28 @@ func OpenToken(ctx context.Context, dir, hsmd string, set Settings) (*Token, err
 	return t, nil
 }
 
-// Signer gives a key of the token. It opens a session where there is none, or
-// where the last one was lost, for example because the module crashed.
+// Signer gives a key of the token. The token is opened for the first of them.
 func (t *Token) Signer(ctx context.Context, id string) (crypto.Signer, error) {
 	n, ok := keyNumbers[id]
 	if !ok {
 		return nil, fault.Errorf(fault.Usage, "the station has no key %q", id)
 	}
+	p, err := t.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return p.Signer(ctx, hsm.NewKeyID(t.tag, n))
+}
+
+func (t *Token) open(ctx context.Context) (*hsm.Pool, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.sess != nil {
-		select {
-		case <-t.sess.Lost():
-			_ = t.sess.Close()
-			t.sess = nil
-		default:
-		}
+	if t.pool != nil {
+		return t.pool, nil
 	}
-	if t.sess == nil {
-		sess, err := t.sup.Open(ctx, t.id)
-		if err != nil {
-			return nil, err
-		}
-		t.sess = sess
-	}
-	return t.sess.Signer(ctx, hsm.NewKeyID(t.tag, n))
+	var err error
+	t.pool, err = hsm.NewPool(ctx, t.sup, t.id, hsm.PoolConfig{})
+	return t.pool, err
 }
 
 // Close logs out and ends the module's process.
@@ -316,8 +313,8 @@ func (t *Token) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var err error
-	if t.sess != nil {
-		err = t.sess.Close()
+	if t.pool != nil {
+		err = t.pool.Close()
 	}
 	return errors.Join(err, t.sup.Close())
 }

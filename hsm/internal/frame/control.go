@@ -79,6 +79,9 @@ type Command struct {
 	TimeoutMS int64 `json:"timeout_ms,omitempty"`
 	// Export says what leaves the token, wrapped.
 	Export *ExportBody `json:"export,omitempty"`
+	// Sessions is how many requests the module process of an open serves at a
+	// time; 0 is 1.
+	Sessions int `json:"sessions,omitempty"`
 }
 
 // Answer answers the command of the same id.
@@ -117,7 +120,8 @@ type Job struct {
 	CutCurrent bool `json:"cut_current"`
 	CutNext    bool `json:"cut_next"`
 
-	Export *ExportBody `json:"export,omitempty"`
+	Export   *ExportBody `json:"export,omitempty"`
+	Sessions int         `json:"sessions,omitempty"` // of an open; 0 is 1
 }
 
 // Result is the one answer of a module process that serves no requests.

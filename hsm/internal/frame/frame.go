@@ -4,8 +4,8 @@
 // never passes through a Go string.
 //
 //	data socket (SOCK_STREAM), client <-> module process
-//	  4 bytes  length of the JSON text, big-endian, 1 to MaxData
-//	  n bytes  Request or Response
+//	  4 bytes  length of what follows, big-endian, 1 to MaxData
+//	  n bytes  Request or Response: JSON, or the compact form in stream.go
 //	control socket (SOCK_SEQPACKET), client <-> supervisor
 //	  one packet, 1 to MaxControl bytes: Command or Answer, descriptors beside it
 //	private pipe, supervisor -> module process

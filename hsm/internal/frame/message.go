@@ -17,6 +17,10 @@ const (
 	OpCopy     Op = "copy"
 	OpRead     Op = "attributes"
 	OpSign     Op = "sign"
+	OpMAC      Op = "mac"
+	OpEncrypt  Op = "encrypt"
+	OpDecrypt  Op = "decrypt"
+	OpLook     Op = "look"
 	OpObjects  Op = "objects"
 	OpDestroy  Op = "destroy-tagged"
 	OpSync     Op = "sync"
@@ -144,6 +148,12 @@ type Object struct {
 	Token      bool                `json:"token"`
 	Private    bool                `json:"private"`
 	Attributes []keyspec.Attribute `json:"attributes"`
+}
+
+// LookBody is what a token has under one id, and what it has under none.
+type LookBody struct {
+	Objects []Object  `json:"objects"`
+	Key     *KeyState `json:"key,omitempty"` // where the objects are one whole key
 }
 
 // Destroyed reports what a tagged destruction did.

@@ -1,0 +1,300 @@
+package p11
+
+import (
+	"errors"
+	"io"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/keyspec"
+)
+
+// MaxSessions bounds the sessions of one module process.
+const MaxSessions = 64
+
+// Pool holds the sessions of one login. Each is leased to one goroutine at a
+// time: two in one session crash SoftHSM. Each keeps the handles that it has
+// found until the process ends; a new process is a new epoch, with new handles.
+//
+// It is exported for the bench, which measures it without a socket.
+type Pool struct {
+	anchor *session      // holds the login; alone in changing the token
+	all    []*session    // the anchor first
+	free   chan *session // those that nobody has leased
+}
+
+// newPool opens n-1 sessions beside the one that is logged in; the login holds
+// for all of them (PKCS#11 2.40, Section 2.6.8).
+func newPool(anchor *session, n int) (*Pool, error) {
+	if n < 1 || n > MaxSessions {
+		return nil, faultf("open session", frame.KindUsage, "need 1 to %d sessions", MaxSessions)
+	}
+	p := &Pool{anchor: anchor, all: []*session{anchor}, free: make(chan *session, n)}
+	for len(p.all) < n {
+		h, err := anchor.ctx.OpenSession(anchor.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+		if err != nil {
+			return nil, asFault("open session", "C_OpenSession", err)
+		}
+		s := *anchor
+		s.h, s.keys, s.cards = h, map[keyspec.KeyID]*key{}, nil
+		p.all = append(p.all, &s)
+	}
+	for _, s := range p.all {
+		p.free <- s
+	}
+	return p, nil
+}
+
+// Sign leases a session and signs with the key: a digest, with Ed25519 a message.
+// The signature is verified.
+func (p *Pool) Sign(id keyspec.KeyID, in []byte) ([]byte, error) {
+	s := <-p.free
+	defer func() { p.free <- s }()
+	return s.sign(id, in)
+}
+
+// SignUnverified is Sign for a caller that verifies by itself.
+func (p *Pool) SignUnverified(id keyspec.KeyID, in []byte) ([]byte, error) {
+	s := <-p.free
+	defer func() { p.free <- s }()
+	return s.signOnly(id, in)
+}
+
+// concurrent says that a request changes nothing in the token and leaves the
+// handles of other sessions alone.
+func concurrent(op frame.Op) bool {
+	switch op {
+	case frame.OpSign, frame.OpMAC, frame.OpEncrypt, frame.OpDecrypt, frame.OpRandom:
+		return true
+	}
+	return false
+}
+
+// forget drops the handles of every session but the anchor, which keeps its own
+// in order: a request has changed what is in the token.
+func (p *Pool) forget() {
+	for _, s := range p.all[1:] {
+		clear(s.keys)
+	}
+}
+
+// lost reports whether a request was answered with the loss of token or session.
+func (p *Pool) lost() bool {
+	return slices.ContainsFunc(p.all, func(s *session) bool { return s.lost })
+}
+
+// held is how long an answer may wait for others to leave with it.
+const held = time.Millisecond
+
+// outbox gathers answers, so that many leave in one write.
+type outbox struct {
+	w io.Writer
+
+	mu    sync.Mutex // guards the rest
+	buf   []byte
+	since time.Time // when the first of them was put in
+}
+
+// put adds the answer to a request that was begun at that time. It leaves at once
+// if nothing follows that could go with it, if others have waited for long, or if
+// the module is slow, so that waiting for the next would take long.
+func (o *outbox) put(a *frame.Response, begun time.Time, last bool) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b, err := frame.AppendResponse(o.buf, a)
+	if err != nil {
+		if b, err = frame.AppendResponse(o.buf, &frame.Response{ID: a.ID, Fault: faultf("request", frame.KindInternal, "the answer is too long")}); err != nil {
+			return err
+		}
+	}
+	o.buf = b
+	now := time.Now()
+	if o.since.IsZero() {
+		o.since = now
+	}
+	if !last && now.Sub(o.since) < held && now.Sub(begun) < held {
+		return nil
+	}
+	return o.flush()
+}
+
+func (o *outbox) flush() error {
+	if len(o.buf) == 0 {
+		return nil
+	}
+	_, err := o.w.Write(o.buf)
+	clear(o.buf) // it may hold what was decrypted
+	o.buf, o.since = o.buf[:0], time.Time{}
+	return err
+}
+
+// serve answers requests until the socket closes. Answers are gathered and
+// written when nothing more is waiting to be read.
+func (p *Pool) serve(rw io.ReadWriter) error {
+	r, out := frame.NewStream(rw), &outbox{w: rw}
+	if len(p.all) > 1 {
+		return p.serveMany(rw, r, out)
+	}
+	for {
+		var q frame.Request
+		if err := r.Request(&q); err != nil {
+			return ended(err)
+		}
+		begun := time.Now()
+		a, fatal := p.anchor.answer(&q)
+		if err := out.put(a, begun, !r.Buffered() || fatal != nil); err != nil {
+			return err
+		}
+		if fatal != nil {
+			return fatal
+		}
+	}
+}
+
+// ended is nil where the other end closed between two requests.
+func ended(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// take waits for n idle lanes, or for the failure of one.
+func (l *lanes) take(n int) ([]*lane, bool) {
+	out := make([]*lane, 0, n)
+	for len(out) < n {
+		select {
+		case x := <-l.idle:
+			out = append(out, x)
+		case <-l.broken:
+			return nil, false
+		}
+	}
+	return out, true
+}
+
+// lane is a session with a thread of its own: some modules keep state per thread.
+type lane struct {
+	*session
+	todo chan *frame.Request
+}
+
+// lanes serve requests side by side.
+type lanes struct {
+	pool   *Pool
+	out    *outbox
+	idle   chan *lane
+	stop   func() // makes the reader's next read end
+	quit   chan struct{}
+	broken chan struct{} // closed when a lane has failed
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex // guards the rest
+	more  bool       // a request waits for a lane
+	fatal error
+}
+
+// serveMany is serve with several sessions. Requests that change the token have
+// it to themselves.
+func (p *Pool) serveMany(rw io.ReadWriter, r *frame.Stream, out *outbox) error {
+	l := &lanes{pool: p, out: out, idle: make(chan *lane, len(p.all)), stop: func() { shut(rw) }, quit: make(chan struct{}), broken: make(chan struct{})}
+	for _, s := range p.all {
+		n := &lane{session: s, todo: make(chan *frame.Request)}
+		l.wg.Go(func() { l.run(n) })
+		l.idle <- n
+	}
+	err := l.read(r)
+	close(l.quit)
+	l.wg.Wait() // for those that are still at work: nothing is finalised under them
+	return errors.Join(l.fatal, err)
+}
+
+// shut makes a read in another goroutine end.
+func shut(rw io.ReadWriter) {
+	if f, ok := rw.(interface{ Fd() uintptr }); ok {
+		_ = syscall.Shutdown(int(f.Fd()), syscall.SHUT_RDWR)
+	}
+}
+
+func (l *lanes) waits(more bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.more = more
+}
+
+// read gives each request to a lane that is idle.
+func (l *lanes) read(r *frame.Stream) error {
+	for {
+		var q frame.Request
+		if err := r.Request(&q); err != nil {
+			return ended(err)
+		}
+		l.waits(true)
+		want := 1
+		if !concurrent(q.Op) {
+			want = cap(l.idle)
+		}
+		taken, ok := l.take(want)
+		if !ok {
+			return nil // a session failed, and fail has said why
+		}
+		if concurrent(q.Op) {
+			l.waits(r.Buffered())
+			taken[0].todo <- &q
+			continue
+		}
+		begun := time.Now()
+		a, fatal := l.pool.anchor.answer(&q)
+		l.pool.forget()
+		l.waits(r.Buffered())
+		err := l.out.put(a, begun, !r.Buffered() || fatal != nil)
+		for _, n := range taken {
+			l.idle <- n
+		}
+		if err := errors.Join(fatal, err); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *lanes) run(n *lane) {
+	runtime.LockOSThread()
+	for {
+		var q *frame.Request
+		select {
+		case q = <-n.todo:
+		case <-l.quit:
+			return
+		}
+		begun := time.Now()
+		a, fatal := n.answer(q)
+		if err := errors.Join(fatal, l.out.put(a, begun, l.last() || fatal != nil)); err != nil {
+			l.fail(err)
+			return // this session is not used again
+		}
+		l.idle <- n
+	}
+}
+
+func (l *lanes) last() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.more
+}
+
+// fail makes the reader end.
+func (l *lanes) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fatal == nil {
+		close(l.broken)
+	}
+	l.fatal = errors.Join(l.fatal, err)
+	l.stop()
+}
