@@ -30,6 +30,9 @@ long_row() {
   key="| $1 | $2 |"
   row="$key $3 of $4 | $outcome | $6 | $(long_commit) | $(date -u +%Y-%m-%dT%H:%MZ) | ${7:--} |"
   say "$row"
+  mkdir -p "${KEYRITE_LONG_DIR:-.long}"
+  exec 9>"${KEYRITE_LONG_DIR:-.long}/lock" # several parts may run at once
+  flock 9
   {
     cat <<'HEAD'
 # Long runs
@@ -50,6 +53,7 @@ HEAD
       { name = $1; sub(/^[|] /, "", name); printf "%02d\t%s\n", at[name], $0 }' | sort | cut -f2-
   } >"$LONG_DOC.new"
   mv "$LONG_DOC.new" "$LONG_DOC"
+  exec 9>&-
 }
 
 # long_tests PART SECONDS <LOG: the rows of go test -v. A test may say how much it

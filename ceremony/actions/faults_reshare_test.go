@@ -91,7 +91,7 @@ func (x *tiny) settle(t *testing.T, sp spoiling, dir string) {
 	}
 }
 
-// Each kind of request of a reshare fails or crashes the module, in turn: the
+// Each kind of request of a reshare fails, hangs or crashes the module, in turn: the
 // reshare is void, and the vault goes on with its old shares, by itself or by
 // recover (R-CER-14, R-CER-24).
 func TestEachKindOfRequestOfAReshareSpoiled(t *testing.T) {
@@ -100,7 +100,7 @@ func TestEachKindOfRequestOfAReshareSpoiled(t *testing.T) {
 	kinds := 0
 	for i := range x.total {
 		if n := x.total[i] - x.armed[i]; n > 0 {
-			x.spoil(t, spoiling{i, x.armed[i] + (n+1)/2, []hsmtest.Action{hsmtest.Fail, hsmtest.Crash}[kinds%2]})
+			x.spoil(t, spoiling{i, x.armed[i] + (n+1)/2, []hsmtest.Action{hsmtest.Fail, hsmtest.Crash, hsmtest.Hang}[kinds%3]})
 			kinds++
 		}
 	}

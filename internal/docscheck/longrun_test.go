@@ -15,7 +15,7 @@ func long(t *testing.T, doc, lines string) (out, page string) {
 	t.Helper()
 	cmd := exec.Command("bash", "-euo", "pipefail", "-c", `say() { printf '%s\n' "$*"; }; . scripts/long.sh; work=$(dirname "$LONG_DOC"); `+lines)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "LONG_DOC="+doc)
+	cmd.Env = append(os.Environ(), "LONG_DOC="+doc, "KEYRITE_LONG_DIR="+filepath.Join(filepath.Dir(doc), "state"))
 	text, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", lines, err, text)
@@ -48,6 +48,11 @@ func TestLongRunRows(t *testing.T) {
 	_, page := long(t, doc, `long_row image boots 1 1 0 3; long_row record flips 2 2 0 3; long_row record cuts 2 2 0 3; long_row fuzz targets 1 1 0 3`)
 	if !regexp.MustCompile(`(?s)\n\| fuzz \| targets \| 1 of 1.*\n\| record \| cuts.*\n\| record \| flips.*\n\| image \| boots`).MatchString(page) {
 		t.Errorf("the page is\n%s", page)
+	}
+	// Parts that end at the same moment do not lose each other's rows.
+	_, page = long(t, doc, `for i in 1 2 3 4 5 6 7 8; do long_row rest "case $i" 1 1 0 3 & done; wait`)
+	if n := strings.Count(page, "| rest | case "); n != 8 || strings.Count(page, "| record | ") != 2 {
+		t.Errorf("%d of 8 rows in\n%s", n, page)
 	}
 	out, _ := long(t, doc, `long_known fuzz image && long_known fuzz nothing || echo refused`)
 	if !strings.Contains(out, "no part is called nothing") || !strings.Contains(out, "refused") {
