@@ -35,23 +35,29 @@ func (s spoiling) String() string {
 
 // every lists all requests of a ceremony, each to fail, hang and crash, and those
 // that change a token also to lose the answer and to die after it. The order is
-// drawn from seed.
+// drawn from seed; what changes a token comes first, and the reading of attributes,
+// most of it by far, last.
 func (s *stand) every(seed uint64) []spoiling {
-	var out []spoiling
+	var out [3][]spoiling
 	for i, name := range hsmtest.Functions() {
-		actions := []hsmtest.Action{hsmtest.Fail, hsmtest.Hang, hsmtest.Crash}
-		if slices.Contains(changing(), name) {
-			actions = append(actions, hsmtest.Lose, hsmtest.Die)
+		actions, rank := []hsmtest.Action{hsmtest.Fail, hsmtest.Hang, hsmtest.Crash}, 1
+		switch {
+		case slices.Contains(changing(), name):
+			actions, rank = append(actions, hsmtest.Lose, hsmtest.Die), 0
+		case name == "C_GetAttributeValue":
+			rank = 2
 		}
 		for n := s.armed[i] + 1; n <= s.total[i]; n++ {
 			for _, a := range actions {
-				out = append(out, spoiling{i, n, a})
+				out[rank] = append(out[rank], spoiling{i, n, a})
 			}
 		}
 	}
 	r := rand.New(rand.NewPCG(seed, 0))
-	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
-	return out
+	for _, l := range out {
+		r.Shuffle(len(l), func(i, j int) { l[i], l[j] = l[j], l[i] })
+	}
+	return slices.Concat(out[:]...)
 }
 
 // asked are the requests that KEYRITE_TEST_SPOIL names, to try again what a sweep
