@@ -6,19 +6,17 @@
 #   KEYRITE_LONG_JOBS  processes of a sweep, default one per processor
 #   KEYRITE_LONG_TIME  seconds that one sweep may take, default none
 #   KEYRITE_LONG_SEED  of the order of a sweep
+#   KEYRITE_LONG_KINDS of sweep-rest, default all
 
 LONG_PARTS="fuzz record sweep-genesis sweep-reshare sweep-rest image release rest bench"
-LONG_KINDS="enrol hsm-lost new-key retire sign-offline succession transfer"
+: "${KEYRITE_LONG_KINDS:=enrol hsm-lost new-key retire sign-offline succession transfer}"
 : "${LONG_DOC:=docs/long-run.md}" "${KEYRITE_LONG_SEED:=20261122}"
 long_rc=0 long_pids= long_broken=false
 
-# long_commit names what is run; a plus says that files differ from the commit.
-long_commit() {
-  local c
-  c=$(git rev-parse --short=9 HEAD)
-  if [ -n "$(git status --porcelain -- . ':!docs/long-run.md' ':!.long')" ]; then c=$c+; fi
-  printf '%s' "$c"
-}
+# What is run, as it stands when this begins; a plus says that files differ from the
+# commit.
+long_commit=$(git rev-parse --short=9 HEAD)
+if [ -n "$(git status --porcelain -- . ':!docs/long-run.md')" ]; then long_commit=$long_commit+; fi
 
 # long_row PART WHAT DONE TOTAL BAD SECONDS [SEED]: the row replaces that of the last
 # run. The outcome follows from the numbers.
@@ -28,7 +26,7 @@ long_row() {
   if [ "$5" -gt 0 ]; then outcome="failed: $5"; fi
   if [ "$outcome" != good ]; then long_rc=1; fi
   key="| $1 | $2 |"
-  row="$key $3 of $4 | $outcome | $6 | $(long_commit) | $(date -u +%Y-%m-%dT%H:%MZ) | ${7:--} |"
+  row="$key $3 of $4 | $outcome | $6 | $long_commit | $(date -u +%Y-%m-%dT%H:%MZ) | ${7:--} |"
   say "$row"
   mkdir -p "${KEYRITE_LONG_DIR:-.long}"
   exec 9>"${KEYRITE_LONG_DIR:-.long}/lock" # several parts may run at once
@@ -96,7 +94,7 @@ long_journal() {
 
 long_state() {
   local d
-  d=${KEYRITE_LONG_DIR:-.long}/$(long_commit)
+  d=${KEYRITE_LONG_DIR:-.long}/$long_commit
   mkdir -p "$d"
   (cd "$d" && pwd)
 }
@@ -201,7 +199,7 @@ long_part() {
     record) long_go record '^TestLongEvery(FlippedByte|Cut|Swap)$' ./ceremony/actions ;;
     sweep-genesis) long_sweep "$1" genesis TestLongEveryRequestSpoiled ;;
     sweep-reshare) long_sweep "$1" reshare TestLongEveryRequestOfAReshareSpoiled ;;
-    sweep-rest) for k in $LONG_KINDS; do long_sweep "$1" "$k" TestLongEveryRequestOfLaterCeremoniesSpoiled; done ;;
+    sweep-rest) for k in $KEYRITE_LONG_KINDS; do long_sweep "$1" "$k" TestLongEveryRequestOfLaterCeremoniesSpoiled; done ;;
     image) long_go image '^TestLongCeremonyImage$' ./cmd/keyrite ;;
     release) long_script release "two builds of the programs give the same bytes" scripts/release --out "$work/dist" ;;
     rest) long_skip='^TestLong(Every(FlippedByte|Cut|Swap|Request.*)|CeremonyImage)$' long_go rest '^TestLong' ./... ;;
