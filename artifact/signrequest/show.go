@@ -96,6 +96,16 @@ func showCheckpoint(c tlog.Checkpoint, at time.Time) *Shown {
 	return s
 }
 
+// Describe says in words all that a statement of the charter says, for whoever is
+// to approve it.
+func Describe(payload []byte) ([]string, error) {
+	s, err := showCharter(payload)
+	if err != nil {
+		return nil, err
+	}
+	return s.Lines, nil
+}
+
 func showCharter(payload []byte) (*Shown, error) {
 	var st charter.Statement
 	if err := jcs.Unmarshal(payload, &st); err != nil {

@@ -14,9 +14,9 @@ import (
 	"keyrite/internal/intake"
 )
 
-func newCharterGroup() *cobra.Command {
-	c := &cobra.Command{Use: "charter", Short: "Look at what a quorum decided"}
-	c.AddCommand(newCharterShow())
+func newCharterGroup(std cli.IO) *cobra.Command {
+	c := &cobra.Command{Use: "charter", Short: "Look at what a quorum decided, and decide more"}
+	c.AddCommand(newCharterShow(), newCharterPropose(), newCharterApprove(std), newCharterAppend())
 	return c
 }
 

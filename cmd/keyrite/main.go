@@ -40,7 +40,7 @@ func newRoot(std cli.IO) *cobra.Command {
 		newShare(std),
 		newHSM(std),
 		newTrace(),
-		newCharterGroup(),
+		newCharterGroup(std),
 		newRelease(std),
 		newProvision(std),
 		newShareChild(),

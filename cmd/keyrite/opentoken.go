@@ -293,11 +293,11 @@ func (o *trustOptions) load() (*anchor.Anchors, *charter.State, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	lines, err := intake.Read(o.charter, maxCharterBytes)
+	data, err := intake.Read(o.charter, maxCharterBytes)
 	if err != nil {
 		return nil, nil, err
 	}
-	st, err := charter.Fold(lines, a.World, a.Vault)
+	st, err := charter.Fold(data, a.World, a.Vault)
 	if err != nil {
 		return nil, nil, fault.Errorf(fault.ClassOf(err), "charter %q: %w", o.charter, err)
 	}

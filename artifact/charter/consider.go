@@ -1,0 +1,48 @@
+package charter
+
+import (
+	"slices"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+)
+
+// Proposable are the types of statement that approvers may append outside a
+// ceremony. All others follow from something that a ceremony did, and its record
+// is their proof.
+func Proposable() []string {
+	return []string{TypeFactory, TypePipeline, TypeRelay, TypeStation}
+}
+
+// Consider says what the payload of a proposed statement would decide, without
+// any signature: that it continues this log, is of a proposable type, and holds.
+// It changes the state as the statement would, so the state must not be used for
+// anything else afterwards.
+func (s *State) Consider(payload []byte) (*Statement, error) {
+	var st Statement
+	if err := jcs.Unmarshal(payload, &st); err != nil {
+		return nil, err
+	}
+	if s.Size() == 0 || !slices.Contains(Proposable(), st.Type) {
+		return nil, fault.Hint(fault.Errorf(fault.Policy, "a statement of type %.40q is not made by proposal", st.Type),
+			"people, keys, epochs and what follows from them are decided in a ceremony: see 'keyrite ceremony new'")
+	}
+	if _, err := s.checkPlace(&st); err != nil {
+		return nil, err
+	}
+	take := deciders()[st.Type]
+	if take == nil {
+		return nil, fault.Errorf(fault.Verify, "%w: unknown type %.40q", ErrStatement, st.Type)
+	}
+	return &st, take(s, &st)
+}
+
+// ApproverOf returns the member who may sign statements, or an error of class
+// policy.
+func (p *People) ApproverOf(name string) (*Member, error) {
+	m, ok := p.Person(name)
+	if !ok || !slices.Contains(p.Sets.Approvers.Members, name) {
+		return nil, fault.Errorf(fault.Policy, "%.40q is none of the charter's approvers", name)
+	}
+	return m, nil
+}

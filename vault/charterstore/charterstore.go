@@ -1,0 +1,200 @@
+// Package charterstore makes proposals for the charter, collects approvals, and
+// appends what a threshold of approvers signed. The commands of keyrite charter
+// call it. It never decides anything: what counts is the fold of the log, which
+// whoever reads the charter does again.
+package charterstore
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/person"
+	"keyrite/artifact/signrequest"
+	"keyrite/artifact/words"
+	"keyrite/artifact/world"
+	"keyrite/internal/durable"
+)
+
+// Format names a proposal.
+const Format = "keyrite/charter-proposal/v1"
+
+// MaxBytes bounds a proposal and an approval.
+const MaxBytes = 1 << 20
+
+// file is a proposal as it is passed around: the payload that approvers sign,
+// and nothing that could differ from it.
+type file struct {
+	Format  string      `json:"format"`
+	Payload []byte      `json:"payload"`
+	World   world.World `json:"world"`
+}
+
+// ErrStale says that the charter went on since the proposal was made.
+var ErrStale = fault.New(fault.Policy, "the charter went on since this was proposed")
+
+// New writes the proposal of the next statement. It uses up the state.
+func New(st *charter.State, typ string, body any, at time.Time) ([]byte, error) {
+	payload, err := st.Propose(typ, body, at)
+	if err != nil {
+		return nil, err
+	}
+	out, err := jcs.Marshal(file{Format: Format, Payload: payload, World: st.World})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := st.Consider(payload); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Proposal is one that continues the charter it was opened with.
+type Proposal struct {
+	Statement *charter.Statement
+	Payload   []byte
+	// Digest is the SHA-256 of the payload, and Words its first 16 bytes to be
+	// compared aloud.
+	Digest, Words string
+	// Shown says in words all that would be signed.
+	Shown []string
+
+	people charter.People // that decide on it
+	world  world.World
+}
+
+// Open reads a proposal and checks that it continues the charter and would hold.
+// It uses up the state. A charter that went on since gives ErrStale.
+func Open(data []byte, st *charter.State) (*Proposal, error) {
+	var f file
+	if err := jcs.Unmarshal(data, &f); err != nil {
+		return nil, err
+	}
+	if f.Format != Format {
+		return nil, fault.Errorf(fault.Verify, "proposal has format %.60q", f.Format)
+	}
+	if err := world.Match(st.World, f.World); err != nil {
+		return nil, err
+	}
+	p := &Proposal{Payload: f.Payload, people: st.People, world: st.World}
+	if err := stale(f.Payload, st); err != nil {
+		return nil, err
+	}
+	var err error
+	if p.Statement, err = st.Consider(f.Payload); err != nil {
+		return nil, err
+	}
+	if p.Shown, err = signrequest.Describe(f.Payload); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(f.Payload)
+	p.Digest, p.Words = hex.EncodeToString(sum[:]), words.Of(sum[:16])
+	return p, nil
+}
+
+// stale tells a proposal that was overtaken from one that never fitted.
+func stale(payload []byte, st *charter.State) error {
+	var s charter.Statement
+	if err := jcs.Unmarshal(payload, &s); err != nil {
+		return err
+	}
+	if s.Vault != st.Vault || s.Seq >= st.Size() || s.Seq < 1 {
+		return nil // what is wrong with it is found in the next step
+	}
+	if err := st.CheckHead(s.Seq, s.Prev); err != nil {
+		return nil //nolint:nilerr // it never fitted: found in the next step, too
+	}
+	return fault.Hint(fault.Errorf(fault.Policy, "%w: it is statement %d, and the charter has %d", ErrStale, s.Seq, st.Size()),
+		"look with 'keyrite charter show' whether it was appended already; if not, propose it again and collect the approvals anew")
+}
+
+// Need is how many approvers must sign, and Approvers who they are.
+func (p *Proposal) Need() (need int, approvers []string) {
+	return p.people.Sets.Approvers.Need, p.people.Sets.Approvers.Members
+}
+
+// Approve signs a proposal with an approver's key. The approval counts for this
+// statement at this place in the charter, and for nothing else.
+func Approve(p *Proposal, k *person.Key) ([]byte, error) {
+	m, err := p.people.ApproverOf(k.Public().Name)
+	if err != nil {
+		return nil, err
+	}
+	if m.Person.KeyID() != k.Public().KeyID() {
+		return nil, fault.Errorf(fault.Policy, "the charter knows another key of %s", m.Person.Name)
+	}
+	if err := world.Match(p.world, k.Public().World); err != nil {
+		return nil, err
+	}
+	env, err := envelope.Sign(charter.PayloadType, p.Payload, k.Signer())
+	if err != nil {
+		return nil, err
+	}
+	return env.Marshal()
+}
+
+// Merge puts approvals of the proposal into the line of the charter. An approval
+// of something else, by nobody who may, or given twice is an error that names it.
+func Merge(p *Proposal, approvals map[string][]byte) (line []byte, err error) {
+	out := &envelope.Envelope{Payload: p.Payload, PayloadType: charter.PayloadType}
+	by := map[string]string{}
+	for _, name := range sortedNames(approvals) {
+		env, err := envelope.Parse(approvals[name])
+		if err != nil {
+			return nil, fault.Errorf(fault.ClassOf(err), "approval %q: %w", name, err)
+		}
+		if !bytes.Equal(env.Payload, p.Payload) {
+			return nil, fault.Errorf(fault.Policy, "approval %q is of another proposal", name)
+		}
+		_, who, err := envelope.Verify(env, charter.PayloadType, p.keys(), 1)
+		if err != nil {
+			return nil, fault.Errorf(fault.ClassOf(err), "approval %q: %w", name, err)
+		}
+		for _, w := range who {
+			if other, twice := by[w]; twice {
+				return nil, fault.Errorf(fault.Quorum, "%s approved in %q and again in %q: each counts once", w, other, name)
+			}
+			by[w] = name
+		}
+		out.Signatures = append(out.Signatures, env.Signatures...)
+	}
+	if need, all := p.Need(); len(by) < need {
+		return nil, fault.Hint(fault.Errorf(fault.Quorum, "%d of %d approvals are there", len(by), need), "any of "+strings.Join(missing(all, by), ", ")+" may add one")
+	}
+	return out.Marshal()
+}
+
+// Append adds an approved proposal to the charter at path, durably. The whole
+// log is folded again, with the new line, before a byte is written.
+func Append(path string, w world.World, vault string, proposal []byte, approvals map[string][]byte) (*charter.State, error) {
+	a, lines, err := durable.OpenAppend(path)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	had := bytes.Join(append(lines, nil), []byte("\n"))
+	st, err := charter.Fold(had, w, vault)
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "charter %q: %w", path, err)
+	}
+	p, err := Open(proposal, st)
+	if err != nil {
+		return nil, err
+	}
+	line, err := Merge(p, approvals)
+	if err != nil {
+		return nil, err
+	}
+	after, err := charter.Fold(fmt.Appendf(had, "%s\n", line), w, vault)
+	if err != nil {
+		return nil, err
+	}
+	return after, a.Line(line)
+}
