@@ -29,7 +29,7 @@ func (x *Access) TokenInfo() TokenInfo { return x.hello.Token }
 // other one.
 func (x *Access) Module() ModuleInfo { return x.hello.Module }
 
-// KeyState is a key pair as read back from the token.
+// KeyState is a key as read back from the token. A secret key has no public one.
 type KeyState struct {
 	KeyID      KeyID
 	Algorithm  keyspec.Algorithm
@@ -47,6 +47,9 @@ func (x *Access) keyState(id KeyID, body json.RawMessage) (*KeyState, error) {
 }
 
 func (x *Access) keyStateOf(id KeyID, st *frame.KeyState) (*KeyState, error) {
+	if len(st.Attributes.Secret) > 0 {
+		return &KeyState{KeyID: id, Algorithm: st.Algorithm, Attributes: st.Attributes}, nil
+	}
 	pub, err := x509.ParsePKIXPublicKey(st.PublicKey)
 	if err != nil {
 		return nil, &Error{Op: "read key", Token: x.id.Label, Label: id.String(), Class: "verify", Text: err.Error(), cause: err}
@@ -78,7 +81,7 @@ func (x *Access) Random(ctx context.Context, n int) ([]byte, error) {
 	return a.Data, nil
 }
 
-// Generate makes a key pair, reads every attribute back and compares it with
+// Generate makes a key, reads every attribute back and compares it with
 // the template. A key that differs is an error of class "verify"; it stays,
 // under the tag of its id, for DestroyTagged.
 func (x *Access) Generate(ctx context.Context, spec GenerateSpec) (*KeyState, error) {

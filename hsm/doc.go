@@ -39,17 +39,19 @@ type (
 	Object = frame.Object
 	// Destroyed reports a tagged destruction.
 	Destroyed = frame.Destroyed
-	// GenerateSpec asks for a key pair.
+	// GenerateSpec asks for a key.
 	GenerateSpec = keyspec.Spec
-	// Algorithm is the kind of a key pair.
+	// Algorithm is the kind of a key.
 	Algorithm = keyspec.Algorithm
+	// Template names what a key may do.
+	Template = keyspec.Template
 	// KeyID is a CKA_ID: attempt tag and key.
 	KeyID = keyspec.KeyID
 	// Tag names the attempt that made an object.
 	Tag = keyspec.Tag
 	// Attribute is one CKA_ attribute as text.
 	Attribute = keyspec.Attribute
-	// AttributePair holds the attributes of both halves.
+	// AttributePair holds the attributes of both halves, or of a secret key.
 	AttributePair = keyspec.Pair
 	// Stage is born, stored or direct.
 	Stage = keyspec.Stage
@@ -68,11 +70,15 @@ const (
 	RSA4096PKCS1 = keyspec.RSA4096PKCS1
 	RSA3072PSS   = keyspec.RSA3072PSS
 	RSA4096PSS   = keyspec.RSA4096PSS
+	AES256       = keyspec.AES256
+	HMACSHA256   = keyspec.HMACSHA256
 
 	Sign            = keyspec.Sign
 	RootSign        = keyspec.RootSign
 	Movable         = keyspec.Movable
 	TransportUnwrap = keyspec.TransportUnwrap
+	Seal            = keyspec.Seal
+	MAC             = keyspec.MAC
 
 	Born    = keyspec.Born
 	Stored  = keyspec.Stored

@@ -30,6 +30,9 @@ func (x *Access) Signer(ctx context.Context, id KeyID) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
+	if st.PublicKey == nil {
+		return nil, usage("sign", "an %s key makes no signatures", st.Algorithm)
+	}
 	return &Key{token: x, st: *st}, nil
 }
 

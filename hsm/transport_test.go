@@ -22,8 +22,13 @@ type room struct {
 
 func transferRoom(t *testing.T, alg hsm.GenerateSpec) *room {
 	t.Helper()
+	return furnishRoom(t, hsmtest.New(t), alg)
+}
+
+func furnishRoom(t *testing.T, e *hsmtest.Env, alg hsm.GenerateSpec) *room {
+	t.Helper()
 	ctx := t.Context()
-	r := &room{Env: hsmtest.New(t)}
+	r := &room{Env: e}
 	var err error
 	if r.tag, err = hsm.NewTag(); err != nil {
 		t.Fatal(err)

@@ -116,7 +116,7 @@ func inspectToken(ctx context.Context, s *hsm.Access) ([]hsm.Object, []inspected
 	keys := []inspectedKey{}
 	for _, o := range objs {
 		raw, err := hex.DecodeString(o.ID)
-		if o.Class != "CKO_PRIVATE_KEY" || err != nil || len(raw) != len(hsm.KeyID{}) {
+		if o.Class != "CKO_PRIVATE_KEY" && o.Class != "CKO_SECRET_KEY" || err != nil || len(raw) != len(hsm.KeyID{}) {
 			continue
 		}
 		k := inspectedKey{ID: o.ID, Label: o.Label}
@@ -155,7 +155,7 @@ func printInspected(w io.Writer, r *hsmInspectResult) {
 		for _, half := range []struct {
 			name string
 			as   []hsm.Attribute
-		}{{"private", k.Attributes.Private}, {"public", k.Attributes.Public}} {
+		}{{"private", k.Attributes.Private}, {"public", k.Attributes.Public}, {"secret", k.Attributes.Secret}} {
 			for _, a := range half.as {
 				fmt.Fprintf(w, "  %-8s %-24s %s\n", half.name, a.Name, cli.Escape(a.Value))
 			}

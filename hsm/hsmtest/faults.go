@@ -57,17 +57,23 @@ type Faults struct {
 func (e *Env) Faults(t testing.TB) *Faults {
 	t.Helper()
 	f := &Faults{Module: filepath.Join(e.Dir, "libfault.so"), control: filepath.Join(e.Dir, "fault.control"), t: t}
-	source := filepath.Join(e.Dir, "fault.c")
-	if err := os.WriteFile(source, faultSource, 0o600); err != nil {
+	compileModule(t, e, "fault.c", faultSource, f.Module, f.control)
+	f.Reset(0, 0, 0)
+	return f
+}
+
+// compileModule builds a module that passes calls on to SoftHSM over e's store.
+func compileModule(t testing.TB, e *Env, name string, source []byte, module, control string) {
+	t.Helper()
+	path := filepath.Join(e.Dir, name)
+	if err := os.WriteFile(path, source, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	define := func(name, value string) string { return "-D" + name + `="` + value + `"` }
-	cmd := exec.Command("gcc", "-O1", "-Wall", "-shared", "-fPIC", "-o", f.Module, define("REAL", Module(t)), define("CONF", e.Conf), define("CONTROL", f.control), source, "-ldl")
+	cmd := exec.Command("gcc", "-O1", "-Wall", "-shared", "-fPIC", "-o", module, define("REAL", Module(t)), define("CONF", e.Conf), define("CONTROL", control), path, "-ldl")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the fault module: %v\n%s", err, out)
+		t.Fatalf("build %s: %v\n%s", name, err, out)
 	}
-	f.Reset(0, 0, 0)
-	return f
 }
 
 // Reset counts from 0 again and spoils the n-th call (from 1) of function, an

@@ -18,10 +18,12 @@ type Attribute struct {
 // does not show. No template asks for it, so it never compares equal.
 const Unreported = "(not reported)"
 
-// Pair holds the attributes of both halves of a key pair.
+// Pair holds the attributes of both halves of a key pair, or of the one object of
+// a secret key.
 type Pair struct {
 	Private []Attribute `json:"private"`
 	Public  []Attribute `json:"public"`
+	Secret  []Attribute `json:"secret,omitempty"`
 }
 
 type rule struct {
@@ -186,17 +188,29 @@ func pick(rs []rule, all bool) []Attribute {
 
 // Request returns the attributes to state at birth.
 func (s Spec) Request() Pair {
+	if s.Secret() {
+		return Pair{Secret: pick(s.secretKey(), false)}
+	}
 	st := s.Stage()
-	return Pair{pick(s.private(st), false), pick(s.public(st), false)}
+	return Pair{Private: pick(s.private(st), false), Public: pick(s.public(st), false)}
 }
 
 // Expect returns every attribute that the key must show at the stage.
 func (s Spec) Expect(st Stage) Pair {
-	return Pair{pick(s.private(st), true), pick(s.public(st), true)}
+	if s.Secret() {
+		return Pair{Secret: pick(s.secretKey(), true)}
+	}
+	return Pair{Private: pick(s.private(st), true), Public: pick(s.public(st), true)}
 }
 
-// GenerateMechanism returns the name of the mechanism that makes such a pair.
-func (s Spec) GenerateMechanism() string { return families()[s.Algorithm].generate }
+// GenerateMechanism returns the name of the mechanism that makes such a key.
+func (s Spec) GenerateMechanism() string {
+	if s.Secret() {
+		_, generate, _ := secretFamily(s.Algorithm)
+		return generate
+	}
+	return families()[s.Algorithm].generate
+}
 
 // CopyRequest returns the attributes that turn a born object into a stored
 // one, in the order in which they must be given: SoftHSM applies them one by
@@ -246,9 +260,21 @@ func AlgorithmOf(public []Attribute) (Algorithm, bool) {
 	return "", false
 }
 
-// Verify compares both halves with what the spec asks for at the stage.
+// Verify compares a key with what the spec asks for at the stage.
 func (s Spec) Verify(st Stage, got Pair) error {
 	want := s.Expect(st)
+	if s.Secret() {
+		if st != Direct || len(got.Private)+len(got.Public) > 0 {
+			return fmt.Errorf("secret key %q: %w", s.Label, &DifferenceError{[]string{"it is a pair, or not born in the token"}})
+		}
+		if err := Compare(want.Secret, got.Secret); err != nil {
+			return fmt.Errorf("secret key %q: %w", s.Label, err)
+		}
+		return nil
+	}
+	if len(got.Secret) > 0 {
+		return fmt.Errorf("key pair %q: %w", s.Label, &DifferenceError{[]string{"it is a secret key"}})
+	}
 	if err := Compare(want.Private, got.Private); err != nil {
 		return fmt.Errorf("private key %q: %w", s.Label, err)
 	}

@@ -26,6 +26,17 @@ func TestSpecCheck(t *testing.T) {
 		{"longest label", func(s *Spec) { s.Label = strings.Repeat("a", 32) }, true},
 		{"capital", func(s *Spec) { s.Label = "Firmware" }, false},
 		{"blank", func(s *Spec) { s.Label = "a b" }, false},
+		{"seal key", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject = Seal, AES256, false }, true},
+		{"MAC key", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject = MAC, HMACSHA256, false }, true},
+		{"seal key of a session", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject = Seal, AES256, true }, false},
+		{"seal of a pair", func(s *Spec) { s.Template, s.SessionObject = Seal, false }, false},
+		{"MAC of a pair", func(s *Spec) { s.Template, s.SessionObject = MAC, false }, false},
+		{"AES key that signs", func(s *Spec) { s.Algorithm, s.SessionObject = AES256, false }, false},
+		{"AES key that MACs", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject = MAC, AES256, false }, false},
+		{"HMAC key that seals", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject = Seal, HMACSHA256, false }, false},
+		{"AES key that moves", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject = Movable, AES256, false }, false},
+		{"seal key without id", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject, s.KeyID = Seal, AES256, false, KeyID{} }, false},
+		{"seal key with a bad label", func(s *Spec) { s.Template, s.Algorithm, s.SessionObject, s.Label = Seal, AES256, false, "A" }, false},
 		{"terminal escape", func(s *Spec) { s.Label = "a\x1b[2J" }, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -62,6 +73,32 @@ func TestSignMayOnlySign(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestSecretIsNoPair keeps a secret key and a pair from passing for each other.
+func TestSecretIsNoPair(t *testing.T) {
+	seal, pair := spec(), spec()
+	seal.Template, seal.Algorithm = Seal, AES256
+	if err := seal.Verify(Direct, seal.Expect(Direct)); err != nil {
+		t.Error(err)
+	}
+	both := seal.Expect(Direct)
+	both.Public = pair.Expect(Direct).Public
+	for name, err := range map[string]error{
+		"pair for a secret key": seal.Verify(Direct, pair.Expect(Direct)), "secret key for a pair": pair.Verify(Direct, seal.Expect(Direct)),
+		"nothing": seal.Verify(Direct, Pair{}), "both": seal.Verify(Direct, both), "copied": seal.Verify(Stored, seal.Expect(Direct)),
+	} {
+		if _, ok := errors.AsType[*DifferenceError](err); !ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if alg, ok := SecretAlgorithmOf(seal.Expect(Direct).Secret); !ok || alg != AES256 {
+		t.Errorf("algorithm %q, %v", alg, ok)
+	}
+	weak := []Attribute{{"CKA_KEY_TYPE", "CKK_AES"}, {"CKA_VALUE_LEN", "16"}, {"CKA_ALLOWED_MECHANISMS", "CKM_AES_GCM"}}
+	if _, ok := SecretAlgorithmOf(weak); ok {
+		t.Error("a short key has an algorithm")
 	}
 }
 

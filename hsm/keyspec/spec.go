@@ -13,7 +13,7 @@ import (
 	"fmt"
 )
 
-// Algorithm names the kind of a key pair. An RSA key has one padding for all
+// Algorithm names the kind of a key. An RSA key has one padding for all
 // its life: CKA_ALLOWED_MECHANISMS holds one mechanism.
 type Algorithm string
 
@@ -26,12 +26,16 @@ const (
 	RSA4096PKCS1 Algorithm = "rsa-4096-pkcs1"
 	RSA3072PSS   Algorithm = "rsa-3072-pss" // a SHA-256 digest, with CKM_RSA_PKCS_PSS and a salt of 32 bytes
 	RSA4096PSS   Algorithm = "rsa-4096-pss"
+
+	// Secret keys, each with its one mechanism.
+	AES256     Algorithm = "aes-256"      // CKM_AES_GCM, nonce of 12 bytes, tag of 16
+	HMACSHA256 Algorithm = "hmac-sha-256" // CKM_SHA256_HMAC, of a message
 )
 
 // Template names a set of usage attributes.
 type Template string
 
-// The templates of key pairs.
+// The templates.
 const (
 	// Sign may sign and nothing else.
 	Sign Template = "sign"
@@ -45,6 +49,13 @@ const (
 	// TransportUnwrap receives: an RSA-3072 pair whose private half unwraps one
 	// kind of key, by OAEP, and does nothing else. It is always direct.
 	TransportUnwrap Template = "transport-unwrap"
+	// Seal is an AES-256 key that encrypts and decrypts with CKM_AES_GCM and does
+	// nothing else: it never wraps, so what it decrypts is never a key of the token.
+	// It is always direct.
+	Seal Template = "seal"
+	// MAC is an HMAC-SHA-256 key that authenticates and does nothing else. It is
+	// always direct.
+	MAC Template = "mac"
 )
 
 // Stage is the place of a key between birth and rest; it decides TOKEN,
@@ -66,7 +77,7 @@ const (
 	Moved Stage = "moved"
 )
 
-// Spec asks for one key pair.
+// Spec asks for one key: a pair, or a secret key.
 type Spec struct {
 	Template  Template  `json:"template"`
 	Algorithm Algorithm `json:"algorithm"`
@@ -87,6 +98,12 @@ func (s Spec) Stage() Stage {
 
 // Check reports what is wrong with the request before any token sees it.
 func (s Spec) Check() error {
+	if want, secret := secretTemplates()[s.Algorithm]; secret || s.Template == Seal || s.Template == MAC {
+		if !secret || s.Template != want || s.SessionObject {
+			return errors.New("an aes-256 key is for seal, an hmac-sha-256 key for mac, both born in the token")
+		}
+		return s.checkNames()
+	}
 	f, ok := families()[s.Algorithm]
 	if !ok {
 		return fmt.Errorf("algorithm %q is not known", s.Algorithm)
@@ -104,10 +121,20 @@ func (s Spec) Check() error {
 	default:
 		return fmt.Errorf("template %q is not known", s.Template)
 	}
+	return s.checkNames()
+}
+
+func (s Spec) checkNames() error {
 	if s.KeyID == (KeyID{}) {
 		return errors.New("key id is all zero")
 	}
 	return CheckLabel(s.Label)
+}
+
+// Secret says that the spec asks for a secret key, which has no public half.
+func (s Spec) Secret() bool {
+	_, ok := secretTemplates()[s.Algorithm]
+	return ok
 }
 
 // CheckLabel reports whether a label may be given to a key or a token.

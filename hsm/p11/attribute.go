@@ -106,7 +106,7 @@ var mechNames = map[uint64]string{
 	pkcs11.CKM_AES_CBC: "CKM_AES_CBC", pkcs11.CKM_AES_ECB: "CKM_AES_ECB",
 	pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN: "CKM_RSA_PKCS_KEY_PAIR_GEN", pkcs11.CKM_RSA_PKCS: "CKM_RSA_PKCS",
 	pkcs11.CKM_RSA_PKCS_PSS: "CKM_RSA_PKCS_PSS", pkcs11.CKM_RSA_PKCS_OAEP: "CKM_RSA_PKCS_OAEP",
-	unavailable: keyspec.Unavailable, pkcs11.CKM_SHA256_HMAC: "CKM_SHA256_HMAC", pkcs11.CKM_ECDSA_SHA256: "CKM_ECDSA_SHA256",
+	unavailable: keyspec.Unavailable, pkcs11.CKM_SHA256_HMAC: "CKM_SHA256_HMAC", pkcs11.CKM_GENERIC_SECRET_KEY_GEN: "CKM_GENERIC_SECRET_KEY_GEN", pkcs11.CKM_ECDSA_SHA256: "CKM_ECDSA_SHA256",
 }
 
 func nameOf(m map[uint64]string, v uint64) string {

@@ -18,7 +18,8 @@ import (
 	"keyrite/hsm/keyspec"
 )
 
-// key is a key pair of this session with its handles.
+// key is a key pair of this session with its handles, or a secret key, whose one
+// handle is private.
 type key struct {
 	private, public pkcs11.ObjectHandle
 	algorithm       keyspec.Algorithm
@@ -34,6 +35,9 @@ func (s *session) generate(spec keyspec.Spec) (*frame.KeyState, error) {
 	}
 	if err := s.unused(spec); err != nil {
 		return nil, err
+	}
+	if spec.Secret() {
+		return s.generateSecret(spec)
 	}
 	req := spec.Request()
 	pubT, err := encodeAll(req.Public)
@@ -93,6 +97,9 @@ func (s *session) adopt(id keyspec.KeyID, k *key) (*frame.KeyState, error) {
 
 // state reads every attribute and the public key of a pair.
 func (s *session) state(k *key) (*frame.KeyState, error) {
+	if k.public == 0 {
+		return s.secretState(k)
+	}
 	kind, err := s.read(k.public, []string{"CKA_KEY_TYPE"})
 	if err != nil {
 		return nil, err
@@ -247,22 +254,25 @@ func (s *session) lookup(id keyspec.KeyID) (*key, error) {
 			k.private, label = o, d.Label
 		case "CKO_PUBLIC_KEY":
 			k.public = o
+		case "CKO_SECRET_KEY":
+			k.private, label = o, d.Label
 		}
 		if !d.Token {
 			return nil, faultf("find key", frame.KindAmbiguous, "key %s has a half copy in the token", id)
 		}
 	}
-	if found["CKO_PRIVATE_KEY"] == 0 || found["CKO_PUBLIC_KEY"] == 0 {
+	secret := found["CKO_SECRET_KEY"] > 0
+	if !secret && (found["CKO_PRIVATE_KEY"] == 0 || found["CKO_PUBLIC_KEY"] == 0) {
 		// A file token whose folder was moved away shows no object and no trouble.
 		if _, err := s.ctx.GetTokenInfo(s.slot); err != nil {
 			return nil, faultf("find key", frame.KindLost, "the token is gone: %s", asFault("", "C_GetTokenInfo", err).Name)
 		}
-		return nil, faultf("find key", frame.KindNotFound, "the token has no pair with id %s", id)
+		return nil, faultf("find key", frame.KindNotFound, "the token has no key with id %s", id)
 	}
-	if len(found) != 2 || found["CKO_PRIVATE_KEY"] > 1 || found["CKO_PUBLIC_KEY"] > 1 {
+	if secret && (len(found) != 1 || found["CKO_SECRET_KEY"] > 1) || !secret && len(found) != 2 || found["CKO_PRIVATE_KEY"] > 1 || found["CKO_PUBLIC_KEY"] > 1 {
 		return nil, faultf("find key", frame.KindAmbiguous, "several objects have id %s", id)
 	}
-	if labels["CKO_PRIVATE_KEY "+label] > 1 || labels["CKO_PUBLIC_KEY "+label] > 1 {
+	if labels["CKO_SECRET_KEY "+label] > 1 || labels["CKO_PRIVATE_KEY "+label] > 1 || labels["CKO_PUBLIC_KEY "+label] > 1 {
 		return nil, faultf("find key", frame.KindAmbiguous, "several objects have label %q", label)
 	}
 	if _, err := s.adopt(id, k); err != nil {

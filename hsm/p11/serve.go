@@ -205,6 +205,18 @@ func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
 			a.Data, err = s.signOnly(k, q.Input)
 		}
 		return nil, err
+	case frame.OpMAC:
+		k, err := id()
+		if err == nil {
+			a.Data, err = s.mac(k, q.Input)
+		}
+		return nil, err
+	case frame.OpEncrypt, frame.OpDecrypt:
+		k, err := id()
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.crypt(k, q, a)
 	case frame.OpLook:
 		k, err := id()
 		if err != nil {
@@ -262,4 +274,19 @@ func (s *session) random(q *frame.Request, a *frame.Response) error {
 	}
 	a.Data = b
 	return wrap("random", "C_GenerateRandom", err)
+}
+
+// crypt encrypts or decrypts.
+func (s *session) crypt(id keyspec.KeyID, q *frame.Request, a *frame.Response) error {
+	defer clear(q.Input)
+	var b frame.SealBody
+	err := frame.Decode(q.Body, &b)
+	switch {
+	case err != nil:
+	case q.Op == frame.OpEncrypt:
+		a.Data, err = s.encrypt(id, q.Input, b.AAD)
+	default:
+		a.Data, err = s.decrypt(id, q.Input, b.AAD)
+	}
+	return err
 }

@@ -54,7 +54,7 @@ func (s *session) use(id keyspec.KeyID, in []byte) (*key, []byte, error) {
 	return k, raw, err
 }
 
-// staleHandle is C_SignInit saying that there is no such key.
+// staleHandle is the first call of a use saying that there is no such key.
 func staleHandle(err error) bool {
 	f := asFault("sign", "", err)
 	return f.Text == signInit && (f.Code == pkcs11.CKR_OBJECT_HANDLE_INVALID || f.Code == pkcs11.CKR_KEY_HANDLE_INVALID)

@@ -29,8 +29,10 @@ const (
 	MaxData = 4 << 20
 	// MaxControl bounds a packet of the control socket.
 	MaxControl = 64 << 10
-	// MaxMessage bounds what an Ed25519 key may be asked to sign at once.
+	// MaxMessage bounds what an Ed25519 or HMAC key may be asked to sign at once.
 	MaxMessage = 1 << 20
+	// MaxSealed bounds what a token encrypts: keys, not data.
+	MaxSealed = 64 << 10
 )
 
 // Version stands in every greeting. The two ends are built from one tree and

@@ -150,6 +150,11 @@ type Object struct {
 	Attributes []keyspec.Attribute `json:"attributes"`
 }
 
+// SealBody is what OpEncrypt and OpDecrypt bind to their input.
+type SealBody struct {
+	AAD []byte `json:"aad"`
+}
+
 // LookBody is what a token has under one id, and what it has under none.
 type LookBody struct {
 	Objects []Object  `json:"objects"`
