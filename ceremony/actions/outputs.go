@@ -69,6 +69,7 @@ func (a *Actions) updateRoot(ctx context.Context, r *ceremony.Run, _ *script.Ste
 	if err := tuf.CheckRoot(a.root, &a.state); err != nil || before == nil {
 		return err
 	}
+	a.followed = before
 	return tuf.CheckNext(before, a.root)
 }
 
@@ -133,8 +134,11 @@ func (a *Actions) outputs(_ context.Context, r *ceremony.Run, _ *script.Step) er
 	if err := r.Output(record.OutputsDir+"/charter.jsonl", a.lines); err != nil {
 		return err
 	}
-	if a.root != nil {
-		if err := r.Output(record.OutputsDir+"/"+itoa(int(a.rootVersion))+".root.json", a.root); err != nil {
+	for i, root := range [][]byte{a.followed, a.root} { // whoever verifies the record sees that one follows the other
+		if root == nil {
+			continue
+		}
+		if err := r.Output(record.OutputsDir+"/"+itoa(int(a.rootVersion)-1+i)+".root.json", root); err != nil {
 			return err
 		}
 	}
