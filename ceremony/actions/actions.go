@@ -43,7 +43,7 @@ type Actions struct {
 	crls  map[string][]byte
 
 	rootVersion int64
-	followed    []byte // the root that it follows, nil in a genesis
+	followed    []byte   // the root that it follows, nil in a genesis
 	statement   []byte   // succession statement, nil without one
 	destroyed   []string // ids of keys
 	wiped       []string // safes whose token was erased
