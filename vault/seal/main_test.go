@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "write-until-killed" {
 		writeUntilKilled(os.Args[2])
 	}
+	if len(os.Args) == 3 && os.Args[1] == "reseal-until-killed" {
+		os.Exit(resealUntilKilled(os.Args[2]))
+	}
 	os.Exit(m.Run())
 }
 
