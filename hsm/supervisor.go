@@ -3,12 +3,12 @@ package hsm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,58 +16,6 @@ import (
 	"keyrite/hsm/internal/frame"
 	"keyrite/hsm/keyspec"
 )
-
-// Config says which module to use.
-type Config struct {
-	// Module is the path of the PKCS#11 module. Required.
-	Module string
-	// ModuleArgs is handed to C_Initialize; only NSS wants it. Optional.
-	ModuleArgs string
-	// HSMD is the keyrite-hsmd to start. Optional: the one beside the running
-	// executable; only tests name another.
-	HSMD string
-	// Env is where the variables that modules need are taken from. Optional:
-	// os.Environ(). What is not on the allow-list never reaches the module.
-	Env []string
-	// Reopen is how long a token is left alone between two re-initialisations,
-	// the first start after a loss being one. Optional: 30 s; only tests that
-	// lose tokens on purpose set less.
-	Reopen time.Duration
-	// Stderr takes what the processes print when they crash, which may show
-	// their memory: for debugging with test tokens only. Optional: nothing.
-	Stderr *os.File
-}
-
-// allowed are the variables that modules are configured with; a name that
-// ends in an underscore is a prefix. OPENSC_DEBUG is not among them: it logs PINs.
-var allowed = []string{"SOFTHSM2_CONF", "TPM2_PKCS11_", "TPM2TOOLS_TCTI", "OPENCRYPTOKI_", "OCK_", "P11_KIT_SERVER_ADDRESS", "OPENSC_CONF", "PCSCLITE_CSOCK_NAME"}
-
-// defaultReopen: one re-initialisation is what heals a dead session of the
-// modules known for it; more of them in a row only hammer a sick HSM.
-const defaultReopen = 30 * time.Second
-
-func (c *Config) settings() frame.Settings {
-	reopen := c.Reopen
-	if reopen <= 0 {
-		reopen = defaultReopen
-	}
-	return frame.Settings{ReopenMS: max(1, reopen.Milliseconds())}
-}
-
-// environment filters by the allow-list. The search path is ours: modules
-// start programs by absolute names or not at all.
-func environment(from []string) []string {
-	out := []string{"PATH=/usr/bin:/bin", "GOTRACEBACK=none"}
-	for _, kv := range from {
-		name, _, _ := strings.Cut(kv, "=")
-		for _, a := range allowed {
-			if name == a || strings.HasSuffix(a, "_") && strings.HasPrefix(name, a) {
-				out = append(out, kv)
-			}
-		}
-	}
-	return out
-}
 
 // Supervisor is the client of one supervisor process: it serves one module
 // and any number of its tokens. It may be used by several goroutines.
@@ -93,6 +41,9 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	const op = "start keyrite-hsmd"
 	if !filepath.IsAbs(cfg.Module) {
 		return nil, usage(op, "module path %q is not absolute", cfg.Module)
+	}
+	if cfg.StateDir != "" && !filepath.IsAbs(cfg.StateDir) {
+		return nil, usage(op, "state folder %q is not absolute", cfg.StateDir)
 	}
 	path, err := hsmdPath(cfg.HSMD)
 	if err != nil {
@@ -138,25 +89,6 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// hsmdPath finds keyrite-hsmd beside the running executable.
-func hsmdPath(override string) (string, error) {
-	if override != "" {
-		return override, nil
-	}
-	exe, err := os.Executable()
-	if err == nil {
-		exe, err = filepath.EvalSymlinks(exe)
-	}
-	if err != nil {
-		return "", &Error{Op: "find keyrite-hsmd", Class: "unexpected", Text: err.Error(), cause: err}
-	}
-	p := filepath.Join(filepath.Dir(exe), "keyrite-hsmd")
-	if _, err := os.Stat(p); err != nil {
-		return "", &Error{Op: "find keyrite-hsmd", Class: "usage", Text: "it must lie beside this program: " + err.Error(), cause: err}
-	}
-	return p, nil
 }
 
 // receive hands answers to those who wait for them.
@@ -265,23 +197,41 @@ func (s *Supervisor) Tokens(ctx context.Context) ([]TokenInfo, ModuleInfo, error
 
 // Find returns the one token with the label.
 func (s *Supervisor) Find(ctx context.Context, label string) (TokenID, error) {
+	return s.FindSerial(ctx, TokenID{Label: label})
+}
+
+// FindSerial is Find where the serial number is known: no other token will do.
+func (s *Supervisor) FindSerial(ctx context.Context, want TokenID) (TokenID, error) {
 	all, _, err := s.Tokens(ctx)
 	if err != nil {
 		return TokenID{}, err
 	}
 	var found []TokenID
+	others := ""
 	for _, t := range all {
-		if t.Initialised && t.Label == label {
-			found = append(found, t.Token)
+		if !t.Initialised || t.Label != want.Label {
+			continue
 		}
+		if want.Serial != "" && t.Serial != want.Serial {
+			others = t.Serial
+			continue
+		}
+		found = append(found, t.Token)
 	}
-	switch len(found) {
-	case 0:
-		return TokenID{}, &Error{Op: "find token", Token: label, Class: "token", Text: "no token has this label", kind: ErrNotFound}
-	case 1:
+	out := &Error{Op: "find token", Token: want.Label, Class: "token", Text: "no token has this label", kind: ErrNotFound}
+	switch {
+	case len(found) == 1:
 		return found[0], nil
+	case len(found) > 1 && want.Serial == "":
+		out.Class, out.kind, out.Text, out.Hint = "policy", ErrAmbiguous, "several tokens have this label", "name one by its serial number, too ('keyrite hsm inspect' lists them)"
+	case len(found) > 1:
+		out.Class, out.kind, out.Text, out.Hint = "policy", ErrAmbiguous, "several tokens have this label and serial number", "take away all but one"
+	case others != "":
+		out.Text, out.Hint = fmt.Sprintf("a token has this label, but serial number %q and not %q", others, want.Serial), "it is another token, or it was replaced: look whether the right one is connected"
+	default:
+		out.Hint = "look whether it is connected, and its label: 'keyrite hsm inspect' lists all tokens of a module"
 	}
-	return TokenID{}, &Error{Op: "find token", Token: label, Class: "policy", Text: "several tokens have this label", kind: ErrAmbiguous}
+	return TokenID{}, out
 }
 
 // InitToken initialises the one free token of the module under a label that
@@ -378,6 +328,34 @@ func (s *Supervisor) ended() bool {
 	default:
 		return false
 	}
+}
+
+// PINCounter is what keyrite counted of a token's wrong PINs.
+type PINCounter = frame.PINCounter
+
+// PINCounter reads how many wrong PINs programs of keyrite gave the token in a row.
+func (s *Supervisor) PINCounter(ctx context.Context, t TokenID) (*PINCounter, error) {
+	return s.counter(ctx, frame.Command{Verb: frame.VerbPINs, Token: t})
+}
+
+// ResetPINCounter forgets them, for a person who looked into it. The reason, of 1
+// to 200 bytes, is kept with time and user.
+func (s *Supervisor) ResetPINCounter(ctx context.Context, t TokenID, reason string) (*PINCounter, error) {
+	if reason == "" {
+		return nil, usage("reset PIN counter", "a reason is needed")
+	}
+	return s.counter(ctx, frame.Command{Verb: frame.VerbPINs, Token: t, Reset: reason})
+}
+
+func (s *Supervisor) counter(ctx context.Context, c frame.Command) (*PINCounter, error) {
+	a, _, err := s.call(ctx, c, nil)
+	if err != nil {
+		return nil, err
+	}
+	if a.PINs == nil {
+		return nil, &Error{Op: string(c.Verb), Token: c.Token.Label, Class: "unexpected", Text: "no counter came with the answer"}
+	}
+	return a.PINs, nil
 }
 
 // PID is the process id of the supervisor, for records and tests.

@@ -13,32 +13,52 @@ import (
 
 func newHSM(std cli.IO) *cobra.Command {
 	c := &cobra.Command{Use: "hsm", Short: "Look at tokens and admit them"}
-	c.AddCommand(newHSMAdmit(std), newHSMInspect(std))
+	c.AddCommand(newHSMAdmit(std), newHSMInspect(std), newHSMCounter())
 	return c
 }
 
 // tokenOptions names a token and how to open it.
 type tokenOptions struct {
-	module, moduleArgs, token string
-	pinFD                     int
+	module, moduleArgs, token, serial string
+	stateDir                          string
+	sockets, folders                  []string
+	pinFD                             int
 }
 
-func (o *tokenOptions) addFlags(c *cobra.Command) {
+// addNameFlags adds what names a token and its module.
+func (o *tokenOptions) addNameFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.module, "module", "", "absolute path of the PKCS#11 module")
 	f.StringVar(&o.moduleArgs, "module-args", "", "string for C_Initialize (NSS)")
 	f.StringVar(&o.token, "token", "", "label of the token")
+	f.StringVar(&o.serial, "serial", "", "serial number that the token must have")
+	f.StringVar(&o.stateDir, "state-dir", "", "folder for the counter of wrong PINs (default: .local/state/keyrite/pins in the home folder; SoftHSM's tokens carry it with them)")
+	f.StringArrayVar(&o.sockets, "module-socket", nil, "socket that the module may use beside those of its configuration: unix, or tcp:PORT; may repeat")
+	f.StringArrayVar(&o.folders, "module-folder", nil, "folder that the module may write to beside those of its configuration; may repeat")
+}
+
+func (o *tokenOptions) addFlags(c *cobra.Command) {
+	o.addNameFlags(c)
+	f := c.Flags()
 	f.IntVar(&o.pinFD, "pin-fd", -1, "descriptor with the user PIN on one line")
 }
 
 func (o *tokenOptions) config() hsm.Config {
-	return hsm.Config{Module: o.module, ModuleArgs: o.moduleArgs}
+	return hsm.Config{Module: o.module, ModuleArgs: o.moduleArgs, StateDir: o.stateDir, Sockets: o.sockets, Folders: o.folders}
+}
+
+// find finds the token by its label, and by its serial number where one is given.
+func (o *tokenOptions) find(ctx context.Context, sup *hsm.Supervisor) (hsm.TokenID, error) {
+	if o.serial == "" {
+		return sup.Find(ctx, o.token)
+	}
+	return sup.FindSerial(ctx, hsm.TokenID{Label: o.token, Serial: o.serial})
 }
 
 // open finds the token by its label and logs in. The PIN goes from the
 // descriptor to the supervisor; this program does not see it.
 func (o *tokenOptions) open(ctx context.Context, sup *hsm.Supervisor) (*hsm.Session, error) {
-	id, err := sup.Find(ctx, o.token)
+	id, err := o.find(ctx, sup)
 	if err != nil {
 		return nil, err
 	}

@@ -91,7 +91,7 @@ func startReader(t testing.TB, dir string) (*CardReader, string) {
 			if c, err := net.Dial("tcp", addr); err == nil {
 				_ = c.Close()
 				t.Cleanup(end)
-				return &CardReader{addr: addr, Config: hsm.Config{Module: openSC, HSMD: HSMD(t), Env: []string{"PCSCLITE_CSOCK_NAME=" + sock}}}, ""
+				return &CardReader{addr: addr, Config: hsm.Config{Module: openSC, HSMD: HSMD(t), Env: []string{"PCSCLITE_CSOCK_NAME=" + sock}, StateDir: filepath.Join(dir, "state")}}, ""
 			}
 		}
 		<-time.After(100 * time.Millisecond) // the driver is a program of its own

@@ -50,7 +50,7 @@ var classOf = map[string]string{
 	frame.KindNotFound: "token", frame.KindAmbiguous: "policy", frame.KindExists: "exists",
 	frame.KindLost: "token", frame.KindLocked: "token", frame.KindPIN: "token",
 	frame.KindRefused: "policy", frame.KindStorage: "storage", frame.KindVerify: "verify",
-	frame.KindUsage: "usage", frame.KindInternal: "unexpected",
+	frame.KindUsage: "usage", frame.KindInternal: "unexpected", frame.KindWaiting: "token",
 }
 
 // codeName gives the CKR_ name of a return value.

@@ -29,8 +29,10 @@ import (
 
 // module is a loaded and initialised PKCS#11 module.
 type module struct {
-	ctx  *pkcs11.Ctx
-	info frame.ModuleInfo
+	ctx   *pkcs11.Ctx
+	info  frame.ModuleInfo
+	job   frame.Job
+	store *store // nil where the module keeps no token files
 }
 
 // loadModule hashes the file and loads it through the same descriptor, so that

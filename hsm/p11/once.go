@@ -21,6 +21,8 @@ func (m *module) once(job frame.Job, st *store, pins frame.PINs) (*frame.Result,
 		err = m.erase(job, st, pins)
 	case frame.ForSettle:
 		err = m.settlePINs(job, st, pins)
+	case frame.ForPINs:
+		res.PINs, err = m.countedPINs(job, st)
 	case frame.ForExport:
 		res.Parcel, err = m.export(job, st, pins)
 	default:
@@ -69,8 +71,14 @@ func (m *module) erase(job frame.Job, st *store, pins frame.PINs) error {
 	if err != nil {
 		return err
 	}
-	if err := m.ctx.InitToken(slot, so, job.Token.Label); err != nil {
-		return asFault(op, "C_InitToken", err)
+	// An initialised token asks for its SO PIN.
+	err = st.guard(job.Token.Serial, func() error {
+		return m.counter(job.Token.Serial).try(pkcs11.CKU_SO, ti.Flags&pkcs11.CKF_SO_PIN_COUNT_LOW != 0, func() error {
+			return wrap(op, "C_InitToken", m.ctx.InitToken(slot, so, job.Token.Label))
+		})
+	})
+	if err != nil {
+		return err
 	}
 	_, err = m.begin(job, st, pins)
 	return err
@@ -196,7 +204,10 @@ func (s *session) setUserPIN(pin *secmem.Buffer, cut bool) error {
 		return err
 	}
 	return s.store.guard(s.token.Serial, func() error {
-		return wrap("set user PIN", "C_InitPIN", s.ctx.InitPIN(s.h, p))
+		if err := s.ctx.InitPIN(s.h, p); err != nil {
+			return asFault("set user PIN", "C_InitPIN", err)
+		}
+		return s.pins.forget(pkcs11.CKU_USER) // of the PIN that was
 	})
 }
 

@@ -127,6 +127,7 @@ func start(job frame.Job) (*module, *store, error) {
 		return nil, nil, err
 	}
 	st, err = confirm(st, missing, m.info)
+	m.job, m.store = job, st
 	return m, st, err
 }
 

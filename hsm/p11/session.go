@@ -20,6 +20,7 @@ type session struct {
 	token  frame.TokenInfo
 	limits pinLimits
 	store  *store
+	pins   counter
 	pin    *secmem.Buffer // user PIN, for keys that want a login per signature
 	cut    bool
 	keys   map[keyspec.KeyID]*key // handles of this session, valid as long as it lives
@@ -57,7 +58,7 @@ func (m *module) openSession(slot uint, st *store) (*session, error) {
 		return nil, asFault("open session", "C_OpenSession", err)
 	}
 	return &session{
-		ctx: m.ctx, h: h, slot: slot, token: tokenInfo(ti), store: st,
+		ctx: m.ctx, h: h, slot: slot, token: tokenInfo(ti), store: st, pins: m.counter(text(ti.SerialNumber)),
 		limits: pinLimits{ti.MinPinLen, ti.MaxPinLen}, keys: map[keyspec.KeyID]*key{},
 		perUse: &sync.Mutex{},
 	}, nil
@@ -70,9 +71,9 @@ func (s *session) login(who uint, pin *secmem.Buffer, cut bool) error {
 	if err != nil {
 		return asFault("login", "C_GetTokenInfo", err)
 	}
-	locked, final := uint(pkcs11.CKF_USER_PIN_LOCKED), uint(pkcs11.CKF_USER_PIN_FINAL_TRY)
+	locked, final, low := uint(pkcs11.CKF_USER_PIN_LOCKED), uint(pkcs11.CKF_USER_PIN_FINAL_TRY), uint(pkcs11.CKF_USER_PIN_COUNT_LOW)
 	if who == pkcs11.CKU_SO {
-		locked, final = pkcs11.CKF_SO_PIN_LOCKED, pkcs11.CKF_SO_PIN_FINAL_TRY
+		locked, final, low = pkcs11.CKF_SO_PIN_LOCKED, pkcs11.CKF_SO_PIN_FINAL_TRY, pkcs11.CKF_SO_PIN_COUNT_LOW
 	}
 	if ti.Flags&locked != 0 {
 		return faultf("login", frame.KindLocked, "the PIN is locked")
@@ -80,13 +81,7 @@ func (s *session) login(who uint, pin *secmem.Buffer, cut bool) error {
 	if ti.Flags&final != 0 {
 		return faultf("login", frame.KindLocked, "one more wrong PIN would lock the token; reset its counter first")
 	}
-	p, err := s.limits.pinString(pin, cut)
-	if err != nil {
-		return err
-	}
-	return s.store.guard(s.token.Serial, func() error {
-		return wrap("login", "C_Login", s.ctx.Login(s.h, who, p))
-	})
+	return s.enter(who, ti.Flags&low != 0, pin, cut, "C_Login")
 }
 
 // refused tries a PIN that must not work any more, once.

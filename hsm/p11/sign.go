@@ -83,14 +83,7 @@ func (s *session) rawSign(k *key, in []byte) ([]byte, error) {
 		return nil, asFault("sign", signInit, err)
 	}
 	if k.loginPerUse {
-		p, err := s.limits.pinString(s.pin, s.cut)
-		if err != nil {
-			return nil, err
-		}
-		err = s.store.guard(s.token.Serial, func() error {
-			return wrap("sign", "C_Login for this signature", s.ctx.Login(s.h, pkcs11.CKU_CONTEXT_SPECIFIC, p))
-		})
-		if err != nil {
+		if err := s.enter(pkcs11.CKU_CONTEXT_SPECIFIC, false, s.pin, s.cut, "C_Login for this signature"); err != nil {
 			return nil, err
 		}
 	}

@@ -4,16 +4,15 @@ package p11
 import "C"
 
 import (
-	"bufio"
 	"encoding/binary"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"unsafe"
 
 	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/places"
 )
 
 // softHSM is what CK_INFO.manufacturerID says of every SoftHSM, whatever its
@@ -26,30 +25,12 @@ const softHSM = "SoftHSM"
 // behind it.
 func findStore() (*store, error) {
 	conf, named := confPath()
-	f, err := os.Open(conf)
+	dir, files, err := places.SoftHSM(conf)
 	if err != nil {
-		return nil, faultf("open token store", frame.KindUsage, "read SoftHSM configuration: %v", err)
+		return nil, faultf("open token store", frame.KindUsage, "%v", err)
 	}
-	defer f.Close()
-	dir, backend := "", "file"
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		k, v, _ := strings.Cut(sc.Text(), "=")
-		switch strings.TrimSpace(k) {
-		case "directories.tokendir":
-			dir = strings.TrimSpace(v)
-		case "objectstore.backend":
-			backend = strings.TrimSpace(v)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, wrap("open token store", "read "+conf, err)
-	}
-	if backend != "file" {
-		return nil, nil // SQLite, which looks after itself
-	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return nil, faultf("open token store", frame.KindUsage, "%s: directories.tokendir %q is no folder", conf, dir)
+	if !files {
+		return nil, nil
 	}
 	return &store{dir: dir, named: named}, nil
 }
@@ -69,7 +50,7 @@ func confPath() (path string, named bool) {
 			return p, false
 		}
 	}
-	return defaultConf, false
+	return places.SoftHSMConf, false
 }
 
 // confirm decides whether the store is this module's: by what the loaded module

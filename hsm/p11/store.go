@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/places"
 )
 
 // store is the folder in which SoftHSM keeps its tokens as files. SoftHSM
@@ -19,6 +20,7 @@ import (
 //	TOKENDIR/UUID/token.object     PINs and flags; the serial is the end of UUID
 //	TOKENDIR/.keyrite.lock         held around every login, by all of our processes
 //	TOKENDIR/.keyrite-UUID.copy    token.object as it was, while a login is under way
+//	TOKENDIR/.keyrite-HEX.pins     counter of wrong PINs, package pincount
 type store struct {
 	dir   string
 	named bool     // by the variable, not found where SoftHSM looks without it
@@ -30,8 +32,6 @@ const (
 	// minFree bytes must be free before a token file is touched: many times
 	// what one login or one key writes.
 	minFree = 1 << 20
-	// defaultConf is where Debian's SoftHSM looks without SOFTHSM2_CONF.
-	defaultConf = "/etc/softhsm/softhsm2.conf"
 )
 
 // hold takes the lock of the whole store; release gives it back.
@@ -52,7 +52,7 @@ func (s *store) take(create int) error {
 	if s == nil {
 		return nil
 	}
-	f, err := os.OpenFile(filepath.Join(s.dir, ".keyrite.lock"), create|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(s.dir, places.StoreLock), create|os.O_RDWR, 0o600)
 	if create == 0 && errors.Is(err, os.ErrNotExist) {
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/places"
 	"keyrite/internal/secmem"
 )
 
@@ -34,6 +35,7 @@ type supervisor struct {
 	children *children
 	module   string
 	args     string
+	stateDir string // of the PIN counters
 
 	mu     sync.Mutex // guards cancel
 	cancel map[uint64]context.CancelFunc
@@ -87,7 +89,11 @@ func (s *supervisor) greet() error {
 	if c.Settings.ReopenMS < 1 {
 		return errors.New("keyrite-hsmd: no time between two re-initialisations")
 	}
-	s.module, s.args = c.Module, c.ModuleArgs
+	_, err = places.Of(c.Module, c.ModuleArgs, os.Getenv, c.Settings.Sockets, c.Settings.Folders)
+	if err != nil {
+		return s.control.Send(frame.Answer{ID: c.ID, Fault: fault(frame.KindUsage, "usage", err.Error())}, nil)
+	}
+	s.module, s.args, s.stateDir = c.Module, c.ModuleArgs, stateFolder(&c)
 	s.children = newChildren(os.Environ(), newBreaker(time.Duration(c.Settings.ReopenMS)*time.Millisecond, time.Now))
 	// Before the first secret, and after it is known whom to tell.
 	if err := secmem.Harden(); err != nil {
@@ -175,6 +181,8 @@ func (s *supervisor) handle(ctx context.Context, c *frame.Command, fd *os.File) 
 		s.children.kill(c.Child)
 	case frame.VerbEnd:
 		err = s.children.end(c.Child)
+	case frame.VerbPINs:
+		err = s.counter(ctx, c, &a)
 	case frame.VerbWipe:
 		defer s.hold.lock(c.Token)()
 		s.hold.wipe(c.Token)
@@ -203,7 +211,7 @@ func asFault(err error) *frame.Fault {
 }
 
 func (s *supervisor) job(p frame.Purpose, t frame.Token) frame.Job {
-	return frame.Job{Purpose: p, Module: s.module, ModuleArgs: s.args, Token: t}
+	return frame.Job{Purpose: p, Module: s.module, ModuleArgs: s.args, StateDir: s.stateDir, Token: t}
 }
 
 func (s *supervisor) tokens(ctx context.Context, a *frame.Answer) error {

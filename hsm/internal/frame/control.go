@@ -18,6 +18,7 @@ const (
 	VerbWipe   Verb = "wipe"
 	VerbCancel Verb = "cancel"
 	VerbExport Verb = "export"
+	VerbPINs   Verb = "pin-counter"
 )
 
 // Epoch says which PINs of a token are meant: those in force or those that
@@ -46,6 +47,12 @@ type Settings struct {
 	// ReopenMS is the time between two re-initialisations of one token, in
 	// milliseconds. Required.
 	ReopenMS int64 `json:"reopen_ms,omitempty"`
+	// StateDir is the folder of the PIN counters, absolute, or empty.
+	StateDir string `json:"state_dir,omitempty"`
+	// Sockets and Folders are what the module may use beside what its own
+	// configuration names: "unix", "tcp:PORT"; absolute paths.
+	Sockets []string `json:"sockets,omitempty"`
+	Folders []string `json:"folders,omitempty"`
 }
 
 // Verdict is what a module process that opens a token tells its supervisor,
@@ -82,6 +89,28 @@ type Command struct {
 	// Sessions is how many requests the module process of an open serves at a
 	// time; 0 is 1.
 	Sessions int `json:"sessions,omitempty"`
+	// Reset is the reason for which the counter of wrong PINs is reset; empty: it
+	// is only read.
+	Reset string `json:"reset,omitempty"`
+}
+
+// PINCounter is what keyrite counted of a token's wrong PINs.
+type PINCounter struct {
+	Path    string     `json:"path"`
+	User    int        `json:"user"` // wrong in a row
+	SO      int        `json:"so"`
+	Limit   int        `json:"limit"`
+	Damaged string     `json:"damaged,omitempty"` // why it cannot be believed; no PIN is tried then
+	Resets  []PINReset `json:"resets"`
+}
+
+// PINReset is one reset by a person.
+type PINReset struct {
+	Time   string `json:"time"` // RFC 3339
+	UID    int    `json:"uid"`
+	Reason string `json:"reason"`
+	User   int    `json:"user"` // wrong PINs that it made forgotten, -1 where they were not readable
+	SO     int    `json:"so"`
 }
 
 // Answer answers the command of the same id.
@@ -93,6 +122,7 @@ type Answer struct {
 	Tokens  []TokenInfo `json:"tokens,omitempty"`
 	Child   uint64      `json:"child,omitempty"`
 	Parcel  *Parcel     `json:"parcel,omitempty"`
+	PINs    *PINCounter `json:"pins,omitempty"`
 }
 
 // Purpose is what a module process is started for.
@@ -107,6 +137,7 @@ const (
 	ForSettle Purpose = "settle" // after a change broke off: bring both PINs to one epoch
 	ForOpen   Purpose = "open"   // log in and serve requests
 	ForExport Purpose = "export" // wrap one movable key for a receiver
+	ForPINs   Purpose = "pins"   // read or reset the counter of wrong PINs, no PIN
 )
 
 // Job is the first thing that a module process reads.
@@ -114,7 +145,8 @@ type Job struct {
 	Purpose    Purpose `json:"purpose"`
 	Module     string  `json:"module"`
 	ModuleArgs string  `json:"module_args,omitempty"`
-	Token      Token   `json:"token"` // serial is empty where a fresh token is meant
+	StateDir   string  `json:"state_dir,omitempty"` // folder of the PIN counters, empty where there is none
+	Token      Token   `json:"token"`               // serial is empty where a fresh token is meant
 	// CutCurrent and CutNext say that the PINs of that epoch may be cut to the
 	// token's limits.
 	CutCurrent bool `json:"cut_current"`
@@ -122,6 +154,7 @@ type Job struct {
 
 	Export   *ExportBody `json:"export,omitempty"`
 	Sessions int         `json:"sessions,omitempty"` // of an open; 0 is 1
+	Reset    string      `json:"reset,omitempty"`    // as in Command
 }
 
 // Result is the one answer of a module process that serves no requests.
@@ -130,4 +163,5 @@ type Result struct {
 	Module ModuleInfo  `json:"module"`
 	Tokens []TokenInfo `json:"tokens"`
 	Parcel *Parcel     `json:"parcel,omitempty"`
+	PINs   *PINCounter `json:"pins,omitempty"`
 }
