@@ -76,7 +76,7 @@ func (f *fileToken) opens(t *testing.T, at string) {
 	if err := s.Close(); err != nil {
 		t.Errorf("%s: %v", at, err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(f.TokenDir, ".keyrite-*")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(f.TokenDir, ".keyrite-*.copy")); len(left) != 0 {
 		t.Errorf("%s: %v is left", at, left)
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 func newHSM(std cli.IO) *cobra.Command {
 	c := &cobra.Command{Use: "hsm", Short: "Look at tokens and admit them"}
-	c.AddCommand(newHSMAdmit(std), newHSMInspect(std), newHSMCounter())
+	c.AddCommand(newHSMAdmit(std), newHSMInspect(std), newHSMHealth(), newHSMCounter())
 	return c
 }
 

@@ -16,18 +16,29 @@ var faultSource []byte
 type Action uint32
 
 // The actions. Fail, Hang and Crash come before the call is passed on, Lose and
-// Die after it: its effect is there, and nobody hears of it.
+// Die after it: its effect is there, and nobody hears of it. Crowd opens 5,000
+// sessions before a C_OpenSession is passed on. Finalize makes the call 2,000 times
+// while another thread calls C_Finalize.
 const (
 	Fail Action = iota + 1
 	Lose
 	Hang
 	Crash
 	Die
+	Crowd
+	Finalize
+)
+
+// Return values of PKCS#11 v2.40 that a module is made to give.
+const (
+	DeviceError     = 0x30 // what a spoiled call answers unless ResetCode says more
+	OperationActive = 0x90
+	SessionCount    = 0xb1
 )
 
 // String names the action.
 func (a Action) String() string {
-	return [...]string{"nothing", "fail", "lose", "hang", "crash", "die"}[a]
+	return [...]string{"nothing", "fail", "lose", "hang", "crash", "die", "crowd", "finalize"}[a]
 }
 
 // Functions are the calls of PKCS#11 v2.40 in the order of CK_FUNCTION_LIST.
@@ -70,7 +81,7 @@ func compileModule(t testing.TB, e *Env, name string, source []byte, module, con
 		t.Fatal(err)
 	}
 	define := func(name, value string) string { return "-D" + name + `="` + value + `"` }
-	cmd := exec.Command("gcc", "-O1", "-Wall", "-shared", "-fPIC", "-o", module, define("REAL", Module(t)), define("CONF", e.Conf), define("CONTROL", control), path, "-ldl")
+	cmd := exec.Command("gcc", "-O1", "-Wall", "-shared", "-fPIC", "-o", module, define("REAL", Module(t)), define("CONF", e.Conf), define("CONTROL", control), path, "-ldl", "-lpthread")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
 	}
@@ -80,11 +91,17 @@ func compileModule(t testing.TB, e *Env, name string, source []byte, module, con
 // index of Functions, once; action 0 spoils nothing.
 func (f *Faults) Reset(function, n int, action Action) {
 	f.t.Helper()
-	b := make([]byte, 0, 4*(len(Functions())+4))
+	f.ResetCode(function, n, action, DeviceError)
+}
+
+// ResetCode is Reset with the value that the call answers.
+func (f *Faults) ResetCode(function, n int, action Action, code uint32) {
+	f.t.Helper()
+	b := make([]byte, 0, 4*(len(Functions())+5))
 	for range Functions() {
 		b = binary.NativeEndian.AppendUint32(b, 0)
 	}
-	for _, v := range []uint32{uint32(function), uint32(n), uint32(action), 0} {
+	for _, v := range []uint32{uint32(function), uint32(n), uint32(action), 0, code} {
 		b = binary.NativeEndian.AppendUint32(b, v)
 	}
 	// In place: a process that still ends may have the file mapped.

@@ -49,22 +49,25 @@ func (s *session) generate(spec keyspec.Spec) (*frame.KeyState, error) {
 		return nil, wrap("generate key", "template", err)
 	}
 	m, _ := valueOf(mechNames, spec.GenerateMechanism())
-	pub, prv, err := s.ctx.GenerateKeyPair(s.h, []*pkcs11.Mechanism{pkcs11.NewMechanism(uint(m), nil)}, pubT, prvT)
-	if err != nil {
-		return nil, asFault("generate key", "C_GenerateKeyPair", err)
+	k := &key{algorithm: spec.Algorithm, born: spec.SessionObject}
+	create := func() (err error) {
+		k.public, k.private, err = s.ctx.GenerateKeyPair(s.h, []*pkcs11.Mechanism{pkcs11.NewMechanism(uint(m), nil)}, pubT, prvT)
+		return wrap("generate key", "C_GenerateKeyPair", err)
 	}
-	k := &key{private: prv, public: pub, algorithm: spec.Algorithm, born: spec.SessionObject}
-	st, err := s.adopt(spec.KeyID, k)
-	if err == nil && !k.born {
-		err = s.store.intact(s.token.Serial)
+	if k.born {
+		err = create() // nothing of it is in a file
+	} else {
+		err = s.store.making(s.token.Serial, create)
 	}
-	if err != nil {
-		delete(s.keys, spec.KeyID)
+	var st *frame.KeyState
+	if err == nil {
+		st, err = s.adopt(spec.KeyID, k)
+	}
+	if err != nil && k.private != 0 {
 		// Whatever it is, it is not the key that was asked for.
-		_, _ = s.ctx.DestroyObject(s.h, prv), s.ctx.DestroyObject(s.h, pub)
-		return nil, err
+		_, _ = s.ctx.DestroyObject(s.h, k.private), s.ctx.DestroyObject(s.h, k.public)
 	}
-	return st, nil
+	return st, err
 }
 
 // unused refuses an id or a label that some object has already.
@@ -198,18 +201,8 @@ func (s *session) copyToToken(id keyspec.KeyID) (*frame.KeyState, error) {
 	}
 	n := *k
 	n.born = false
-	for _, half := range []struct {
-		private bool
-		from    pkcs11.ObjectHandle
-		to      *pkcs11.ObjectHandle
-	}{{true, k.private, &n.private}, {false, k.public, &n.public}} {
-		t, err := encodeAll(keyspec.CopyRequest(half.private))
-		if err != nil {
-			return nil, wrap("copy key", "template", err)
-		}
-		if *half.to, err = s.ctx.CopyObject(s.h, half.from, t); err != nil {
-			return nil, asFault("copy key", "C_CopyObject", err)
-		}
+	if err := s.store.making(s.token.Serial, func() error { return s.copyHalves(k, &n) }); err != nil {
+		return nil, err
 	}
 	was := k.pub
 	st, err := s.state(&n)
@@ -219,18 +212,42 @@ func (s *session) copyToToken(id keyspec.KeyID) (*frame.KeyState, error) {
 	if eq, ok := was.(interface{ Equal(crypto.PublicKey) bool }); !ok || !eq.Equal(n.pub) {
 		return nil, faultf("copy key", frame.KindVerify, "the copy has another public key")
 	}
-	if err := s.store.intact(s.token.Serial); err != nil {
-		return nil, err
-	}
 	s.keys[id] = &n
 	return st, nil
 }
 
+// copyHalves copies both halves, the private one first.
+func (s *session) copyHalves(from, to *key) error {
+	for _, half := range []struct {
+		private bool
+		from    pkcs11.ObjectHandle
+		to      *pkcs11.ObjectHandle
+	}{{true, from.private, &to.private}, {false, from.public, &to.public}} {
+		t, err := encodeAll(keyspec.CopyRequest(half.private))
+		if err != nil {
+			return wrap("copy key", "template", err)
+		}
+		if *half.to, err = s.ctx.CopyObject(s.h, half.from, t); err != nil {
+			return asFault("copy key", "C_CopyObject", err)
+		}
+	}
+	return nil
+}
+
 // lookup finds a pair by id, once; afterwards its handles are kept.
-func (s *session) lookup(id keyspec.KeyID) (*key, error) {
+func (s *session) lookup(id keyspec.KeyID) (k *key, err error) {
 	if k, ok := s.keys[id]; ok {
 		return k, nil
 	}
+	err = s.store.alone(func() error {
+		k, err = s.search(id)
+		return err
+	})
+	return k, err
+}
+
+// search is lookup in the token.
+func (s *session) search(id keyspec.KeyID) (*key, error) {
 	all, err := s.all()
 	if err != nil {
 		return nil, err

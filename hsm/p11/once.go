@@ -8,7 +8,15 @@ import (
 )
 
 // once does the job of a process that ends after it.
-func (m *module) once(job frame.Job, st *store, pins frame.PINs) (*frame.Result, error) {
+func (m *module) once(job frame.Job, st *store, pins frame.PINs) (res *frame.Result, err error) {
+	err = st.alone(func() error {
+		res, err = m.onceAlone(job, st, pins)
+		return err
+	})
+	return res, err
+}
+
+func (m *module) onceAlone(job frame.Job, st *store, pins frame.PINs) (*frame.Result, error) {
 	res, err := &frame.Result{Module: m.info}, error(nil)
 	switch job.Purpose {
 	case frame.ForTokens:

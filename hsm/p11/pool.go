@@ -42,7 +42,7 @@ func newPool(anchor *session, n int) (*Pool, error) {
 			return nil, asFault("open session", "C_OpenSession", err)
 		}
 		s := *anchor
-		s.h, s.keys, s.cards = h, map[keyspec.KeyID]*key{}, nil
+		s.h, s.keys, s.cards, s.store = h, map[keyspec.KeyID]*key{}, nil, anchor.store.another()
 		p.all = append(p.all, &s)
 	}
 	for _, s := range p.all {

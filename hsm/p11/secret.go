@@ -25,17 +25,20 @@ func (s *session) generateSecret(spec keyspec.Spec) (*frame.KeyState, error) {
 		return nil, wrap("generate key", "template", err)
 	}
 	m, _ := valueOf(mechNames, spec.GenerateMechanism())
-	o, err := s.ctx.GenerateKey(s.h, mechanism(uint(m), nil), t)
-	if err != nil {
-		return nil, asFault("generate key", "C_GenerateKey", err)
+	k := &key{algorithm: spec.Algorithm}
+	err = s.store.making(s.token.Serial, func() (err error) {
+		k.private, err = s.ctx.GenerateKey(s.h, mechanism(uint(m), nil), t)
+		return wrap("generate key", "C_GenerateKey", err)
+	})
+	var st *frame.KeyState
+	if err == nil {
+		st, err = s.adopt(spec.KeyID, k)
 	}
-	st, err := s.adopt(spec.KeyID, &key{private: o, algorithm: spec.Algorithm})
-	if err != nil {
+	if err != nil && k.private != 0 {
 		// Whatever it is, it is not the key that was asked for.
-		_ = s.ctx.DestroyObject(s.h, o)
-		return nil, err
+		_ = s.ctx.DestroyObject(s.h, k.private)
 	}
-	return st, nil
+	return st, err
 }
 
 // secretState reads every attribute of a secret key.

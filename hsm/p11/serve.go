@@ -76,7 +76,9 @@ func Main() error {
 	if err := frame.Write(data, frame.Response{Body: hello}); err != nil {
 		return err
 	}
-	err = pool.serve(data)
+	if err = pool.serve(data); errors.Is(err, errSpoiled) || clientGone(err) {
+		err = nil
+	}
 	if pool.lost() {
 		say(frame.VerdictLost)
 	}
@@ -131,7 +133,17 @@ func start(job frame.Job) (*module, *store, error) {
 	return m, st, err
 }
 
-func (m *module) login(job frame.Job, st *store, pins frame.PINs) (*session, error) {
+// login finds the token and logs in, alone: while another process does, SoftHSM
+// shows the token's file cut.
+func (m *module) login(job frame.Job, st *store, pins frame.PINs) (s *session, err error) {
+	err = st.alone(func() error {
+		s, err = m.loginAlone(job, st, pins)
+		return err
+	})
+	return s, err
+}
+
+func (m *module) loginAlone(job frame.Job, st *store, pins frame.PINs) (*session, error) {
 	slot, err := m.find(job.Token)
 	if err != nil {
 		return nil, err
@@ -163,12 +175,46 @@ func (s *session) answer(q *frame.Request) (a *frame.Response, fatal error) {
 	}
 	if err != nil {
 		a.Data, a.Body, a.Fault = nil, nil, asFault(string(q.Op), "request", err)
-		s.lost = s.lost || a.Fault.Kind == frame.KindLost
+		s.spoiled = s.spoiled || a.Fault.Code == pkcs11.CKR_OPERATION_ACTIVE
+		s.lost = s.lost || s.spoiled || a.Fault.Kind == frame.KindLost
 	}
-	return a, nil
+	if s.spoiled {
+		fatal = errSpoiled
+	}
+	return a, fatal
 }
 
-func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
+// clientGone says that the client closed its end, which it may do with requests
+// under way: the session ends in good order.
+func clientGone(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// errSpoiled ends a session in good order: the client hears the answer, and that
+// the session is over.
+var errSpoiled = errors.New("an operation was begun and not ended")
+
+// manyObjects says that a request makes, lists or destroys objects.
+func manyObjects(op frame.Op) bool {
+	switch op {
+	case frame.OpGenerate, frame.OpCopy, frame.OpRead, frame.OpLook, frame.OpObjects, frame.OpDestroy, frame.OpAdmit, frame.OpReceive, frame.OpRemove, frame.OpHealth:
+		return true
+	}
+	return false
+}
+
+func (s *session) do(q *frame.Request, a *frame.Response) (body any, err error) {
+	if !manyObjects(q.Op) {
+		return s.doOne(q, a)
+	}
+	err = s.store.alone(func() error {
+		body, err = s.doOne(q, a)
+		return err
+	})
+	return body, err
+}
+
+func (s *session) doOne(q *frame.Request, a *frame.Response) (any, error) {
 	id := func() (keyspec.KeyID, error) {
 		if q.Key == nil {
 			return keyspec.KeyID{}, faultf(string(q.Op), frame.KindUsage, "no key id")
@@ -250,6 +296,12 @@ func (s *session) do(q *frame.Request, a *frame.Response) (any, error) {
 			return nil, err
 		}
 		return nil, s.remove(k)
+	case frame.OpHealth:
+		var b frame.HealthBody
+		if err := frame.Decode(q.Body, &b); err != nil {
+			return nil, err
+		}
+		return s.health(b)
 	case frame.OpCardKeys, frame.OpCardSign, frame.OpCardDerive, frame.OpCardMake:
 		return s.card(q, a)
 	case frame.OpSync:

@@ -25,8 +25,11 @@ type session struct {
 	cut    bool
 	keys   map[keyspec.KeyID]*key // handles of this session, valid as long as it lives
 	lost   bool                   // a request was answered with the loss of token or session
-	perUse *sync.Mutex            // of all sessions of this login: one login for a single signature at a time
-	cards  map[string]*key        // those of a person's card, by CKA_ID; nil until asked for
+	// spoiled: an operation was begun and not ended. Whatever comes next is answered
+	// with OPERATION_ACTIVE, so the process ends after this answer.
+	spoiled bool
+	perUse  *sync.Mutex     // of all sessions of this login: one login for a single signature at a time
+	cards   map[string]*key // those of a person's card, by CKA_ID; nil until asked for
 }
 
 type pinLimits struct{ min, max uint }

@@ -83,9 +83,11 @@ func (s *session) rawSign(k *key, in []byte) ([]byte, error) {
 		return nil, asFault("sign", signInit, err)
 	}
 	if k.loginPerUse {
+		s.spoiled = true
 		if err := s.enter(pkcs11.CKU_CONTEXT_SPECIFIC, false, s.pin, s.cut, "C_Login for this signature"); err != nil {
 			return nil, err
 		}
+		s.spoiled = false // C_Sign ends the operation, whatever it answers
 	}
 	raw, err := s.ctx.Sign(s.h, data)
 	return raw, wrap("sign", "C_Sign", err)

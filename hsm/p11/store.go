@@ -18,13 +18,15 @@ import (
 // token. So a copy is made first and put back where the file is found cut.
 //
 //	TOKENDIR/UUID/token.object     PINs and flags; the serial is the end of UUID
-//	TOKENDIR/.keyrite.lock         held around every login, by all of our processes
+//	TOKENDIR/.keyrite.lock         held around every login, and around whatever makes,
+//	                               lists or destroys objects, by all of our processes
 //	TOKENDIR/.keyrite-UUID.copy    token.object as it was, while a login is under way
 //	TOKENDIR/.keyrite-HEX.pins     counter of wrong PINs, package pincount
 type store struct {
 	dir   string
 	named bool     // by the variable, not found where SoftHSM looks without it
 	lock  *os.File // nil unless held
+	depth int      // how often it is held by its one user
 }
 
 const (
@@ -46,10 +48,23 @@ func (s *store) join() error {
 	return s.take(0)
 }
 
-func (s *store) held() bool { return s != nil && s.lock != nil }
+// another is the same store for a further session of this process. The lock belongs
+// to an open file, so the sessions of one process exclude each other, too.
+func (s *store) another() *store {
+	if s == nil {
+		return nil
+	}
+	return &store{dir: s.dir, named: s.named}
+}
+
+func (s *store) held() bool { return s != nil && s.depth > 0 }
 
 func (s *store) take(create int) error {
 	if s == nil {
+		return nil
+	}
+	if s.depth > 0 {
+		s.depth++
 		return nil
 	}
 	f, err := os.OpenFile(filepath.Join(s.dir, places.StoreLock), create|os.O_RDWR, 0o600)
@@ -69,12 +84,15 @@ func (s *store) take(create int) error {
 		f.Close()
 		return wrap("lock token store", s.dir, err)
 	}
-	s.lock = f
+	s.lock, s.depth = f, 1
 	return nil
 }
 
 func (s *store) release() {
-	if s.held() {
+	if !s.held() {
+		return
+	}
+	if s.depth--; s.depth == 0 {
 		s.lock.Close()
 		s.lock = nil
 	}
@@ -287,43 +305,69 @@ func (s *store) sync(serial string) error {
 	return wrap("sync token", s.dir, syncPath(s.dir))
 }
 
-// damaged names the object files of a token that are not whole, which no PKCS#11
-// call can see.
-func (s *store) damaged(serial string) ([]string, error) {
-	out := []string{}
+// objectFiles names the object files of a token that are cut, which no PKCS#11
+// call can see, and counts the others; token.object is no object.
+func (s *store) objectFiles(serial string) (bad []string, whole int, err error) {
 	if s == nil {
-		return out, nil
+		return nil, 0, nil
 	}
 	uuid, err := s.folder(serial)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	files, err := filepath.Glob(filepath.Join(s.dir, uuid, "*.object"))
 	if err != nil {
-		return nil, wrap("read token files", uuid, err)
+		return nil, 0, wrap("read token files", uuid, err)
 	}
 	for _, f := range files {
 		b, err := os.ReadFile(f)
 		if err != nil {
-			return nil, wrap("read token files", f, err)
+			return nil, 0, wrap("read token files", f, err)
 		}
-		if _, whole := parseObject(b); !whole {
-			out = append(out, filepath.Base(f))
+		if _, good := parseObject(b); !good {
+			bad = append(bad, filepath.Base(f))
+		} else if filepath.Base(f) != tokenFile {
+			whole++
 		}
 		clear(b)
 	}
-	slices.Sort(out)
-	return out, nil
+	slices.Sort(bad)
+	return bad, whole, nil
 }
 
-// intact is called after objects were made: SoftHSM says OK for a write that was
-// lost, and goes on from its cache.
-func (s *store) intact(serial string) error {
-	bad, err := s.damaged(serial)
-	if err == nil && len(bad) > 0 {
-		err = faultf("make objects", frame.KindStorage, "the token said OK, and these of its files are cut: %s", strings.Join(bad, " "))
+// alone calls f while no other process of ours reads or writes objects. SoftHSM
+// loses attributes of an object, or the whole of it, when one process makes it
+// while another lists; and what one has under its pen looks cut to the others, and
+// would be swept.
+func (s *store) alone(f func() error) error {
+	if err := s.hold(); err != nil {
+		return err
 	}
-	return err
+	defer s.release()
+	return f()
+}
+
+// making is alone for an f that makes objects, and wants their files to be whole
+// afterwards: SoftHSM says OK for a write that was lost, and goes on from its cache.
+func (s *store) making(serial string, f func() error) error {
+	return s.alone(func() error {
+		before, _, err := s.objectFiles(serial)
+		if err != nil {
+			return err
+		}
+		if err := f(); err != nil {
+			return err
+		}
+		after, _, err := s.objectFiles(serial)
+		if err != nil {
+			return err
+		}
+		bad := slices.DeleteFunc(after, func(name string) bool { return slices.Contains(before, name) })
+		if len(bad) > 0 {
+			return faultf("make objects", frame.KindStorage, "the token said OK, and these of its files are cut: %s", strings.Join(bad, " "))
+		}
+		return nil
+	})
 }
 
 // sweep removes the object files of 0 bytes that a killed C_CopyObject

@@ -6,6 +6,7 @@
  * call's arguments: all are words, at most eight (PKCS#11 v2.40, 5.1). */
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -14,13 +15,14 @@
 
 #define FUNCTIONS 68
 #define CKR_GENERAL_ERROR 0x5UL
-#define CKR_DEVICE_ERROR 0x30UL
 
 struct control {
   uint32_t calls[FUNCTIONS]; /* so far, by the place in CK_FUNCTION_LIST */
   uint32_t target, nth, action, done;
+  uint32_t code; /* what FAIL and LOSE answer */
 };
-enum { NOTHING, FAIL, LOSE, HANG, CRASH, DIE };
+enum { NOTHING, FAIL, LOSE, HANG, CRASH, DIE, CROWD, FINALIZE };
+enum { C_FINALIZE = 1, C_OPEN_SESSION = 12, SESSIONS = 5000, LOAD = 2000 };
 
 typedef unsigned long W;
 typedef W (*function)(W, W, W, W, W, W, W, W);
@@ -32,19 +34,45 @@ struct list {
 static struct list *real, mine;
 static struct control *control;
 
-/* call counts and spoils: before the call it fails, hangs or crashes, after it
- * the answer is lost or the process dies. */
+/* crowd opens SESSIONS more sessions on the slot of this C_OpenSession. */
+static W crowd(W slot, W flags) {
+  W h, r = 0;
+  for (int n = 0; n < SESSIONS && r == 0; n++) r = real->f[C_OPEN_SESSION](slot, flags, 0, 0, (W)&h, 0, 0, 0);
+  return r;
+}
+
+static void *finalize(void *unused) {
+  real->f[C_FINALIZE](0, 0, 0, 0, 0, 0, 0, 0);
+  return unused;
+}
+
+/* load makes the call again and again while another thread finalises. */
+static W load(int i, W a, W b, W c, W d, W e, W f, W g, W h) {
+  pthread_t t;
+  W r = 0;
+  if (pthread_create(&t, 0, finalize, 0) != 0) return CKR_GENERAL_ERROR;
+  for (int n = 0; n < LOAD; n++) r = real->f[i](a, b, c, d, e, f, g, h);
+  pthread_join(t, 0);
+  return r;
+}
+
+/* call counts and spoils: before the call it fails, hangs, crashes or brings in a
+ * crowd, during it the module is finalised, after it the answer is lost or the
+ * process dies. */
 static W call(int i, W a, W b, W c, W d, W e, W f, W g, W h) {
   uint32_t n = __atomic_add_fetch(&control->calls[i], 1, __ATOMIC_SEQ_CST), zero = 0;
   uint32_t action = NOTHING;
   if (control->action != NOTHING && control->target == (uint32_t)i && control->nth == n &&
       __atomic_compare_exchange_n(&control->done, &zero, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
     action = control->action;
-  if (action == FAIL) return CKR_DEVICE_ERROR;
+  if (action == FAIL) return control->code;
+  if (action == FINALIZE) return load(i, a, b, c, d, e, f, g, h);
   if (action == CRASH) abort();
   while (action == HANG) pause();
-  W r = real->f[i](a, b, c, d, e, f, g, h);
-  if (action == LOSE) return CKR_DEVICE_ERROR;
+  W r = action == CROWD ? crowd(a, b) : 0;
+  if (r != 0) return r;
+  r = real->f[i](a, b, c, d, e, f, g, h);
+  if (action == LOSE) return control->code;
   if (action == DIE) raise(SIGKILL);
   return r;
 }

@@ -27,6 +27,7 @@ const (
 	OpAdmit    Op = "admit"
 	OpReceive  Op = "receive"
 	OpRemove   Op = "destroy-key"
+	OpHealth   Op = "health"
 
 	// The requests to a person's card or token; see card.go.
 	OpCardKeys   Op = "card-keys"
