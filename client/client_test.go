@@ -131,6 +131,12 @@ func TestPolicyKey(t *testing.T) {
 // relayServer is an access server of world w as far as a login goes.
 func relayServer(t *testing.T, w *artifacttest.World, role, ip string, h http.HandlerFunc) string {
 	t.Helper()
+	return relayBy(t, w, "relay-ca", role, ip, h)
+}
+
+// relayBy is relayServer with a certificate by the relay CA of that key.
+func relayBy(t *testing.T, w *artifacttest.World, ca, role, ip string, h http.HandlerFunc) string {
+	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -141,9 +147,9 @@ func relayServer(t *testing.T, w *artifacttest.World, role, ip string, h http.Ha
 	}
 	from := time.Now().Add(-time.Hour).UTC().Truncate(time.Second)
 	der := w.Certificate(birthcert.Template{
-		Profile: birthcert.Relay, SPKI: spki, Issuer: birthcert.IssuerOf(w.Parsed(w.Anchors.Certificates["relay-ca"])), Role: role, IPs: []string{ip},
+		Profile: birthcert.Relay, SPKI: spki, Issuer: birthcert.IssuerOf(w.Parsed(w.Anchors.Certificates[ca])), Role: role, IPs: []string{ip},
 		NotBefore: from, NotAfter: from.Add(24 * time.Hour),
-	}, "relay-ca")
+	}, ca)
 	return serve(t, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: k}, h)
 }
 
@@ -211,6 +217,72 @@ func TestLoginGoesToTheRelayOfTheAnchorsOnly(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(home.dir, loginFile))
 	if err != nil || bytes.Contains(b, []byte("canary")) {
 		t.Errorf("the password is kept, or no login: %v", err)
+	}
+}
+
+// A relay whose CA gave way is none any more, from the moment the user was told, and is
+// not made one again by an older statement or by leaving it out.
+func TestLoginAfterTheRelayCAGaveWay(t *testing.T) {
+	w := artifacttest.New(t)
+	w.AddSuccessors()
+	h := func(rw http.ResponseWriter, _ *http.Request) {
+		control.Write(rw, &control.LoggedIn{Expires: "2026-11-22T12:00:00Z", Format: control.Format, Token: strings.Repeat("t", 43), World: string(w.World)})
+	}
+	home, err := Make(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, public, err := NewPolicyKey("acme", w.World, []byte("a long passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ParsePolicyKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := func(addr string, statement []byte) error {
+		_, err := home.Login(t.Context(), LoginOptions{Access: addr, Account: "acme", User: "ann", Password: []byte("canary"), Anchors: w.Anchors, Succession: statement, PolicyKey: key})
+		return err
+	}
+	old, fresh := relayServer(t, w, "access", "127.0.0.1", h), relayBy(t, w, "relay-ca-2", "access", "127.0.0.1", h)
+	one := w.Succession("succession", nil, "log")
+	two := w.Succession("succession", one, "relay-ca")
+	for _, x := range []struct {
+		name      string
+		addr      string
+		statement []byte
+		class     fault.Class
+	}{
+		{"the relay of the anchors", old, nil, ""},
+		{"the twin is known from the first day", fresh, nil, ""},
+		{"another key gave way", old, one, ""},
+		{"the relay's CA gave way", old, two, fault.Peer},
+		{"the twin under the statement", fresh, two, ""},
+		{"the old relay, the statement left out", old, nil, fault.Peer},
+		{"the old relay with the older statement", old, one, fault.Policy},
+		{"the twin's relay, the statement left out", fresh, nil, ""},
+		{"a statement that is none", fresh, []byte("{}"), fault.Verify},
+	} {
+		err := login(x.addr, x.statement)
+		if x.class == "" && err != nil || x.class != "" && fault.ClassOf(err) != x.class {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+	s, err := home.Session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, _, err := s.anchors.Key("relay-ca", "x509"); err != nil || k.ID != "relay-ca-2" {
+		t.Errorf("a later command believes %v, %v", k, err)
+	}
+	// Another vault begins without the statement of the one before.
+	other := artifacttest.New(t)
+	other.AddSuccessors()
+	_, err = home.Login(t.Context(), LoginOptions{Access: relayServer(t, other, "access", "127.0.0.1", func(rw http.ResponseWriter, _ *http.Request) {
+		control.Write(rw, &control.LoggedIn{Expires: "2026-11-22T12:00:00Z", Format: control.Format, Token: strings.Repeat("t", 43), World: string(other.World)})
+	}), Account: "acme", User: "ann", Password: []byte("canary"), Anchors: other.Anchors, PolicyKey: key})
+	if err != nil {
+		t.Errorf("another vault: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@
 package client
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -31,6 +32,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/policy"
+	"keyrite/artifact/succession"
 	"keyrite/artifact/world"
 	"keyrite/internal/durable"
 	"keyrite/wire/control"
@@ -41,6 +43,7 @@ import (
 const (
 	keyFile    = "client.key"
 	anchorFile = "anchors.json"
+	statement  = "succession.json"
 	loginFile  = "login.json"
 	seenFile   = "policy.json"
 )
@@ -157,7 +160,7 @@ type login struct {
 type Session struct {
 	home    *Home
 	login   login
-	anchors *anchor.Anchors
+	anchors *anchor.Anchors  // in force
 	key     crypto.PublicKey // policy key
 	control *control.Client
 }
@@ -183,7 +186,42 @@ func (h *Home) Session() (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.session(l, a)
+	_, inForce, err := h.inForce(a, nil)
+	if err != nil {
+		return nil, err
+	}
+	return h.session(l, inForce)
+}
+
+// inForce holds a succession statement that is offered, nil for none, against the one
+// that is kept with these anchors, and returns the one that counts and the anchors
+// under it. A statement kept with other anchors counts for nothing.
+func (h *Home) inForce(a *anchor.Anchors, offered []byte) ([]byte, *anchor.Anchors, error) {
+	read := func(name string) ([]byte, error) {
+		b, err := os.ReadFile(filepath.Join(h.dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fault.Errorf(fault.Storage, "read %s: %w", name, err)
+		}
+		return b, nil
+	}
+	mine, err := a.Marshal()
+	if err != nil {
+		return nil, nil, err
+	}
+	known, err := read(anchorFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	var kept []byte
+	if bytes.Equal(known, mine) {
+		if kept, err = read(statement); err != nil {
+			return nil, nil, err
+		}
+	}
+	return succession.Renew(a, kept, offered)
 }
 
 func (h *Home) session(l login, a *anchor.Anchors) (*Session, error) {

@@ -22,18 +22,24 @@ import (
 type LoginOptions struct {
 	Access, Account, User string
 	Password              []byte
-	Anchors               *anchor.Anchors
-	PolicyKey             []byte // DER SubjectPublicKeyInfo
+	Anchors               *anchor.Anchors // as they were read aloud
+	Succession            []byte          // statement file, nil to go on with the one that is known
+	PolicyKey             []byte          // DER SubjectPublicKeyInfo
 }
 
-// Login logs in and keeps the login. The anchors and the policy key are the
-// user's, from his administrator, never from the relay.
+// Login logs in and keeps the login. The anchors, the succession statement and the
+// policy key are the user's, from his administrator, never from the relay. What a
+// statement once said is not taken back by an older one.
 func (h *Home) Login(ctx context.Context, o LoginOptions) (*Session, error) {
 	if !nameRE.MatchString(o.Account) || !nameRE.MatchString(o.User) {
 		return nil, fault.New(fault.Usage, "account and user are names of a-z, 0-9 and dashes")
 	}
 	l := login{Access: o.Access, Account: o.Account, Format: formatLogin, PolicyKey: o.PolicyKey, User: o.User, World: o.Anchors.World}
-	s, err := h.session(l, o.Anchors)
+	kept, inForce, err := h.inForce(o.Anchors, o.Succession)
+	if err != nil {
+		return nil, err
+	}
+	s, err := h.session(l, inForce)
 	if err != nil {
 		return nil, err
 	}
@@ -50,10 +56,24 @@ func (h *Home) Login(ctx context.Context, o LoginOptions) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := durable.Replace(filepath.Join(h.dir, anchorFile), ab, 0o600); err != nil {
+	if err := h.keep(ab, kept); err != nil {
 		return nil, err
 	}
 	return s, durable.Replace(filepath.Join(h.dir, loginFile), lb, 0o600)
+}
+
+// keep writes anchors and statement. Between the two files a cut leaves new anchors
+// without a statement, or with one that Renew refuses; the next login writes both.
+func (h *Home) keep(anchors, kept []byte) error {
+	path := filepath.Join(h.dir, statement)
+	if kept == nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fault.Errorf(fault.Storage, "remove the statement of other anchors: %w", err)
+		}
+	} else if err := durable.Replace(path, kept, 0o600); err != nil {
+		return err
+	}
+	return durable.Replace(filepath.Join(h.dir, anchorFile), anchors, 0o600)
 }
 
 // Logout ends the login here and, if it answers, at the relay.

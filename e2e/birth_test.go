@@ -153,7 +153,7 @@ func TestBirth(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, end := f.open(t)
-	if _, err := s.Import(f.SignBundle(b), f.anchors, f.Charter); err != nil {
+	if _, err := s.Import(f.SignBundle(b), station.Files{Anchors: f.anchors, Charter: f.Charter}); err != nil {
 		t.Fatal(err)
 	}
 	end()
@@ -291,7 +291,7 @@ func TestBirthPinsTheStation(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, end := other.open(t)
-	if _, err := s.Import(other.SignBundle(b), anchors, other.Charter); err != nil {
+	if _, err := s.Import(other.SignBundle(b), station.Files{Anchors: anchors, Charter: other.Charter}); err != nil {
 		t.Fatal(err)
 	}
 	end()

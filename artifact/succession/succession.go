@@ -316,6 +316,35 @@ func Effective(anchors, statement []byte) (*anchor.Anchors, error) {
 	return Apply(a, s)
 }
 
+// Renew is for whoever keeps a statement beside the anchors: it returns the statement
+// that is in force after another one was offered, and the anchors under it. Either may
+// be nil. A statement that does not go further than the one kept is refused, unless it
+// is that very one.
+func Renew(a *anchor.Anchors, kept, offered []byte) (statement []byte, inForce *anchor.Anchors, err error) {
+	var before *Statement
+	if kept != nil {
+		if before, err = Verify(kept, a); err != nil {
+			return nil, nil, fault.Errorf(fault.ClassOf(err), "the succession statement that is kept: %w", err)
+		}
+	}
+	if offered == nil || bytes.Equal(kept, offered) {
+		if before == nil {
+			return nil, a, nil
+		}
+		inForce, err = Apply(a, before)
+		return kept, inForce, err
+	}
+	s, err := Verify(offered, a)
+	if err == nil {
+		err = s.Follow(before)
+	}
+	if err != nil {
+		return nil, nil, fault.Errorf(fault.ClassOf(err), "succession: %w", err)
+	}
+	inForce, err = Apply(a, s)
+	return offered, inForce, err
+}
+
 // effect walks the entries over the anchors.
 func (s *Statement) effect(a *anchor.Anchors) (*anchor.Anchors, error) {
 	if err := s.check(); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"keyrite/artifact/succession"
 	"keyrite/client"
 	"keyrite/internal/cli"
 	"keyrite/internal/intake"
@@ -36,20 +37,23 @@ thumbprint to your account's administrator, who puts it into the policy.`,
 }
 
 type loginOptions struct {
-	dir, access, account, user, anchor, policyKey string
-	fd                                            int
+	dir, access, account, user, anchor, succession, policyKey string
+	fd                                                        int
 }
 
 func newLogin() *cobra.Command {
 	var o loginOptions
 	c := &cobra.Command{
-		Use:   "login --access HOST:PORT --account NAME --user NAME --anchor FILE --policy-key FILE [--password-fd N]",
+		Use:   "login --access HOST:PORT --account NAME --user NAME --anchor FILE [--succession FILE] --policy-key FILE [--password-fd N]",
 		Short: "Log in at a relay",
 		Long: `Log in at a relay. The anchors say which relay is ours, the policy key whose
-policy counts; both come from your administrator and not from the relay.
+policy counts; both come from your administrator and not from the relay. So does
+the succession statement, if a key of the anchors was replaced: it is kept, and an
+older one is refused.
 
 Exit codes: 0 logged in; 12 account, user or password wrong; 17 too many failed
-attempts; 19 relay not reachable; 20 not a relay of these anchors.`,
+attempts; 13 an older succession statement; 19 relay not reachable; 20 not a relay
+of these anchors.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runLogin(c, o) },
 	}
@@ -59,6 +63,7 @@ attempts; 19 relay not reachable; 20 not a relay of these anchors.`,
 	f.StringVar(&o.account, "account", "", "your account (required)")
 	f.StringVar(&o.user, "user", "", "your name in it (required)")
 	f.StringVar(&o.anchor, "anchor", "", "anchors file (required)")
+	f.StringVar(&o.succession, "succession", "", "succession statement, if a key of the anchors was replaced")
 	f.StringVar(&o.policyKey, "policy-key", "", "the account's public policy key, PEM (required)")
 	f.IntVar(&o.fd, "password-fd", -1, "read the password from this descriptor instead of the terminal")
 	return c
@@ -71,6 +76,12 @@ func runLogin(c *cobra.Command, o loginOptions) error {
 	a, err := loadAnchors(o.anchor)
 	if err != nil {
 		return err
+	}
+	var statement []byte
+	if o.succession != "" {
+		if statement, err = intake.Read(o.succession, succession.MaxBytes); err != nil {
+			return err
+		}
 	}
 	data, err := intake.Read(o.policyKey, maxAnchorBytes)
 	if err != nil {
@@ -93,7 +104,7 @@ func runLogin(c *cobra.Command, o loginOptions) error {
 		return err
 	}
 	defer secret.Zero()
-	s, err := h.Login(c.Context(), client.LoginOptions{Access: o.access, Account: o.account, User: o.user, Password: secret.Bytes(), Anchors: a, PolicyKey: key})
+	s, err := h.Login(c.Context(), client.LoginOptions{Access: o.access, Account: o.account, User: o.user, Password: secret.Bytes(), Anchors: a, Succession: statement, PolicyKey: key})
 	if err != nil {
 		return err
 	}

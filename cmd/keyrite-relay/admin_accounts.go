@@ -28,18 +28,19 @@ func withState(c *cobra.Command, dir string, f func(context.Context, *node.State
 }
 
 func newImportAcceptance() *cobra.Command {
-	var dir, anchors string
+	var dir, anchors, statement string
 	c := &cobra.Command{
-		Use:   "import-acceptance FILE --state-dir DIR --anchor FILE",
+		Use:   "import-acceptance FILE --state-dir DIR --anchor FILE [--succession FILE]",
 		Short: "Admit the devices of an acceptance signed by headquarters",
 		Long: `Admit the devices of an acceptance that headquarters signed. All of its devices
-are admitted, or none.
+are admitted, or none. A succession statement that was taken once is kept in the
+state folder and counts without being given.
 
-Exit codes: 0 admitted; 13 another world or vault, or a report or device that
-was accepted before; 14 altered, or not signed by the acceptance key.`,
+Exit codes: 0 admitted; 13 another world or vault, a report or device that was
+accepted before, or an older statement; 14 altered, or not signed by the acceptance key.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			a, err := loadAnchors(anchors)
+			a, err := anchorsInForce(dir, anchors, statement)
 			if err != nil {
 				return err
 			}
@@ -58,6 +59,7 @@ was accepted before; 14 altered, or not signed by the acceptance key.`,
 	}
 	stateFlag(c, &dir)
 	c.Flags().StringVar(&anchors, "anchor", "", "anchors file (required)")
+	c.Flags().StringVar(&statement, "succession", "", "succession statement: which keys of the anchors have been replaced since")
 	return c
 }
 

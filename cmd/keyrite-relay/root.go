@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/fault"
 	"keyrite/artifact/succession"
 	"keyrite/internal/cli"
+	"keyrite/internal/durable"
 	"keyrite/internal/intake"
 )
 
@@ -60,21 +66,39 @@ func loadAnchors(path string) (*anchor.Anchors, error) {
 	return anchor.Parse(data)
 }
 
-// anchorsInForce reads the anchors under a succession statement, if there is one.
-func anchorsInForce(path, statement string) (*anchor.Anchors, error) {
+// statementFile is the succession statement in the state folder.
+const statementFile = "succession.json"
+
+// anchorsInForce reads the anchors under the succession statement that is given or, in
+// the state folder, kept. One that was taken counts from then on, also when it is not
+// given; an older one is refused.
+func anchorsInForce(dir, path, statement string) (*anchor.Anchors, error) {
 	a, err := loadAnchors(path)
-	if err != nil || statement == "" {
-		return a, err
-	}
-	data, err := intake.Read(statement, succession.MaxBytes)
 	if err != nil {
 		return nil, err
 	}
-	s, err := succession.Verify(data, a)
-	if err != nil {
-		return nil, err
+	var offered []byte
+	if statement != "" {
+		if offered, err = intake.Read(statement, succession.MaxBytes); err != nil {
+			return nil, err
+		}
 	}
-	return succession.Apply(a, s)
+	file := filepath.Join(dir, statementFile)
+	kept, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		kept, err = nil, nil
+	}
+	if err != nil {
+		return nil, fault.Errorf(fault.Storage, "read the succession statement: %w", err)
+	}
+	now, inForce, err := succession.Renew(a, kept, offered)
+	if err != nil || bytes.Equal(now, kept) {
+		return inForce, err
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return inForce, nil //nolint:nilerr // there is no state; whoever needs it says so
+	}
+	return inForce, durable.Replace(file, now, 0o644)
 }
 
 // done prints the result of a command that changed something.

@@ -32,10 +32,11 @@ func newServe() *cobra.Command {
 runs until SIGTERM or Ctrl-C; open flows then get five seconds.
 
 The servers' certificates are those of the charter's relay statements for the
-keys in the state folder. Nothing is made that is missing.
+keys in the state folder. Nothing is made that is missing. A succession statement
+that was taken once is kept in the state folder and counts without being given.
 
 Exit codes: 0 ended by a signal; 2 flags, state or address not usable; 13 state,
-charter or certificates of another world, or expired; 14 charter or anchors
+charter or certificates of another world, or expired, or an older statement; 14 charter or anchors
 altered; 15 another keyrite-relay serves from this folder.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runServe(c, o) },
@@ -64,7 +65,7 @@ func runServe(c *cobra.Command, o serveOptions) error {
 			return cli.Usagef("--public-vpn %q is not HOST:PORT", o.public)
 		}
 	}
-	a, err := anchorsInForce(o.anchor, o.succession)
+	a, err := anchorsInForce(o.stateDir, o.anchor, o.succession)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 // that sign are tried with a real token in e2e and scripts/demo.
 func TestScripts(t *testing.T) {
 	w, other := artifacttest.New(t), artifacttest.New(t)
+	w.AddSuccessors()
 	w.FoundFactory()
 	other.FoundFactory()
 	valid := func(from, to time.Duration) *bundle.Bundle {
@@ -34,7 +35,9 @@ func TestScripts(t *testing.T) {
 	clitest.Run(t, "testdata", func(dir string) error {
 		elsewhere := valid(-time.Hour, time.Hour)
 		elsewhere.Stations = []string{"station2"}
+		one := w.Succession("succession", nil, "log")
 		files := map[string][]byte{
+			"one.json": one, "two.json": w.Succession("succession", one, "firmware"),
 			"charter.jsonl": w.Charter, "bundle.json": w.SignBundle(valid(-time.Hour, time.Hour)), "expired.json": w.SignBundle(valid(-2*time.Hour, -time.Hour)),
 			"elsewhere.json": w.SignBundle(elsewhere), "other-bundle.json": other.SignBundle(other.Bundle()),
 		}
@@ -66,7 +69,7 @@ func makeStations(dir string, w *artifacttest.World, files map[string][]byte) er
 			return err
 		}
 		if name == "busy" {
-			_, err = s.Import(files["bundle.json"], files["anchors.json"], files["charter.jsonl"])
+			_, err = s.Import(files["bundle.json"], station.Files{Anchors: files["anchors.json"], Charter: files["charter.jsonl"]})
 			if err == nil {
 				_, err = s.Reserve(report.Element{ChipID: "00112233445566778899aabbccddeeff", Kind: "tpm2"})
 			}

@@ -25,6 +25,7 @@ import (
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/birthcert"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/succession"
 	"keyrite/gateway/secureelement"
 	wire "keyrite/wire/factory"
 )
@@ -180,7 +181,9 @@ func (d *dialog) run(info *secureelement.Info) (*Born, error) {
 	return born, d.element.Lock()
 }
 
-// believe takes the anchors of the offer if they are the expected ones.
+// believe takes the anchors of the offer if they are the expected ones, and returns
+// those in force under its succession statement: a device that is born after a key gave
+// way never believes that key.
 func (d *dialog) believe(o *wire.Offer) (*anchor.Anchors, error) {
 	if len(d.config.Anchors) > 0 && string(d.config.Anchors) != string(o.Anchors) {
 		return nil, fault.New(fault.Policy, "the station belongs to other anchors than this device")
@@ -195,7 +198,8 @@ func (d *dialog) believe(o *wire.Offer) (*anchor.Anchors, error) {
 	if string(a.World) != o.World {
 		return nil, ErrOffer
 	}
-	return a, nil
+	_, inForce, err := succession.Renew(a, nil, o.Succession)
+	return inForce, err
 }
 
 // key is the key made in the element, now or before the last break.

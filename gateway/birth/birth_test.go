@@ -206,6 +206,50 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A device that is born after keys gave way believes those in force from the first day,
+// and takes a certificate under the twin of the birth root only with the statement.
+func TestBornAfterASuccession(t *testing.T) {
+	s := newStand(t)
+	s.AddSuccessors()
+	var err error
+	if s.anchors, err = s.Anchors.Marshal(); err != nil {
+		t.Fatal(err)
+	}
+	statement := s.Succession("succession", nil, "firmware", "birth-root")
+	s.bundle = s.SecondFactory("birth-root-2")
+	s.answer = func(c *wire.Certificate) {
+		spki := s.Parsed(c.Certificate).RawSubjectPublicKeyInfo
+		c.CA = s.bundle.CAChain[0]
+		c.Certificate = s.Certificate(birthcert.Template{
+			Profile: birthcert.Device, SPKI: spki, Issuer: birthcert.IssuerOf(s.Parsed(c.CA)), DeviceSerial: "gw100-00001001",
+			Assurance: birthcert.Unattested, Bundle: s.bundle.BundleID,
+		}, "factory-ca")
+	}
+	with := func(statement []byte) func(*wire.Offer) {
+		return func(o *wire.Offer) { o.Serial, o.Succession = "gw100-00001001", statement }
+	}
+	stranger := artifacttest.New(t)
+	stranger.AddSuccessors()
+	for name, statement := range map[string][]byte{
+		"none": nil, "of another vault": stranger.Succession("succession", nil, "birth-root"), "of another key": s.Succession("succession", nil, "firmware"), "cut off": statement[:len(statement)-1],
+	} {
+		s.offer = with(statement)
+		e := &element{}
+		if _, err := s.run(t, e, nil); err == nil || e.locked {
+			t.Errorf("with a statement %s: %v, locked %v", name, err, e.locked)
+		}
+	}
+	s.offer = with(statement)
+	s.last = func() wire.Message { return &wire.Confirmed{Serial: "gw100-00001001"} }
+	e := &element{}
+	if _, err := s.run(t, e, func(c *birth.Config) { c.Anchors = s.anchors }); err != nil {
+		t.Fatal(err)
+	}
+	if string(e.birth.FirmwareKey) != string(s.SPKI("firmware-2")) || e.birth.Anchors != birthcert.Hash(s.anchors) {
+		t.Errorf("born with %+v", e.birth)
+	}
+}
+
 // A station that lies, in whatever it says, brings no element to life (R-MFG-14).
 func TestStationThatLies(t *testing.T) {
 	tests := []struct {

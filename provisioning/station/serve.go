@@ -196,6 +196,6 @@ func (s *Station) offer(u *Unit) (*wire.Offer, []byte, error) {
 		return nil, nil, err
 	}
 	return &wire.Offer{
-		Anchors: s.trust.Anchors, Bundle: b.BundleID, Firmware: b.Firmware, Nonce: nonce(), Serial: string(u.DeviceSerial), World: string(b.World),
+		Anchors: s.trust.Anchors, Bundle: b.BundleID, Firmware: b.Firmware, Nonce: nonce(), Serial: string(u.DeviceSerial), Succession: s.trust.Succession, World: string(b.World),
 	}, b.CAChain[0], nil
 }

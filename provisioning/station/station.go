@@ -25,6 +25,7 @@ import (
 	"keyrite/artifact/bundle"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/succession"
 )
 
 // Classes of refusal.
@@ -50,9 +51,11 @@ type Settings struct {
 
 // trust is what the first import fixed, and later ones may continue.
 type trust struct {
-	Anchors   []byte `json:"anchors"` // file
-	Charter   []byte `json:"charter"` // file
-	TimeFloor string `json:"time_floor"`
+	Anchors []byte `json:"anchors"` // file
+	Charter []byte `json:"charter"` // file
+	// Succession is the statement by which keys of the anchors gave way, if any did.
+	Succession []byte `json:"succession,omitempty"`
+	TimeFloor  string `json:"time_floor"`
 }
 
 var keySettings, keyTrust = []byte("settings"), []byte("trust")
@@ -84,7 +87,8 @@ type Station struct {
 	mu      sync.Mutex // guards all below; held over a whole step of a unit
 	store   *store
 	trust   *trust
-	anchors *anchor.Anchors
+	anchors *anchor.Anchors // as they were read aloud
+	inForce *anchor.Anchors // under the succession statement
 	state   *charter.State
 	bundles []*open
 }
@@ -96,6 +100,7 @@ type open struct {
 	ca    *birthcert.Issuer
 	grant birthcert.Grant
 	used  int64 // units taken, in whatever state
+	over  error // why nothing is born under it any more, although it is open
 }
 
 // New makes the ledger of a new station.
@@ -140,7 +145,7 @@ func (s *Station) load() error {
 			return err
 		}
 		if s.trust != nil {
-			if err := s.believe(s.trust.Anchors, s.trust.Charter); err != nil {
+			if _, err := s.believe(s.trust.Anchors, s.trust.Charter, nil); err != nil {
 				return err
 			}
 		}
@@ -168,21 +173,37 @@ func (s *Station) load() error {
 	})
 }
 
-func (s *Station) believe(anchorsFile, charterFile []byte) error {
+// believe takes anchors, charter and, beside the statement that is kept, a succession
+// statement. It returns the statement in force.
+func (s *Station) believe(anchorsFile, charterFile, offered []byte) ([]byte, error) {
 	a, err := anchor.Parse(anchorsFile)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	var kept []byte
+	if s.trust != nil {
+		kept = s.trust.Succession
+	}
+	statement, inForce, err := succession.Renew(a, kept, offered)
+	if err != nil {
+		return nil, err
 	}
 	st, err := charter.Fold(charterFile, a.World, a.Vault)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.anchors, s.state = a, st
-	return nil
+	s.anchors, s.inForce, s.state = a, inForce, st
+	return statement, nil
 }
 
+// use takes up an imported bundle. It is verified as it was when it was imported; if a
+// key behind it gave way since, its units stay and are reported, and none is added.
 func (s *Station) use(im *imported) error {
-	b, err := bundle.Verify(im.File, s.anchors)
+	_, then, err := succession.Renew(s.anchors, im.Succession, nil)
+	if err != nil {
+		return err
+	}
+	b, err := bundle.Verify(im.File, then)
 	if err != nil {
 		return err
 	}
@@ -194,8 +215,18 @@ func (s *Station) use(im *imported) error {
 	if err != nil {
 		return err
 	}
-	s.bundles = append(s.bundles, &open{imported: *im, Bundle: b, ca: birthcert.IssuerOf(ca), grant: g})
+	o := &open{imported: *im, Bundle: b, ca: birthcert.IssuerOf(ca), grant: g}
+	s.judge(o)
+	s.bundles = append(s.bundles, o)
 	return nil
+}
+
+// judge holds a bundle against the anchors in force.
+func (s *Station) judge(o *open) {
+	_, err := bundle.Verify(o.File, s.inForce)
+	if o.over = err; err != nil {
+		o.over = fault.Hint(fault.Errorf(fault.Policy, "bundle %d was signed by keys that gave way: %w", o.Seq, err), "close it, and import one that headquarters signed with the keys in force")
+	}
 }
 
 // now is the latest of the clock, every signed time seen and the last event.
@@ -218,33 +249,53 @@ func (s *Station) now() time.Time {
 func (s *Station) Anchors() *anchor.Anchors { return s.anchors }
 
 // Import takes a bundle. The first one fixes the anchors; later ones may bring a
-// charter that continues the known one. Nothing is written unless all holds.
-func (s *Station) Import(file, anchorsFile, charterFile []byte) (*bundle.Bundle, error) {
+// charter that continues the known one, and a succession statement that follows the
+// known one. Nothing is written unless all holds.
+func (s *Station) Import(file []byte, with Files) (*bundle.Bundle, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.trust != nil && string(s.trust.Anchors) != string(anchorsFile) {
+	if s.trust != nil && string(s.trust.Anchors) != string(with.Anchors) {
 		// Say what is different before saying that something is.
-		if a, err := anchor.Parse(anchorsFile); err != nil || a.World != s.anchors.World {
+		if a, err := anchor.Parse(with.Anchors); err != nil || a.World != s.anchors.World {
 			return nil, fault.Errorf(fault.Policy, "%w: of world %s", ErrAnchors, s.anchors.World)
 		}
 		return nil, ErrAnchors
 	}
-	was, wasState := s.anchors, s.state
-	if err := s.believe(anchorsFile, charterFile); err != nil {
-		s.anchors, s.state = was, wasState
+	was, wasForce, wasState := s.anchors, s.inForce, s.state
+	b, im, err := s.take(file, with, wasState)
+	if err != nil {
+		s.anchors, s.inForce, s.state = was, wasForce, wasState
 		return nil, err
 	}
-	b, err := s.admit(file, wasState)
+	for _, o := range s.bundles {
+		s.judge(o)
+	}
+	return b, s.use(im)
+}
+
+// Files are what a bundle is imported with.
+type Files struct {
+	Anchors    []byte // file
+	Charter    []byte // file
+	Succession []byte // statement file; nil keeps the one that is known
+}
+
+// take checks and stores what is imported.
+func (s *Station) take(file []byte, with Files, before *charter.State) (*bundle.Bundle, *imported, error) {
+	statement, err := s.believe(with.Anchors, with.Charter, with.Succession)
 	if err != nil {
-		s.anchors, s.state = was, wasState
-		return nil, err
+		return nil, nil, err
+	}
+	b, err := s.admit(file, before)
+	if err != nil {
+		return nil, nil, err
 	}
 	hash, err := b.Hash()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	im := &imported{Closed: []byte{}, File: file, BundleHash: hash}
-	t := &trust{Anchors: anchorsFile, Charter: charterFile, TimeFloor: s.raise(b.TimeFloor)}
+	im := &imported{Closed: []byte{}, File: file, BundleHash: hash, Succession: statement}
+	t := &trust{Anchors: with.Anchors, Charter: with.Charter, Succession: statement, TimeFloor: s.raise(b.TimeFloor)}
 	err = s.store.update(func(tx *bolt.Tx) error {
 		if err := s.store.put(tx, bucketMeta, keyTrust, t); err != nil {
 			return err
@@ -252,11 +303,10 @@ func (s *Station) Import(file, anchorsFile, charterFile []byte) (*bundle.Bundle,
 		return s.store.put(tx, bucketBundles, number(uint64(b.Seq)), im)
 	})
 	if err != nil {
-		s.anchors, s.state = was, wasState
-		return nil, err
+		return nil, nil, err
 	}
 	s.trust = t
-	return b, s.use(im)
+	return b, im, nil
 }
 
 func (s *Station) raise(floor string) string {
@@ -268,7 +318,7 @@ func (s *Station) raise(floor string) string {
 
 // admit checks a bundle against everything the station knows.
 func (s *Station) admit(file []byte, before *charter.State) (*bundle.Bundle, error) {
-	b, err := bundle.Verify(file, s.anchors)
+	b, err := bundle.Verify(file, s.inForce)
 	if err != nil {
 		return nil, err
 	}

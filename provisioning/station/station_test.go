@@ -43,7 +43,13 @@ type line struct {
 
 func newLine(t testing.TB) *line {
 	t.Helper()
+	return newLineWith(t, func(*artifacttest.World) {})
+}
+
+func newLineWith(t testing.TB, more func(*artifacttest.World)) *line {
+	t.Helper()
 	w := artifacttest.New(t)
+	more(w)
 	w.FoundFactory()
 	l := &line{World: w, dir: t.TempDir(), clock: artifacttest.Now(), t: t}
 	var err error
@@ -94,7 +100,7 @@ func (l *line) bundle(edit func(*bundle.Bundle)) []byte {
 
 func (l *line) imports(file []byte) *bundle.Bundle {
 	l.t.Helper()
-	b, err := l.Import(file, l.anchors, l.Charter)
+	b, err := l.Import(file, l.files())
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -365,7 +371,7 @@ func TestImportRefuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := l.Import(tt.file, l.anchors, l.Charter); fault.ClassOf(err) != tt.class {
+			if _, err := l.Import(tt.file, l.files()); fault.ClassOf(err) != tt.class {
 				t.Errorf("got %v", err)
 			}
 			if len(l.Bundles()) != 0 || l.Station.Anchors() != nil {
@@ -392,11 +398,11 @@ func TestImportRefuses(t *testing.T) {
 		"serials again":     second(func(x *bundle.Bundle) { x.Ranges[0].From = 10 }),
 		"serials around":    second(func(x *bundle.Bundle) { x.Ranges[0] = bundle.Range{From: 1, To: 100} }),
 	} {
-		if _, err := l.Import(file, l.anchors, l.Charter); fault.ClassOf(err) != fault.Policy {
+		if _, err := l.Import(file, l.files()); fault.ClassOf(err) != fault.Policy {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := l.Import(second(keep), other.anchors, other.Charter); !errors.Is(err, ErrAnchors) {
+	if _, err := l.Import(second(keep), Files{Anchors: other.anchors, Charter: other.Charter}); !errors.Is(err, ErrAnchors) {
 		t.Errorf("other anchors: %v", err)
 	}
 	l.restart()

@@ -61,7 +61,8 @@ type imported struct {
 	BundleHash string `json:"bundle_hash"` // of its payload
 	Closed     []byte `json:"closed"`      // the report file; empty while it is open
 	File       []byte `json:"file"`
-	Report     string `json:"report"` // hash of the report's payload
+	Report     string `json:"report"`               // hash of the report's payload
+	Succession []byte `json:"succession,omitempty"` // the statement in force when it was imported
 }
 
 // event is one line of the chain: after it, the named record has that hash.

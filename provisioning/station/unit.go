@@ -70,8 +70,8 @@ func (s *Station) room() (*open, error) {
 			err = fault.Errorf(fault.Quota, "%w: %d of %d units of bundle %d are taken", ErrQuota, b.used, b.Quota, b.Seq)
 			continue
 		}
-		if expired := b.CheckTime(s.now()); expired != nil {
-			err = expired
+		if refused := errors.Join(b.over, b.CheckTime(s.now())); refused != nil {
+			err = refused
 			continue
 		}
 		return b, nil
@@ -154,7 +154,7 @@ func (s *Station) template(u *Unit) (birthcert.Template, error) {
 	if t.Serial, err = birthcert.ParseCertSerial(u.CertSerial); err != nil {
 		return t, err
 	}
-	return t, errors.Join(b.grant.Contains(u.DeviceSerial), b.CheckTime(s.now()))
+	return t, errors.Join(b.grant.Contains(u.DeviceSerial), b.over, b.CheckTime(s.now()))
 }
 
 // intend fixes number, key and to-be-signed bytes before anything is signed.

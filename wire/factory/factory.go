@@ -40,7 +40,7 @@ const ALPN = "keyrite-factory/1"
 
 // Limits of the dialogue.
 const (
-	MaxFrameBytes  = 64 << 10 // the anchors file is the largest content
+	MaxFrameBytes  = 512 << 10 // the anchors file and a succession statement, in base64, are the largest content
 	MessageTimeout = 30 * time.Second
 	DialogTimeout  = 5 * time.Minute
 	NonceBytes     = 32
@@ -81,7 +81,10 @@ type Offer struct {
 	Firmware string `json:"firmware"` // hex SHA-256 of the image to load, or empty
 	Nonce    []byte `json:"nonce"`    // 32 random bytes
 	Serial   string `json:"serial"`   // device serial
-	World    string `json:"world"`
+	// Succession is the statement under which the anchors are in force, if a key of
+	// theirs was replaced.
+	Succession []byte `json:"succession,omitempty"`
+	World      string `json:"world"`
 }
 
 // Request asks for the certificate of the key made in the element.
