@@ -33,6 +33,7 @@ type State struct {
 	Factories map[string]Factory
 	Stations  map[string]Station
 	Relays    map[string]Relay
+	Access    Access // who may ask the vault for what
 
 	successor map[string]string // id → the dormant key that took it over
 	former    map[string]string // key id → name, of people once in the roster
@@ -191,7 +192,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 		return err
 	}
 	s.Vault, s.World, s.People = id, g.World, g.People
-	s.Receivers = map[string]Receiver{}
+	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
 	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
@@ -228,6 +229,10 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeReceiver:    decider((*State).addReceiver),
 		TypeKeyMoved:    decider((*State).moveKey),
 		TypeSafeRetired: decider((*State).retireSafe),
+		TypeMount:       decider((*State).addMount),
+		TypePolicy:      decider((*State).addPolicy),
+		TypeIdentity:    decider((*State).addIdentity),
+		TypeAccessEnded: decider((*State).endAccess),
 	}
 }
 

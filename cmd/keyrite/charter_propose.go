@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,15 +23,15 @@ import (
 
 type charterProposeOptions struct {
 	trustOptions
-	out, id, key, factory, certificate, role, evidence string
-	products                                           []string
-	from, to                                           int64
+	out, id, key, factory, certificate, role, evidence, bodyFile string
+	products                                                     []string
+	from, to                                                     int64
 }
 
 func newCharterPropose() *cobra.Command {
 	var o charterProposeOptions
 	c := &cobra.Command{
-		Use:   "propose pipeline|factory|station|relay --id ID … --charter FILE --anchor FILE --out PROPOSAL",
+		Use:   "propose TYPE [--id ID …|--body FILE] --charter FILE --anchor FILE --out PROPOSAL",
 		Short: "Propose a statement for the charter",
 		Long: `Write the next statement of the charter as a proposal. Anybody may propose;
 nothing counts before enough approvers signed it and it was appended:
@@ -45,6 +46,8 @@ What each type needs:
   station   --id --factory --key (public report key, PEM)
   relay     --id --role access|vpn --certificate (PEM)
   factory   --id --product --from --to (serials) --certificate (its CA, PEM) --evidence (which ceremony certified it)
+  mount, policy, identity, access-ended
+            --body FILE: the statement's body as JSON, as docs/formats/charter.md has it
 
 People, keys and epochs are not proposed: they change in a ceremony.
 
@@ -57,7 +60,8 @@ Exit codes: 0 written, 2 usage, 13 other vault or world, or not made by proposal
 	o.addFlags(c)
 	f := c.Flags()
 	f.StringVar(&o.out, "out", "", "file for the proposal; it is never overwritten (required)")
-	f.StringVar(&o.id, "id", "", "the name that the charter will know it by (required)")
+	f.StringVar(&o.id, "id", "", "the name that the charter will know it by")
+	f.StringVar(&o.bodyFile, "body", "", "JSON file with the body of a mount, policy, identity or access-ended")
 	f.StringVar(&o.key, "key", "", "public key, PEM")
 	f.StringVar(&o.certificate, "certificate", "", "certificate, PEM")
 	f.StringVar(&o.factory, "factory", "", "factory of a station")
@@ -66,19 +70,21 @@ Exit codes: 0 written, 2 usage, 13 other vault or world, or not made by proposal
 	f.StringVar(&o.evidence, "evidence", "", "which ceremony certified the factory's CA")
 	f.Int64Var(&o.from, "from", 0, "first device serial of a factory")
 	f.Int64Var(&o.to, "to", 0, "last device serial of a factory")
-	for _, name := range []string{"out", "id"} {
-		_ = c.MarkFlagRequired(name) // fails only for a flag that does not exist
-	}
+	_ = c.MarkFlagRequired("out") // fails only for a flag that does not exist
 	return c
 }
 
 // proposalFlags are those that each type takes, and needs.
 func proposalFlags() map[string][]string {
 	return map[string][]string{
-		charter.TypePipeline: {"key", "product"},
-		charter.TypeStation:  {"factory", "key"},
-		charter.TypeRelay:    {"certificate", "role"},
-		charter.TypeFactory:  {"certificate", "evidence", "from", "product", "to"},
+		charter.TypePipeline:    {"id", "key", "product"},
+		charter.TypeStation:     {"factory", "id", "key"},
+		charter.TypeRelay:       {"certificate", "id", "role"},
+		charter.TypeFactory:     {"certificate", "evidence", "from", "id", "product", "to"},
+		charter.TypeMount:       {"body"},
+		charter.TypePolicy:      {"body"},
+		charter.TypeIdentity:    {"body"},
+		charter.TypeAccessEnded: {"body"},
 	}
 }
 
@@ -88,7 +94,7 @@ func checkFlags(c *cobra.Command, typ string) error {
 	if !ok {
 		return cli.Usagef("a statement of type %.40q is not made by proposal; the types are %s", typ, strings.Join(charter.Proposable(), ", "))
 	}
-	for _, name := range []string{"certificate", "evidence", "factory", "from", "key", "product", "role", "to"} {
+	for _, name := range []string{"body", "certificate", "evidence", "factory", "from", "id", "key", "product", "role", "to"} {
 		switch given := c.Flags().Changed(name); {
 		case given && !slices.Contains(need, name):
 			return cli.Usagef("a %s has no --%s; it takes --%s", typ, name, strings.Join(need, ", --"))
@@ -101,6 +107,14 @@ func checkFlags(c *cobra.Command, typ string) error {
 
 func (o *charterProposeOptions) body(typ string) (any, error) {
 	switch typ {
+	case charter.TypeMount:
+		return readBody[charter.Mount](o.bodyFile)
+	case charter.TypePolicy:
+		return readBody[charter.Policy](o.bodyFile)
+	case charter.TypeIdentity:
+		return readBody[charter.Identity](o.bodyFile)
+	case charter.TypeAccessEnded:
+		return readBody[charter.AccessEnded](o.bodyFile)
 	case charter.TypePipeline:
 		key, err := readPEM(o.key, "PUBLIC KEY")
 		return charter.Pipeline{ID: o.id, Key: key, Products: o.products}, err
@@ -116,6 +130,25 @@ func (o *charterProposeOptions) body(typ string) (any, error) {
 	}
 	cert, err := readPEM(o.certificate, "CERTIFICATE")
 	return charter.Factory{CA: cert, Evidence: o.evidence, ID: o.id, Product: o.products[0], SerialFrom: o.from, SerialTo: o.to}, err
+}
+
+// readBody reads a body that a person wrote, in whatever layout. What is proposed
+// is its canonical form, which is shown.
+func readBody[T any](path string) (any, error) {
+	data, err := intake.Read(path, charterstore.MaxBytes/2)
+	if err != nil {
+		return nil, err
+	}
+	var v T
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return nil, fault.Errorf(fault.Usage, "%q: %w", path, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fault.Errorf(fault.Usage, "%q has something after its one value", path)
+	}
+	return v, nil
 }
 
 // readPEM reads the one block of a file, which must be of the type.
