@@ -44,16 +44,47 @@ func (k *Key) State() KeyState { return k.st }
 
 // Sign implements crypto.Signer. The randomness is the token's own.
 func (k *Key) Sign(_ io.Reader, in []byte, opts crypto.SignerOpts) ([]byte, error) {
-	if opts == nil || opts.HashFunc() != k.st.Algorithm.Hash() {
-		return nil, usage("sign", "hash function %v is not for an %s key", opts, k.st.Algorithm)
-	}
-	_, pss := opts.(*rsa.PSSOptions)
-	if pss != (k.st.Algorithm == RSA3072PSS || k.st.Algorithm == RSA4096PSS) {
-		return nil, usage("sign", "an %s key has one padding only", k.st.Algorithm)
+	if err := k.takes(opts); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), signTimeout)
 	defer cancel()
 	return k.SignContext(ctx, in)
+}
+
+// Within returns the key as a crypto.Signer whose signatures are given up when ctx
+// ends, for those who sign through others that know no context: a token that hangs
+// must not outlast whoever was told to stop.
+func (k *Key) Within(ctx context.Context) crypto.Signer {
+	return within{k, func(in []byte) ([]byte, error) { return k.SignContext(ctx, in) }}
+}
+
+type within struct {
+	key  *Key
+	sign func(in []byte) ([]byte, error)
+}
+
+// Public returns the public key.
+func (w within) Public() crypto.PublicKey { return w.key.Public() }
+
+// Sign implements crypto.Signer.
+func (w within) Sign(_ io.Reader, in []byte, opts crypto.SignerOpts) ([]byte, error) {
+	if err := w.key.takes(opts); err != nil {
+		return nil, err
+	}
+	return w.sign(in)
+}
+
+// takes wants the one hash and padding of the key.
+func (k *Key) takes(opts crypto.SignerOpts) error {
+	if opts == nil || opts.HashFunc() != k.st.Algorithm.Hash() {
+		return usage("sign", "hash function %v is not for an %s key", opts, k.st.Algorithm)
+	}
+	_, pss := opts.(*rsa.PSSOptions)
+	if pss != (k.st.Algorithm == RSA3072PSS || k.st.Algorithm == RSA4096PSS) {
+		return usage("sign", "an %s key has one padding only", k.st.Algorithm)
+	}
+	return nil
 }
 
 // SignContext signs a digest, with Ed25519 a message. The signature is verified

@@ -1,7 +1,6 @@
 package actions
 
 import (
-	"crypto"
 	"encoding/hex"
 	"encoding/pem"
 	"os"
@@ -70,7 +69,7 @@ type safe struct {
 type key struct {
 	spec   hsm.GenerateSpec
 	rec    anchor.KeyRecord
-	signer crypto.Signer // as born
+	signer *hsm.Key // as born
 }
 
 // New prepares the actions of a script; those of any kind but a genesis load the

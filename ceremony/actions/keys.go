@@ -159,7 +159,7 @@ func (a *Actions) prove(ctx context.Context, r *ceremony.Run, st *script.Step) e
 		if err != nil {
 			return err
 		}
-		if err := proveBy(r, &k.rec, signer); err != nil {
+		if err := proveBy(r, &k.rec, signer.Within(ctx)); err != nil {
 			return err
 		}
 	}

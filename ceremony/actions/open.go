@@ -121,10 +121,11 @@ func (a *Actions) openers(r *ceremony.Run, sf *safe) ([]string, error) {
 }
 
 // signer returns a key as a signer: one born here, or one of the charter in a safe
-// that is open, after checking that the token holds that very key.
+// that is open, after checking that the token holds that very key. It signs as long
+// as ctx lasts.
 func (a *Actions) signer(ctx context.Context, id string) (crypto.Signer, error) {
 	if k, ok := a.keys[id]; ok {
-		return k.signer, nil
+		return k.signer.Within(ctx), nil
 	}
 	rec, ok := a.state.Keys[id]
 	if !ok {
@@ -137,7 +138,11 @@ func (a *Actions) signer(ctx context.Context, id string) (crypto.Signer, error) 
 		if err := a.session(ctx, sf); err != nil {
 			return nil, err
 		}
-		return find(ctx, sf.birth, id, rec.Public)
+		k, err := find(ctx, sf.birth, id, rec.Public)
+		if err != nil {
+			return nil, err
+		}
+		return k.Within(ctx), nil
 	}
 	return nil, fault.Errorf(fault.Policy, "key %s lies in token %s, which this ceremony does not open", id, rec.Token.Label)
 }

@@ -177,7 +177,7 @@ func (a *Actions) receive(ctx context.Context, m *move, rec *receiver, p *hsm.Pa
 			return err
 		}
 		msg := []byte("keyrite transfer test\n" + m.t.Wrapped)
-		sig, err := m.t.Key.SignBytes(k, msg)
+		sig, err := m.t.Key.SignBytes(k.Within(ctx), msg)
 		if err != nil {
 			return err
 		}
@@ -241,7 +241,7 @@ func (a *Actions) finishMoves(ctx context.Context, r *ceremony.Run, sf *safe) er
 			if err != nil {
 				return err
 			}
-			if err := proveBy(r, &m.t.Key, k); err != nil {
+			if err := proveBy(r, &m.t.Key, k.Within(ctx)); err != nil {
 				return err
 			}
 		}
