@@ -27,6 +27,7 @@ type Transferred struct {
 	Gave       envelope.Envelope `json:"gave"`       // receipt of those who opened From
 	Key        anchor.KeyRecord  `json:"key"`        // as the charter had it
 	Left       []Attribute       `json:"left"`       // as it was read where it left
+	Made       []Attribute       `json:"made"`       // the receiver's pair as it was read where it was born, in To
 	Object     string            `json:"object"`     // CKA_ID, the same in both tokens
 	Received   envelope.Envelope `json:"received"`   // receipt of those who opened To
 	Receiver   []byte            `json:"receiver"`   // DER SubjectPublicKeyInfo
@@ -109,6 +110,16 @@ func unwrappingAttributes() map[string]string {
 	return map[string]string{"CKA_SENSITIVE": "true", "CKA_EXTRACTABLE": "false", "CKA_WRAP": "false", "CKA_UNWRAP": "true", "CKA_ENCRYPT": "false", "CKA_DECRYPT": "false", "CKA_TOKEN": "false"}
 }
 
+// madeAttributes are those of a receiver that was born in its token and gives
+// nothing away: not one that somebody brought in with a private half of his own.
+func madeAttributes() map[string]string {
+	return map[string]string{
+		"CKA_LOCAL": "true", "CKA_NEVER_EXTRACTABLE": "true", "CKA_ALWAYS_SENSITIVE": "true", "CKA_TOKEN": "true", "CKA_PRIVATE": "true", "CKA_SENSITIVE": "true", "CKA_EXTRACTABLE": "false", "CKA_MODIFIABLE": "false", "CKA_COPYABLE": "false",
+		"CKA_UNWRAP": "true", "CKA_SIGN": "false", "CKA_DECRYPT": "false", "CKA_DERIVE": "false", "CKA_ALLOWED_MECHANISMS": "CKM_RSA_PKCS_OAEP",
+		"CKA_UNWRAP_TEMPLATE": "CKA_DECRYPT CKA_ENCRYPT CKA_EXTRACTABLE CKA_SENSITIVE CKA_TOKEN CKA_UNWRAP CKA_WRAP",
+	}
+}
+
 // shows checks that a list says what was wanted, and at least what it must.
 func shows(what string, list []Attribute, half string, must map[string]string) error {
 	seen := map[string]bool{}
@@ -153,6 +164,7 @@ func (c *checker) transferred(t *Transferred) error {
 	}{
 		{"key " + t.Key.ID + " where it left", "private", t.Left, leftAttributes()},
 		{"key " + t.Key.ID + " where it arrived", "private", t.Arrived, arrivedAttributes()},
+		{"the receiver of key " + t.Key.ID, "private", t.Made, madeAttributes()},
 		{"the key that wrapped " + t.Key.ID, "secret", t.Wrapping, wrappingAttributes()},
 		{"the key that unwrapped " + t.Key.ID, "secret", t.Unwrapping, unwrappingAttributes()},
 	} {
@@ -160,9 +172,31 @@ func (c *checker) transferred(t *Transferred) error {
 			return err
 		}
 	}
+	for _, m := range c.moved {
+		if m.Wrapped == t.Wrapped {
+			return bad("%w: keys %s and %s travelled in one parcel", ErrEntry, m.Key.ID, t.Key.ID)
+		}
+	}
+	if err := c.announcedReceiver(t); err != nil {
+		return err
+	}
 	c.moved[t.Key.ID] = *t
 	c.Moved = append(c.Moved, *t)
 	return nil
+}
+
+// announcedReceiver wants the receiver to be the object that was announced in the
+// safe that the key went to.
+func (c *checker) announcedReceiver(t *Transferred) error {
+	for _, a := range t.Made {
+		if a.Name == "CKA_ID" && a.Half == "private" {
+			if c.intents[a.Got] == (intent{"", t.To.Safe, t.To.Token}) {
+				return nil
+			}
+			return bad("%w: the receiver of key %s is not the one that was announced", ErrEntry, t.Key.ID)
+		}
+	}
+	return bad("%w: the receiver of key %s shows no id", ErrEntry, t.Key.ID)
 }
 
 // announcedMove checks the intents of a transfer.

@@ -30,6 +30,7 @@ type move struct {
 type receiver struct {
 	spec hsm.GenerateSpec
 	spki []byte
+	made []record.Attribute // as it was read when it was born
 }
 
 // receiverLabel is CKA_LABEL of a receiver key, which lives for one ceremony.
@@ -51,7 +52,7 @@ func (a *Actions) transfer(ctx context.Context, r *ceremony.Run, st *script.Step
 	if err != nil {
 		return err
 	}
-	m.t.Receiver = rec.spki
+	m.t.Receiver, m.t.Made = rec.spki, rec.made
 	parcel, err := a.export(ctx, r, st, m)
 	if err != nil {
 		return err
@@ -121,7 +122,8 @@ func (a *Actions) receiverOf(ctx context.Context, r *ceremony.Run, to *safe) (*r
 	if err != nil {
 		return nil, err
 	}
-	to.receiver = &receiver{sp, st.SPKI}
+	want := sp.Expect(hsm.Direct)
+	to.receiver = &receiver{sp, st.SPKI, append(side("private", want.Private, st.Attributes.Private), side("public", want.Public, st.Attributes.Public)...)}
 	return to.receiver, nil
 }
 

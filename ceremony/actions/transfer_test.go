@@ -339,6 +339,21 @@ func TestForgedTransferIsRefused(t *testing.T) {
 		{"it was born where it is", "CKA_LOCAL", attribute("arrived", "CKA_LOCAL", "true")},
 		{"nobody trusted the wrapping key", "CKA_TRUSTED", attribute("wrapping", "CKA_TRUSTED", "false")},
 		{"the wrapping key decrypts", "CKA_DECRYPT", attribute("unwrapping", "CKA_DECRYPT", "true")},
+		{"the receiver was brought in", "CKA_LOCAL", attribute("made", "CKA_LOCAL", "false")},
+		{"the receiver can leave", "CKA_EXTRACTABLE", attribute("made", "CKA_EXTRACTABLE", "true")},
+		{"the receiver decrypts", "CKA_DECRYPT", attribute("made", "CKA_DECRYPT", "true")},
+		{"the receiver takes any padding", "CKA_ALLOWED_MECHANISMS", attribute("made", "CKA_ALLOWED_MECHANISMS", "CKM_RSA_PKCS")},
+		{"the receiver unwraps anything", "CKA_UNWRAP_TEMPLATE", attribute("made", "CKA_UNWRAP_TEMPLATE", "")},
+		{"the receiver is another object", "announced", attribute("made", "CKA_ID", strings.Repeat("0a", 16))},
+		{"nothing is known of the receiver", "does not show", func(l []entry) []entry {
+			at(l, "transferred").Data["made"] = []any{}
+			return l
+		}},
+		{"a receiver of somebody else", "", func(l []entry) []entry {
+			at(l, "transferred").Data["receiver"] = at(l, "transferred").Data["key"].(map[string]any)["public"]
+			return l
+		}},
+		{"the receiver is still there", "", drop(func(e entry) bool { return e.Type == "removed" && e.Data["key"] == "" })},
 		{"an attribute is missing", "does not show", func(l []entry) []entry {
 			at(l, "transferred").Data["arrived"] = at(l, "transferred").Data["arrived"].([]any)[:20]
 			return l
