@@ -46,13 +46,18 @@ func (f *fileToken) make(t *testing.T, m making, log string, inject ...string) (
 	return sp, p.End(), err
 }
 
-// TestEachWriteOfAKeyLong kills the module process before each call with which it
+// TestLongEachWriteOfAKey kills the module process before each call with which it
 // changes a file while it makes a key, and lets each such call fail for want of
 // space. A fresh process finds every piece by an empty template, no piece passes
 // for a key, and after the clean-up of the attempt nothing is left, in the token or
 // in its folder.
-func TestEachWriteOfAKeyLong(t *testing.T) {
-	for _, m := range []making{{"generated", false, hsm.ECDSAP256}, {"copied", true, hsm.ECDSAP256}, {"copied-ed25519", true, hsm.Ed25519}} {
+func TestLongEachWriteOfAKey(t *testing.T) { long(t); eachWriteOfAKey(t, all) }
+
+// TestEachWriteOfAKey does so with a sample.
+func TestEachWriteOfAKey(t *testing.T) { eachWriteOfAKey(t, 8) }
+
+func eachWriteOfAKey(t *testing.T, sample int) {
+	for _, m := range []making{{"generated", false, hsm.ECDSAP256}, {"copied", true, hsm.ECDSAP256}, {"copied, Ed25519", true, hsm.Ed25519}} {
 		t.Run(m.name, func(t *testing.T) {
 			f := newFileToken(t)
 			login := f.points(t, f.login)
@@ -69,7 +74,7 @@ func TestEachWriteOfAKeyLong(t *testing.T) {
 				t.Fatalf("only %d points", len(points))
 			}
 			kills, fails := map[string]int{}, map[string]int{}
-			for _, p := range every(t, points, 12) {
+			for _, p := range some(t, points, sample) {
 				sp, killed, err := f.make(t, m, f.TraceLog(), p.Kill())
 				if !killed {
 					t.Errorf("%s: not killed: %v", p, err)
@@ -89,7 +94,7 @@ func TestEachWriteOfAKeyLong(t *testing.T) {
 				}
 				fails[state]++
 			}
-			t.Logf("%d points", len(points))
+			swept(t, "kills, and want of space, at each write of a key that is "+m.name, sample, points)
 			for name, tally := range map[string]map[string]int{"kills": kills, "no space": fails} {
 				for _, k := range slices.Sorted(maps.Keys(tally)) {
 					t.Logf("%s: %4d  %s", name, tally[k], k)
@@ -104,7 +109,7 @@ func TestEachWriteOfAKeyLong(t *testing.T) {
 func (f *fileToken) cleaned(t *testing.T, sp hsm.GenerateSpec, at string) (state string) {
 	t.Helper()
 	ctx := t.Context()
-	fresh := f.Env.Open(t, f.id)
+	fresh := f.Open(t, f.id)
 	found := objects(t, fresh)
 	half := false
 	for _, o := range found {
@@ -143,7 +148,7 @@ func (f *fileToken) cleaned(t *testing.T, sp hsm.GenerateSpec, at string) (state
 	if err := fresh.Close(); err != nil {
 		t.Error(err)
 	}
-	again := f.Env.Open(t, f.id)
+	again := f.Open(t, f.id)
 	if left := objects(t, again); len(left) != 0 {
 		t.Errorf("%s: %d objects are left: %+v", at, len(left), left)
 	}

@@ -96,14 +96,19 @@ func TestFiveThousandSessions(t *testing.T) {
 	mustSign(t, x.open(t), sp)
 }
 
-// TestSessionsLeaveNothingLong opens and closes sessions one after the other, and
-// looks for descriptors and processes that stay.
-func TestSessionsLeaveNothingLong(t *testing.T) {
+// TestLongSessionsLeaveNothing opens and closes 5,000 sessions one after the other,
+// and looks for descriptors and processes that stay.
+func TestLongSessionsLeaveNothing(t *testing.T) {
+	long(t)
+	sessionsLeaveNothing(t, 5000)
+	t.Log("long: sessions opened and closed: 5000 of 5000")
+}
+
+// TestSessionsLeaveNothing does so with a few.
+func TestSessionsLeaveNothing(t *testing.T) { sessionsLeaveNothing(t, 20) }
+
+func sessionsLeaveNothing(t *testing.T, rounds int) {
 	f := newFileToken(t)
-	rounds := 20
-	if os.Getenv("KEYRITE_TEST_LONG") != "" {
-		rounds = 5000
-	}
 	f.opens(t, "before")
 	fds := func(pid int) int {
 		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -133,7 +138,7 @@ func TestSessionsLeaveNothingLong(t *testing.T) {
 func TestTokenFolderMovedAway(t *testing.T) {
 	f := newFileToken(t)
 	sp, k := stored(t, f.Supervisor, f.id, "k")
-	s := f.Env.Open(t, f.id)
+	s := f.Open(t, f.id)
 	if err := sign(t, s, sp); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +159,7 @@ func TestTokenFolderMovedAway(t *testing.T) {
 	if err := os.Rename(away, dir); err != nil {
 		t.Fatal(err)
 	}
-	mustSign(t, f.Env.Open(t, f.id), sp)
+	mustSign(t, f.Open(t, f.id), sp)
 	if _, err := f.Supervisor.Health(t.Context(), f.id, expect(sp, k)); err != nil {
 		t.Error(err)
 	}
@@ -165,18 +170,18 @@ func TestTokenFolderMovedAway(t *testing.T) {
 func TestOtherProcessDestroysTheKey(t *testing.T) {
 	f := newFileToken(t)
 	sp, _ := stored(t, f.Supervisor, f.id, "k")
-	s := f.Env.Open(t, f.id)
+	s := f.Open(t, f.id)
 	k, err := s.Signer(t.Context(), sp.KeyID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Env.Open(t, f.id).DestroyKey(t.Context(), sp.KeyID); err != nil {
+	if err := f.Open(t, f.id).DestroyKey(t.Context(), sp.KeyID); err != nil {
 		t.Fatal(err)
 	}
 	if sig, err := k.SignContext(t.Context(), make([]byte, 32)); err == nil || class(err) != "token" {
 		t.Errorf("signed %x, %v (class %s)", sig, err, class(err))
 	}
-	other := f.Env.Open(t, f.id)
+	other := f.Open(t, f.id)
 	if _, err := other.Generate(t.Context(), hsm.GenerateSpec{Template: hsm.Sign, Algorithm: hsm.ECDSAP256, KeyID: sp.KeyID, Label: "k"}); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +189,7 @@ func TestOtherProcessDestroysTheKey(t *testing.T) {
 	if sig, err := k.SignContext(t.Context(), make([]byte, 32)); err == nil {
 		t.Errorf("a signer of a destroyed key gave %x", sig)
 	}
-	mustSign(t, f.Env.Open(t, f.id), sp)
+	mustSign(t, f.Open(t, f.id), sp)
 }
 
 // TestManyProcessesStartAtOnce: SoftHSM alone loses some of them at the start.
@@ -293,7 +298,7 @@ func TestCloseUnderLoad(t *testing.T) {
 	f := newFileToken(t)
 	sp, _ := stored(t, f.Supervisor, f.id, "k")
 	for range 5 {
-		s := f.Env.Open(t, f.id)
+		s := f.Open(t, f.id)
 		var wg sync.WaitGroup
 		started := make(chan struct{}, 8)
 		for range 8 {

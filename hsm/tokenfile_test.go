@@ -16,11 +16,21 @@ import (
 	"keyrite/hsm/internal/frame"
 )
 
-// every picks the points of a sweep: all of them in the long tests, else about n,
-// spread evenly from a random start that is printed.
-func every(t *testing.T, points []hsmtest.Point, n int) []hsmtest.Point {
+// all is the size of the sample that leaves nothing out.
+const all = 0
+
+// long skips a test that is for the long run.
+func long(t *testing.T) {
 	t.Helper()
-	if os.Getenv("KEYRITE_TEST_LONG") != "" || len(points) <= n {
+	if os.Getenv("KEYRITE_TEST_LONG") == "" {
+		t.Skip("long: set KEYRITE_TEST_LONG=1")
+	}
+}
+
+// some picks n points of a sweep at random, from a seed that is printed, or all.
+func some(t *testing.T, points []hsmtest.Point, n int) []hsmtest.Point {
+	t.Helper()
+	if n == all || len(points) <= n {
 		return points
 	}
 	seed := uint64(time.Now().UnixNano())
@@ -105,13 +115,18 @@ func (f *fileToken) points(t *testing.T, run func(*testing.T, string, ...string)
 	return points
 }
 
-// TestEachWriteOfALoginLong kills a login before each call that changes a file,
+// TestLongEachWriteOfALogin kills a login before each call that changes a file,
 // and lets each such call fail for want of space: the token opens every time.
-func TestEachWriteOfALoginLong(t *testing.T) {
+func TestLongEachWriteOfALogin(t *testing.T) { long(t); eachWriteOfALogin(t, all) }
+
+// TestEachWriteOfALogin does so with a sample.
+func TestEachWriteOfALogin(t *testing.T) { eachWriteOfALogin(t, 8) }
+
+func eachWriteOfALogin(t *testing.T, sample int) {
 	f := newFileToken(t)
 	points := f.points(t, f.login)
 	broken := 0
-	for _, p := range every(t, points, 8) {
+	for _, p := range some(t, points, sample) {
 		if killed, err := f.login(t, f.TraceLog(), p.Kill()); !killed {
 			t.Errorf("%s: not killed: %v", p, err)
 		}
@@ -122,9 +137,18 @@ func TestEachWriteOfALoginLong(t *testing.T) {
 		}
 		f.opens(t, "no space for "+p.String())
 	}
-	t.Logf("%d points, the token file was cut at %d of them", len(points), broken)
-	if os.Getenv("KEYRITE_TEST_LONG") != "" && broken == 0 {
+	t.Logf("the token file was cut at %d points", broken)
+	if sample == all && broken == 0 {
 		t.Error("no kill cut the token file: the sweep misses what it is for")
+	}
+	swept(t, "kills, and want of space, at each write of a login", sample, points)
+}
+
+// swept prints the row of docs/long-run.md.
+func swept(t *testing.T, what string, sample int, points []hsmtest.Point) {
+	t.Helper()
+	if sample == all {
+		t.Logf("long: %s: %d of %d", what, len(points), len(points))
 	}
 }
 
@@ -150,9 +174,14 @@ func (f *fileToken) file(t *testing.T) string {
 	return fs[0]
 }
 
-// TestEachWriteOfARecoveryLong cuts the token by a killed login, and then kills the
+// TestLongEachWriteOfARecovery cuts the token by a killed login, and then kills the
 // process that puts it back, before each call that changes a file.
-func TestEachWriteOfARecoveryLong(t *testing.T) {
+func TestLongEachWriteOfARecovery(t *testing.T) { long(t); eachWriteOfARecovery(t, all) }
+
+// TestEachWriteOfARecovery does so with a sample.
+func TestEachWriteOfARecovery(t *testing.T) { eachWriteOfARecovery(t, 6) }
+
+func eachWriteOfARecovery(t *testing.T, sample int) {
 	f := newFileToken(t)
 	var write hsmtest.Point // of the token file, after it was cut
 	for _, p := range f.points(t, f.login) {
@@ -168,7 +197,7 @@ func TestEachWriteOfARecoveryLong(t *testing.T) {
 	}
 	breakIt()
 	points := f.points(t, f.login)
-	for _, p := range every(t, points, 6) {
+	for _, p := range some(t, points, sample) {
 		breakIt()
 		if killed, err := f.login(t, f.TraceLog(), p.Kill()); !killed {
 			t.Errorf("%s: not killed: %v", p, err)
@@ -180,16 +209,21 @@ func TestEachWriteOfARecoveryLong(t *testing.T) {
 		}
 		f.opens(t, "no space for "+p.String())
 	}
-	t.Logf("%d points", len(points))
+	swept(t, "kills, and want of space, at each write of a recovery", sample, points)
 }
 
-// TestEachWriteOfAPINChangeLong does the same to a change of both PINs; afterwards
+// TestLongEachWriteOfAPINChange does the same to a change of both PINs; afterwards
 // one epoch opens the token.
-func TestEachWriteOfAPINChangeLong(t *testing.T) {
+func TestLongEachWriteOfAPINChange(t *testing.T) { long(t); eachWriteOfAPINChange(t, all) }
+
+// TestEachWriteOfAPINChange does so with a sample.
+func TestEachWriteOfAPINChange(t *testing.T) { eachWriteOfAPINChange(t, 6) }
+
+func eachWriteOfAPINChange(t *testing.T, sample int) {
 	f := newFileToken(t)
 	points := f.points(t, f.change)
 	f.settle(t, "after a whole change")
-	for _, p := range every(t, points, 6) {
+	for _, p := range some(t, points, sample) {
 		if killed, err := f.change(t, f.TraceLog(), p.Kill()); !killed {
 			t.Errorf("%s: not killed: %v", p, err)
 		}
@@ -199,7 +233,7 @@ func TestEachWriteOfAPINChangeLong(t *testing.T) {
 		}
 		f.settle(t, "no space for "+p.String())
 	}
-	t.Logf("%d points", len(points))
+	swept(t, "kills, and want of space, at each write of a change of PINs", sample, points)
 }
 
 // TestTokenIsLostWithoutTheGuard shows what the guard is for: pkcs11-tool, killed

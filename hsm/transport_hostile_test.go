@@ -142,10 +142,15 @@ func TestParcelsOfAnAttacker(t *testing.T) {
 	}
 }
 
-// TestEachWriteOfATransferLong kills the process that wraps, and the one that
+// TestLongEachWriteOfATransfer kills the process that wraps, and the one that
 // unwraps, before each call that changes a file. The source still signs, and the
 // clean-up of the attempt leaves nothing where it was to arrive.
-func TestEachWriteOfATransferLong(t *testing.T) {
+func TestLongEachWriteOfATransfer(t *testing.T) { long(t); eachWriteOfATransfer(t, all) }
+
+// TestEachWriteOfATransfer does so with a sample.
+func TestEachWriteOfATransfer(t *testing.T) { eachWriteOfATransfer(t, 4) }
+
+func eachWriteOfATransfer(t *testing.T, sample int) {
 	r := transferRoom(t, hsm.GenerateSpec{Algorithm: hsm.ECDSAP256})
 	tag, err := hsm.NewTag() // of the attempt; the arriving key keeps the id of its birth
 	if err != nil {
@@ -163,7 +168,7 @@ func TestEachWriteOfATransferLong(t *testing.T) {
 		t.Fatalf("without a fault: killed %v, %v", killed, err)
 	}
 	points := hsmtest.Points(t, log, r.TokenDir)
-	for _, p := range every(t, points, 4) {
+	for _, p := range some(t, points, sample) {
 		if _, killed, _ := wrap(r.TraceLog(), p.Kill()); !killed {
 			t.Errorf("wrapping, %s: not killed", p)
 		}
@@ -174,7 +179,7 @@ func TestEachWriteOfATransferLong(t *testing.T) {
 		}
 		_ = s.Close()
 	}
-	t.Logf("wrapping: %d points", len(points))
+	swept(t, "kills at each write of a key that leaves its token", sample, points)
 
 	body, err := json.Marshal(frame.ReceiveBody{Receiver: r.receiver, Key: r.arriving(), PublicKey: good.Parcel.Key.PublicKey, WrappedKEK: good.Parcel.WrappedKEK, WrappedKey: good.Parcel.WrappedKey})
 	if err != nil {
@@ -218,13 +223,13 @@ func TestEachWriteOfATransferLong(t *testing.T) {
 	}
 	points = hsmtest.Points(t, log, r.TokenDir)[login:]
 	tally := map[string]int{}
-	for _, p := range every(t, points, 6) {
+	for _, p := range some(t, points, sample) {
 		if !unwrap(r.TraceLog(), true, p.Kill()) {
 			t.Errorf("unwrapping, %s: not killed", p)
 		}
 		tally[clean("unwrapping, "+p.String())]++
 	}
-	t.Logf("unwrapping: %d points", len(points))
+	swept(t, "kills at each write of a key that arrives", sample, points)
 	for _, k := range slices.Sorted(maps.Keys(tally)) {
 		t.Logf("%4d  %s", tally[k], k)
 	}

@@ -2,6 +2,8 @@ package actions
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -426,36 +428,94 @@ func TestKilledTransfer(t *testing.T) {
 		{"destroyed", entryOf("removed", "traveller"), 0, 2, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestTransferElsewhere$", "-test.v")
-			cmd.Env = append(os.Environ(), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME="+tc.name)
-			dir := h.path("record-" + tc.name)
-			killWhen(t, cmd, dir, tc.when)
-			bind, err := LoadBind(h.path("bind.yaml"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			bind.Shares = "shares-all"
-			on(bind)
-			c := &Cleaner{Bind: bind, Record: dir, HSMD: h.env.Config.HSMD}
-			for _, safe := range []string{"work", "work2"} {
-				c.Openers = append(c.Openers, h.openersOf(t, safe)...)
-			}
-			if err := ceremony.Recover(t.Context(), dir, ceremony.SystemClock(), c, false); fault.ClassOf(err) != fault.Void {
-				t.Fatalf("recover: %v", err)
-			}
+			data := h.killedTransfer(t, tc.name, on, tc.when)
 			here, there := h.labels(t, "work", first), h.labels(t, "work2", first)
 			if here["traveller"] != tc.here || there["traveller"] != tc.there || there["receiver"] != 0 {
 				t.Errorf("safe work holds %v, safe work2 %v", here, there)
 			}
-			data, err := os.ReadFile(filepath.Join(dir, record.TranscriptFile))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := strings.Contains(string(data), `"kept":["traveller `); got != tc.kept {
+			if got := strings.Contains(data, `"kept":["traveller `); got != tc.kept {
 				t.Errorf("the record names a kept key: %v", got)
 			}
 		})
 	}
+}
+
+// killedTransfer kills a transfer when it is time, recovers it, and returns the
+// transcript.
+func (h *house) killedTransfer(t *testing.T, name string, on func(*Bind), when func([]byte) bool) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestTransferElsewhere$", "-test.v")
+	cmd.Env = append(os.Environ(), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME="+name)
+	dir := h.path("record-" + name)
+	killWhen(t, cmd, dir, when)
+	bind, err := LoadBind(h.path("bind.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind.Shares = "shares-all"
+	on(bind)
+	c := &Cleaner{Bind: bind, Record: dir, HSMD: h.env.Config.HSMD}
+	for _, safe := range []string{"work", "work2"} {
+		c.Openers = append(c.Openers, h.openersOf(t, safe)...)
+	}
+	if err := ceremony.Recover(t.Context(), dir, ceremony.SystemClock(), c, false); fault.ClassOf(err) != fault.Void {
+		t.Fatalf("recover: %v", err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, record.TranscriptFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestLongTransferKilledAtEachEntry kills a transfer after each entry of its
+// transcript from ARMED on, each time with the tokens as they were: afterwards the
+// key is in one token, or the record names the second, and no receiver is left.
+func TestLongTransferKilledAtEachEntry(t *testing.T) {
+	if os.Getenv("KEYRITE_TEST_LONG") == "" {
+		t.Skip("long: set KEYRITE_TEST_LONG=1")
+	}
+	h := newHouse(t)
+	on, first := h.found(t, twoSafes, "work work2")
+	saved := filepath.Join(t.TempDir(), "tokens")
+	if err := os.CopyFS(saved, os.DirFS(h.env.TokenDir)); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() {
+		t.Helper()
+		old, err := os.ReadDir(h.env.TokenDir)
+		for _, d := range old {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(h.env.TokenDir, d.Name())))
+		}
+		if err := errors.Join(err, os.CopyFS(h.env.TokenDir, os.DirFS(saved))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir, err := h.perform(t, "whole", transferScript(t, "traveller"), "", on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, record.TranscriptFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+	from := slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, `"ARMED"`) })
+	tally := map[string]int{}
+	for n := from + 1; n < len(lines); n++ {
+		restore()
+		at := "after entry " + itoa(n) + " of " + itoa(len(lines))
+		text := h.killedTransfer(t, "killed-"+itoa(n), on, func(data []byte) bool { return strings.Count(string(data), "\n") >= n })
+		here, there := h.labels(t, "work", first), h.labels(t, "work2", first)
+		kept := strings.Contains(text, `"kept":["traveller `)
+		tally[fmt.Sprintf("%d objects here, %d there, second one named %v", here["traveller"], there["traveller"], kept)]++
+		whole := here["traveller"] == 2 && there["traveller"] == 0 || kept && there["traveller"] == 2
+		if !whole || there["receiver"] != 0 || here["stays"] != 2 || there["home"] != 2 {
+			t.Errorf("%s: safe work holds %v, safe work2 %v, named %v", at, here, there, kept)
+		}
+	}
+	t.Log(tally)
+	t.Logf("long: kills after each entry of a transfer: %d of %d", len(lines)-from-1, len(lines)-from-1)
 }
 
 func (h *house) openersOf(t testing.TB, safe string) []SafeOpener {

@@ -225,11 +225,7 @@ func (s *session) doOne(q *frame.Request, a *frame.Response) (any, error) {
 	case frame.OpRandom:
 		return nil, s.random(q, a)
 	case frame.OpGenerate:
-		var spec keyspec.Spec
-		if err := frame.Decode(q.Body, &spec); err != nil {
-			return nil, err
-		}
-		return s.generate(spec)
+		return decoded(q.Body, s.generate)
 	case frame.OpCopy:
 		k, err := id()
 		if err != nil {
@@ -273,23 +269,11 @@ func (s *session) doOne(q *frame.Request, a *frame.Response) (any, error) {
 	case frame.OpObjects:
 		return s.inventory()
 	case frame.OpDestroy:
-		var b frame.DestroyBody
-		if err := frame.Decode(q.Body, &b); err != nil {
-			return nil, err
-		}
-		return s.destroy(b)
+		return decoded(q.Body, s.destroy)
 	case frame.OpAdmit:
-		var b frame.AdmitBody
-		if err := frame.Decode(q.Body, &b); err != nil {
-			return nil, err
-		}
-		return s.admit(b)
+		return decoded(q.Body, s.admit)
 	case frame.OpReceive:
-		var b frame.ReceiveBody
-		if err := frame.Decode(q.Body, &b); err != nil {
-			return nil, err
-		}
-		return s.receive(b)
+		return decoded(q.Body, s.receive)
 	case frame.OpRemove:
 		k, err := id()
 		if err != nil {
@@ -297,17 +281,22 @@ func (s *session) doOne(q *frame.Request, a *frame.Response) (any, error) {
 		}
 		return nil, s.remove(k)
 	case frame.OpHealth:
-		var b frame.HealthBody
-		if err := frame.Decode(q.Body, &b); err != nil {
-			return nil, err
-		}
-		return s.health(b)
+		return decoded(q.Body, s.health)
 	case frame.OpCardKeys, frame.OpCardSign, frame.OpCardDerive, frame.OpCardMake:
 		return s.card(q, a)
 	case frame.OpSync:
 		return nil, s.store.sync(s.token.Serial)
 	}
 	return nil, faultf("request", frame.KindUsage, "operation %q is not known", q.Op)
+}
+
+// decoded reads the body of a request and hands it on.
+func decoded[B, R any](body json.RawMessage, f func(B) (R, error)) (any, error) {
+	var b B
+	if err := frame.Decode(body, &b); err != nil {
+		return nil, err
+	}
+	return f(b)
 }
 
 // maxRandom is plenty for one secret and keeps a request short.
