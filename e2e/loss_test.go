@@ -164,16 +164,29 @@ func (h *shop) must(t *testing.T, stdin []string, args ...string) string {
 // a record, opened by three shares of safe.
 func (h *shop) released(t *testing.T, name, version, security, safe string, trust []string) string {
 	t.Helper()
+	args, phrases := h.prepared(t, name, version, security, safe, trust)
+	h.must(t, phrases, args...)
+	return strings.TrimSuffix(name, ".img") + ".krf"
+}
+
+// prepared does all of a release but the signing, whose command it returns with the
+// passphrases of those who open the safe.
+func (h *shop) prepared(t *testing.T, name, version, security, safe string, trust []string) (args, phrases []string) {
+	t.Helper()
+	return h.preparedFor(t, "gw100", name, version, security, safe, trust)
+}
+
+func (h *shop) preparedFor(t *testing.T, product, name, version, security, safe string, trust []string) (args, phrases []string) {
+	t.Helper()
 	h.write(t, name, "\x7fimage "+version+strings.Repeat(" and the rest of it", 999))
-	h.must(t, nil, append([]string{"release", "request", name, "--product", "gw100", "--version", version, "--security-version", security, "--pipeline-key", "pipeline1.key", "--out", name + ".request"}, trust...)...)
-	args := []string{"release", "sign", name + ".request", "--image", name, "--bind", "bind-one.yaml", "--state-dir", "signer-" + safe, "--out-dir", "."}
+	h.must(t, nil, append([]string{"release", "request", name, "--product", product, "--version", version, "--security-version", security, "--pipeline-key", "pipeline1.key", "--out", name + ".request"}, trust...)...)
+	args = []string{"release", "sign", name + ".request", "--image", name, "--bind", "bind-one.yaml", "--state-dir", "signer-" + safe, "--out-dir", "."}
 	for _, who := range []string{"approver1", "approver2"} {
 		h.must(t, []string{phrase(who)}, append([]string{"release", "approve", name + ".request", "--image", name, "--key", who + ".key", "--out", name + "." + who}, trust...)...)
 		args = append(args, "--approval", name+"."+who)
 	}
 	openers, phrases := h.three(safe)
-	h.must(t, phrases, append(append(args, openers...), trust...)...)
-	return strings.TrimSuffix(name, ".img") + ".krf"
+	return append(append(args, openers...), trust...), phrases
 }
 
 // three are three key masters with their shares of a safe.
@@ -197,7 +210,7 @@ func TestLossOfTheWorkToken(t *testing.T) {
 	h.must(t, nil, "ceremony", "rehearse", "one.yaml", "--bind", "bind-one.yaml", "--answers", "answers.yaml", "--record", "record-one")
 	genesis := []string{"--anchor", "record-one/outputs/anchors.json", "--charter", "record-one/outputs/charter.jsonl"}
 	h.must(t, []string{phrase("witness2")}, "keyrite-verify", "cosign", "record-one", "--key", "witness2.key", "--anchor", "record-one/outputs/anchors.json")
-	old := h.released(t, "old.img", "1.0", "1", "work", genesis)
+	old := h.released(t, "old.img", "1.0", "3", "work", genesis)
 	openers, phrases := h.three("work")
 	h.must(t, phrases, append(append([]string{"release", "publish", old, "--repo", "repo", "--root", "record-one/outputs/1.root.json", "--bind", "bind-one.yaml"}, openers...), genesis...)...)
 
@@ -210,14 +223,19 @@ func TestLossOfTheWorkToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Replace(string(base), "tokens: {root: fresh, work: fresh, root2: fresh, work2: fresh}\n", "", 1)
-	h.write(t, "bind-lost.yaml", text+"anchors: record-one/outputs/anchors.json\ncharter: record-one/outputs/charter.jsonl\nrecords: [record-one]\nroot: record-one/outputs/1.root.json\n")
+	h.write(t, "bind-lost.yaml", text+"anchors: record-one/outputs/anchors.json\ncharter: record-one/outputs/charter.jsonl\nrecords: [record-one]\nroot: record-one/outputs/1.root.json\nreleased: [signer-work/ledger.jsonl, old.img.sigstore.json]\n")
 	h.must(t, nil, "ceremony", "rehearse", "lost.yaml", "--bind", "bind-lost.yaml", "--answers", "answers.yaml", "--record", "record-lost")
 	h.must(t, []string{phrase("witness2")}, "keyrite-verify", "cosign", "record-lost", "--key", "witness2.key", "--anchor", "record-one/outputs/anchors.json")
 	h.must(t, nil, "keyrite-verify", "record", "record-lost", "--anchor", "record-one/outputs/anchors.json")
 
 	statement := []string{"--succession", "record-lost/outputs/succession.json"}
 	after := append([]string{"--anchor", "record-one/outputs/anchors.json", "--charter", "record-lost/outputs/charter.jsonl"}, statement...)
-	fresh := h.released(t, "new.img", "1.1", "2", "work2", after)
+	// The new signer begins with an empty ledger, and is held to what was reached.
+	lower, phrases := h.prepared(t, "lower.img", "1.1", "2", "work2", after)
+	if code, _, errs := h.run(t, lower...); code != 13 || !strings.Contains(errs, "3 is signed") {
+		t.Errorf("a lower security version by the standby: exit %d, %s", code, errs)
+	}
+	fresh := h.released(t, "new.img", "1.1", "4", "work2", after)
 	openers, phrases = h.three("work2")
 	h.must(t, phrases, append(append([]string{"release", "publish", fresh, "--repo", "repo", "--root", "record-lost/outputs/2.root.json", "--bind", "bind-one.yaml"}, openers...), after...)...)
 	h.must(t, nil, append([]string{"keyrite-verify", "firmware", fresh, "--anchor", "record-one/outputs/anchors.json"}, statement...)...)

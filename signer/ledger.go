@@ -1,6 +1,7 @@
 package signer
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -144,6 +145,26 @@ func OpenLedger(dir string, c *charter.State, now func() time.Time) (*Ledger, er
 		return nil, err
 	}
 	return l, nil
+}
+
+// Highest reads a ledger file, changing nothing, and returns the highest security
+// version of each product that was, or may have been, signed. Nothing signs a ledger:
+// it says what the machine that kept it knew.
+func Highest(data []byte, c *charter.State) (map[string]int64, error) {
+	if len(data) == 0 || data[len(data)-1] != '\n' {
+		return nil, fault.Errorf(fault.Verify, "%w: it is empty or cut off", ErrLedger)
+	}
+	l := &Ledger{world: c.World, vault: c.Vault, prev: strings.Repeat("0", 64), bySeq: map[int]*Entry{}}
+	for line := range bytes.Lines(data) {
+		if err := l.replay(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+			return nil, err
+		}
+	}
+	out := map[string]int64{}
+	for _, e := range l.entries {
+		out[e.Product] = max(out[e.Product], e.SecurityVersion)
+	}
+	return out, nil
 }
 
 // Close gives the ledger free.

@@ -82,7 +82,7 @@ func (c *Checked) checkHistory(l *Ledger) error {
 			return fault.Errorf(fault.Policy, "the approval of %s %w", a.approver, ErrReplay)
 		}
 	}
-	if high := l.highest(q.Request.Product); q.Request.SecurityVersion < high {
+	if high := max(l.highest(q.Request.Product), q.state.Floors[q.Request.Product].SecurityVersion); q.Request.SecurityVersion < high {
 		return fault.Errorf(fault.Policy, "%w: %d, and %d is signed for %s", ErrRollback, q.Request.SecurityVersion, high, q.Request.Product)
 	}
 	return nil

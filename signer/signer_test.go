@@ -356,6 +356,52 @@ func TestRequesterNeverApproves(t *testing.T) {
 	}
 }
 
+// TestFloorOutlivesTheLedger: a signer that begins anew, with an empty ledger, is held by
+// the charter to what the one before had reached.
+func TestFloorOutlivesTheLedger(t *testing.T) {
+	b := newBench(t)
+	for i, v := range []int64{5, 7, 7} {
+		req := b.request(b.wish(v))
+		if _, err := b.release(req, b.approve(req, "approver1", "approver2"), []string{"a", "b", "c"}[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(b.dir, "state", signer.LedgerFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reached, err := signer.Highest(data, b.State)
+	if err != nil || len(reached) != 1 || reached["gw100"] != 7 {
+		t.Fatalf("reached %v, %v", reached, err)
+	}
+	other := newBench(t)
+	if _, err := signer.Highest(data, other.State); fault.ClassOf(err) != fault.Policy {
+		t.Errorf("the ledger of another vault: %v", err)
+	}
+	for name, bad := range map[string][]byte{
+		"empty": {}, "cut off": data[:len(data)-1], "without its first line": data[bytes.IndexByte(data, '\n')+1:],
+		"a lower version": bytes.ReplaceAll(data, []byte(`"security_version":7`), []byte(`"security_version":1`)),
+	} {
+		if _, err := signer.Highest(bad, b.State); fault.ClassOf(err) != fault.Verify {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	b.Approve(charter.TypeFloor, charter.Floor{Product: "gw100", Record: "keyrite/record/2", SecurityVersion: reached["gw100"]})
+	if err := os.RemoveAll(filepath.Join(b.dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	lower := b.request(b.wish(6))
+	if _, err := b.release(lower, b.approve(lower, "approver1", "approver2"), "lower"); !errors.Is(err, signer.ErrRollback) {
+		t.Errorf("a lower version by a new ledger: %v", err)
+	}
+	b.empty("lower")
+	same := b.request(b.wish(7))
+	if _, err := b.release(same, b.approve(same, "approver1", "approver2"), "same"); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestHistoryIsKept(t *testing.T) {
 	b := newBench(t)
 	req := b.request(b.wish(5))

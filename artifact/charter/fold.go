@@ -33,7 +33,8 @@ type State struct {
 	Factories map[string]Factory
 	Stations  map[string]Station
 	Relays    map[string]Relay
-	Access    Access // who may ask the vault for what
+	Access    Access           // who may ask the vault for what
+	Floors    map[string]Floor // by product
 
 	successor map[string]string // id → the dormant key that took it over
 	former    map[string]string // key id → name, of people once in the roster
@@ -193,6 +194,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	}
 	s.Vault, s.World, s.People = id, g.World, g.People
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
+	s.Floors = map[string]Floor{}
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
 	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
@@ -233,6 +235,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypePolicy:      decider((*State).addPolicy),
 		TypeIdentity:    decider((*State).addIdentity),
 		TypeAccessEnded: decider((*State).endAccess),
+		TypeFloor:       decider((*State).raise),
 	}
 }
 

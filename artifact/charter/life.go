@@ -62,6 +62,27 @@ func (r *Receiver) Check() error {
 	return nil
 }
 
+// Floor carries the security version of a product over to a signer that begins anew:
+// nothing below it is signed any more.
+type Floor struct {
+	Product         string `json:"product"`
+	Record          string `json:"record"`           // origin of the ceremony's record
+	SecurityVersion int64  `json:"security_version"` // 1 to MaxSecurityVersion
+}
+
+// MaxSecurityVersion bounds security versions: rollback counters of boot chains have
+// 32 bits.
+const MaxSecurityVersion = 1<<32 - 1
+
+// raise takes a floor; it never sinks.
+func (s *State) raise(f *Floor) error {
+	if !idRE.MatchString(f.Product) || f.Record == "" || f.SecurityVersion < 1 || f.SecurityVersion > MaxSecurityVersion || f.SecurityVersion < s.Floors[f.Product].SecurityVersion {
+		return fault.Errorf(fault.Verify, "%w: floor %d of product %.40q", ErrStatement, f.SecurityVersion, f.Product)
+	}
+	s.Floors[f.Product] = *f
+	return nil
+}
+
 // addReceiver takes the receiver of a safe; each ceremony makes one of its own.
 func (s *State) addReceiver(r *Receiver) error {
 	if err := r.Check(); err != nil {

@@ -50,6 +50,7 @@ const (
 	TypeReceiver    = "receiver"     // the key for which a key on its way to a safe is wrapped
 	TypeKeyMoved    = "key-moved"    // a key lives in another safe's token from now on
 	TypeSafeRetired = "safe-retired" // a safe that opens no more
+	TypeFloor       = "floor"        // the lowest security version of a product from now on
 )
 
 // Statement is one entry.

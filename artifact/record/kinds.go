@@ -30,10 +30,11 @@ func kinds() map[string]kind {
 	enrolled := []string{charter.TypePipeline, charter.TypeFactory, charter.TypeStation, charter.TypeRelay}
 	made := append([]string{charter.TypeEpoch, charter.TypeKey}, enrolled...)
 	ended := []string{charter.TypeKeyRetired, charter.TypeSuccessor, charter.TypeSafeRetired}
+	carried := append([]string{charter.TypeFloor}, ended...)
 	issuing := []string{"cert.issue", "charter.append", "update.root"}
 	return map[string]kind{
-		"hsm-lost":     {true, slices.Concat(opening, making, []string{"succession.sign"}), slices.Concat(made, ended)},
-		"succession":   {true, slices.Concat(opening, making, []string{"succession.sign", "key.destroy"}), slices.Concat(made, ended)},
+		"hsm-lost":     {true, slices.Concat(opening, making, []string{"succession.sign"}), slices.Concat(made, carried)},
+		"succession":   {true, slices.Concat(opening, making, []string{"succession.sign", "key.destroy"}), slices.Concat(made, carried)},
 		"sign-offline": {true, slices.Concat(opening, issuing, []string{"crl.issue"}), enrolled},
 		"enrol":        {true, slices.Concat(opening, issuing), enrolled},
 		"retire":       {true, slices.Concat(opening, []string{"key.destroy", "token.destroy", "charter.append", "update.root"}), ended},

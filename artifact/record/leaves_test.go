@@ -131,6 +131,38 @@ func TestSuccessionThatHidesANewKeyIsRefused(t *testing.T) {
 	}
 }
 
+// Where a release key gives way every product's security version is carried over, and
+// nowhere else is one stated.
+func TestFloorsAreCarriedOver(t *testing.T) {
+	w := artifacttest.New(t)
+	before := *w.State
+	before.Floors = map[string]charter.Floor{"gw100": {Product: "gw100", Record: "keyrite/record/before", SecurityVersion: 3}}
+	here := charter.Floor{Product: "gw100", Record: Origin("0123456789abcdef"), SecurityVersion: 3}
+	other := charter.Floor{Product: "gw900", Record: "keyrite/record/elsewhere", SecurityVersion: 1}
+	for name, x := range map[string]struct {
+		gives  string
+		floors map[string]charter.Floor
+		good   bool
+	}{
+		"carried":                        {"firmware", map[string]charter.Floor{"gw100": here}, true},
+		"with the log's key":             {"log", map[string]charter.Floor{"gw100": here}, true},
+		"left as it was":                 {"firmware", before.Floors, false},
+		"none":                           {"firmware", nil, false},
+		"another ceremony's":             {"log", map[string]charter.Floor{"gw100": here, "gw900": other}, false},
+		"no release key, none stated":    {"tuf-root", before.Floors, true},
+		"no release key, and one stated": {"tuf-root", map[string]charter.Floor{"gw100": here}, false},
+	} {
+		c := &checker{}
+		now := *w.State
+		now.Floors = x.floors
+		c.Charter, c.base, c.Open.Record = &now, &before, "0123456789abcdef"
+		c.load([]byte("successions: [{id: " + x.gives + ", by: " + x.gives + "-2, reason: lost}]"))
+		if err := c.checkFloors(); x.good != (err == nil) || err != nil && !errors.Is(err, ErrRecord) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A roll names everybody; a destroyed key was sought where it lay.
 func TestRollsAndSafes(t *testing.T) {
 	w := artifacttest.New(t)

@@ -42,10 +42,11 @@ type Actions struct {
 	crls  map[string][]byte
 
 	rootVersion int64
-	followed    []byte   // the root that it follows, nil in a genesis
-	statement   []byte   // succession statement, nil without one
-	destroyed   []string // ids of keys
-	wiped       []string // safes whose token was erased
+	floors      map[string]int64 // security version by product, to be carried over
+	followed    []byte           // the root that it follows, nil in a genesis
+	statement   []byte           // succession statement, nil without one
+	destroyed   []string         // ids of keys
+	wiped       []string         // safes whose token was erased
 }
 
 // safe is one token on its way.

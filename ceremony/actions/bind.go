@@ -42,6 +42,11 @@ type Bind struct {
 	Records  []string          `yaml:"records"`  // record folders of earlier ceremonies, verified before anything is done
 	Root     string            `yaml:"root"`     // newest N.root.json of the update repository, where update.root follows it
 	CRLs     map[string]string `yaml:"crls"`     // revocation list before, by the id of the one to be issued
+	// Ledgers of the signer (ledger.jsonl) and signed releases (.sigstore.json), from
+	// which the security version of each product is carried over. Required where a
+	// firmware key or the release log's key gives way; an empty list says that nothing
+	// was ever released.
+	Released []string `yaml:"released"`
 	// Succession statement of the last succession, if there was one.
 	Successions string            `yaml:"successions"`
 	Leaves      []string          `yaml:"leaves"` // names of people whom people.change takes out of the charter

@@ -154,7 +154,7 @@ func (a *Actions) statements(r *ceremony.Run) ([]statement, error) {
 		out = append(out, statement{charter.TypeRelay, charter.Relay{Certificate: a.certs[x.Certificate], ID: x.ID, Role: x.Role}})
 	}
 	if a.vault != nil {
-		out = append(out, a.endings(r)...)
+		out = append(append(out, a.endings(r)...), a.floorStatements(r)...)
 	}
 	return out, nil
 }

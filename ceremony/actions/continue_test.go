@@ -79,7 +79,7 @@ func foundAnew(t testing.TB) *founded {
 // continued is the binding of a ceremony after the newest one.
 func (f *founded) continued(b *Bind) {
 	b.Anchors, b.Charter = filepath.Join(f.newest, "outputs/anchors.json"), filepath.Join(f.newest, "outputs/charter.jsonl")
-	b.Records, b.Tokens = []string{f.newest}, nil
+	b.Records, b.Tokens, b.Released = []string{f.newest}, nil, []string{}
 }
 
 // later holds a ceremony of that kind that must close, cosigns it and verifies it.

@@ -1,7 +1,9 @@
 package actions
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"os"
 	"os/exec"
@@ -9,12 +11,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
 	"keyrite/artifact/record"
 	"keyrite/artifact/succession"
 	"keyrite/hsm/hsmtest"
+	"keyrite/signer"
 )
 
 // fork is a founded house over a copy of its tokens, so that one genesis serves
@@ -84,7 +89,25 @@ func testHSMLost(t *testing.T, f *founded) {
 	if err := os.RemoveAll(f.tokenFolder(t, "founded-work")); err != nil {
 		t.Fatal(err)
 	}
-	v := f.later(t, plan{kind: "hsm-lost", bind: rootOf(f, "1.root.json")})
+	root := rootOf(f, "1.root.json")
+	for name, b := range map[string]func(*Bind){
+		"unsaid":  func(b *Bind) { root(b); b.Released = nil },
+		"missing": func(b *Bind) { root(b); b.Released = []string{"nowhere.jsonl"} },
+		"garbage": func(b *Bind) { root(b); b.Released = []string{"conductor.person"} },
+	} {
+		dir, err := f.try(t, plan{kind: "hsm-lost", record: "released-" + name, bind: b})
+		if err == nil {
+			t.Errorf("what was released is %s, and the ceremony was held", name)
+		}
+		if _, serr := os.Stat(dir); dir != "" && serr == nil {
+			t.Errorf("%s: a refusal before the ceremony left %s", name, dir)
+		}
+	}
+	released := f.released(t, 7)
+	v := f.later(t, plan{kind: "hsm-lost", bind: func(b *Bind) { root(b); b.Released = released }})
+	if f := v.Charter.Floors["gw100"]; f.SecurityVersion != 7 || f.Record != record.Origin(v.Open.Record) {
+		t.Errorf("carried over: %+v", f)
+	}
 	for _, id := range []string{"firmware", "acceptance", "provision-a", "provision-b", "relay-ca", "tuf-targets", "tuf-online", "log"} {
 		k, _, err := f.anchors.Key(id, v.Charter.Keys[id].Domain)
 		if err != nil {
@@ -147,6 +170,45 @@ func testRootLost(t *testing.T, f *founded) {
 	if len(f.output(t, "2.root.json")) == 0 {
 		t.Error("no root 2")
 	}
+}
+
+// released writes a ledger in which gw100 has reached that security version: with its
+// release key born in a token, only the release itself is not at hand here.
+func (f *founded) released(t *testing.T, security int64) []string {
+	t.Helper()
+	lines, err := os.ReadFile(filepath.Join(f.newest, "outputs/charter.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := charter.Fold(lines, f.anchors.World, f.anchors.Vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := signer.OpenLedger(f.path("signer"), state, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := f.path("signer/ledger.jsonl")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first map[string]any
+	if err := json.Unmarshal(data, &first); err != nil {
+		t.Fatal(err)
+	}
+	hash := sum(bytes.TrimSuffix(data, []byte("\n")))
+	first["body"] = map[string]any{"approvals": []string{hash, sum([]byte("b"))}, "product": "gw100", "request": hash, "security_version": security, "statement": "e30=", "version": "1.0"}
+	first["kind"], first["prev"], first["seq"] = "intent", hash, 1
+	line, err := jcs.Marshal(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, "signer/ledger.jsonl", append(append(data, line...), '\n'))
+	return []string{path}
 }
 
 // flipOutputs alters statement, root and charter of the newest record.

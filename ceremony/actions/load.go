@@ -36,7 +36,10 @@ func (a *Actions) load() error {
 	if err := a.fold(); err != nil {
 		return err
 	}
-	return a.checkSafes()
+	if err := a.checkSafes(); err != nil {
+		return err
+	}
+	return a.loadFloors()
 }
 
 // fold reads the vault that the binding names.
