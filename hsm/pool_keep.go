@@ -129,7 +129,8 @@ func (p *Pool) same(s *Session) error {
 	was, is := p.Access.hello, s.Access.hello
 	t := is.Token
 	t.PINCountLow, t.PINLocked = was.Token.PINCountLow, was.Token.PINLocked // they change by use
-	if t == was.Token && is.Module.SHA256 == was.Module.SHA256 && slices.Equal(is.Module.Libraries, was.Module.Libraries) {
+	if t == was.Token && is.Module.SHA256 == was.Module.SHA256 && slices.Equal(is.Module.Libraries, was.Module.Libraries) &&
+		slices.Equal(is.Module.Configuration, was.Module.Configuration) {
 		return nil
 	}
 	return &Error{

@@ -87,11 +87,11 @@ func (s *Session) CopyToToken(ctx context.Context, spec GenerateSpec) (*KeyState
 type Attacks = frame.Admission
 
 // Attack runs the attack suite in the module process, with throw-away keys.
-// It needs a session in which no key was made or used. loosen replaces values
-// of the sign template, so that a test can see the suite fail; the result says
-// so, and no report is made of it.
-func (s *Session) Attack(ctx context.Context, loosen ...Attribute) (*Attacks, error) {
-	body, err := json.Marshal(frame.AdmitBody{Loose: loosen})
+// It needs a session in which no key was made or used. The algorithms are those
+// to try, all without any. loosen replaces values of the sign template, so that a
+// test can see the suite fail; the result says so, and no report is made of it.
+func (s *Session) Attack(ctx context.Context, algorithms []Algorithm, loosen ...Attribute) (*Attacks, error) {
+	body, err := json.Marshal(frame.AdmitBody{Algorithms: algorithms, Loose: loosen})
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"reflect"
 
+	"keyrite/artifact/admission"
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
@@ -152,11 +153,17 @@ type Case struct {
 	Expected string `json:"expected"`
 }
 
-// Admission is the result of attacking the module with throw-away keys.
+// Admission is what admits a token: the report of attacking it with throw-away
+// keys in this ceremony, or an earlier one that still holds when a safe is opened.
 type Admission struct {
-	Cases  []Case  `json:"cases"`
-	Module Program `json:"module"`
-	Safe   string  `json:"safe"`
+	Cases []Case `json:"cases"` // in records made before there were reports in them; else empty
+	// Envelope is the report signed by a person, where it comes from a file.
+	Envelope *envelope.Envelope `json:"envelope,omitempty"`
+	// From names the record in which the report was made, where it comes from one.
+	From   string            `json:"from,omitempty"`
+	Module Program           `json:"module"`
+	Report *admission.Report `json:"report,omitempty"` // unless it stands in the envelope
+	Safe   string            `json:"safe"`
 }
 
 // Dealt is a secret dealt as shares; only public halves.

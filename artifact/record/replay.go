@@ -105,7 +105,7 @@ func (c *checker) keep(e *Entry, d Data) {
 func (c *checker) secretEntry(e *Entry, d Data) error {
 	switch d := d.(type) {
 	case *Admission:
-		return c.admission(d)
+		return c.admission(e, d)
 	case *Dealt:
 		return c.deal(d)
 	case *Receipt:
@@ -241,6 +241,9 @@ func (c *checker) key(k *KeyMade) error {
 	case "born":
 		if _, twice := c.born[k.Key.ID]; twice || c.do != "key.generate" {
 			return bad("%w: key %s made twice, or outside its step", ErrEntry, k.Key.ID)
+		}
+		if err := c.admits(c.intents[k.Object].safe, k.Key.Algorithm); err != nil {
+			return err
 		}
 		c.born[k.Key.ID] = *k
 	case "stored":

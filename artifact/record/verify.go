@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"keyrite/artifact/admission"
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -36,6 +37,7 @@ type Verified struct {
 	Certificates []Certificate
 	Moved        []Transferred
 	Succession   *succession.Statement // signed here and verified, nil without
+	Admissions   []admission.Report    // of the tokens that were attacked or opened in it
 	Incidents    []Incident
 	Cosigners    []string
 	Missing      []string // who has yet to cosign
@@ -71,12 +73,14 @@ type checker struct {
 	opened   map[opening][]string // holders who gave their shares
 	epochs   map[string]int       // announced to be opened, by safe
 	follow   follower
-	signed   []Line              // what people signed beside the charter
-	received []Line              // receipts
-	words    []Line              // read aloud
-	last     [lastLines]Line     // beyond maxTimeline
-	states   map[string]string   // verbStates
-	makers   map[string][]string // doneBy
+	signed   []Line                       // what people signed beside the charter
+	received []Line                       // receipts
+	words    []Line                       // read aloud
+	last     [lastLines]Line              // beyond maxTimeline
+	admitted map[string]*admission.Report // by safe
+	relied   []*Admission                 // on reports that came in files
+	states   map[string]string            // verbStates
+	makers   map[string][]string          // doneBy
 	outputs  map[string]Output
 	script   scriptFile
 	tokens   map[string]anchor.Token // by safe
@@ -165,7 +169,7 @@ func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
 		proven: map[string]bool{}, moved: map[string]Transferred{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
-		inDrive: map[string]bool{}, opened: map[opening][]string{}, epochs: map[string]int{}, states: verbStates(), makers: doneBy(),
+		inDrive: map[string]bool{}, admitted: map[string]*admission.Report{}, opened: map[opening][]string{}, epochs: map[string]int{}, states: verbStates(), makers: doneBy(),
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
 	if script, err := readFile(fsys, ScriptFile, 1<<20); err == nil { // checkFiles says what is wrong with it

@@ -34,12 +34,15 @@ type Actions struct {
 
 	safes map[string]*safe
 	begun map[string]bool // safes whose token is being, or was, initialised
-	keys  map[string]*key
-	order []string // key ids as born
-	moves []*move
-	certs map[string][]byte
-	root  []byte // root of the update repository, nil without one
-	crls  map[string][]byte
+
+	reports  *Reports             // of the binding, once they were read
+	admitted map[string]*Admitted // by safe that is opened, from before ARMED on
+	keys     map[string]*key
+	order    []string // key ids as born
+	moves    []*move
+	certs    map[string][]byte
+	root     []byte // root of the update repository, nil without one
+	crls     map[string][]byte
 
 	rootVersion int64
 	floors      map[string]int64 // security version by product, to be carried over
@@ -63,6 +66,7 @@ type safe struct {
 	repinning bool          // its PINs may be of either epoch
 	birth     *hsm.Session  // one session from the first key to the end of SEALING
 	fresh     *hsm.Session  // a new process that reads what was stored
+	admitted  *Admitted     // why it may hold keys
 	receiver  *receiver     // of keys that come here, nil before the first
 }
 
@@ -82,7 +86,7 @@ func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Actions, err
 	if b.Shares == "" {
 		return nil, fault.New(fault.Usage, "the binding names no folder for the shares")
 	}
-	a := &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, keys: map[string]*key{}, certs: map[string][]byte{}, crls: map[string][]byte{}}
+	a := &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, admitted: map[string]*Admitted{}, keys: map[string]*key{}, certs: map[string][]byte{}, crls: map[string][]byte{}}
 	if s.Kind == "genesis" {
 		return a, b.checkFresh(s)
 	}

@@ -40,8 +40,10 @@ type Bind struct {
 	Anchors  string            `yaml:"anchors"`  // anchors file of the vault. Required but for a genesis.
 	Charter  string            `yaml:"charter"`  // charter file of the vault. Required but for a genesis.
 	Records  []string          `yaml:"records"`  // record folders of earlier ceremonies, verified before anything is done
-	Root     string            `yaml:"root"`     // newest N.root.json of the update repository, where update.root follows it
-	CRLs     map[string]string `yaml:"crls"`     // revocation list before, by the id of the one to be issued
+	// Reports of 'keyrite hsm admit' on tokens that the records do not admit, or no more.
+	Admissions []string          `yaml:"admissions"`
+	Root       string            `yaml:"root"` // newest N.root.json of the update repository, where update.root follows it
+	CRLs       map[string]string `yaml:"crls"` // revocation list before, by the id of the one to be issued
 	// Ledgers of the signer (ledger.jsonl) and signed releases (.sigstore.json), from
 	// which the security version of each product is carried over. Required where a
 	// firmware key or the release log's key gives way; an empty list says that nothing

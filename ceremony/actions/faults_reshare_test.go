@@ -17,7 +17,7 @@ func (x *tiny) around(t *testing.T, name string, action hsmtest.Action, enters f
 	t.Helper()
 	return x.perform(t, attempt{name: name, text: tinyReshare, action: action, enters: enters, bind: func(b *Bind) {
 		of := x.binding(t)
-		b.Shares, b.Tokens, b.Anchors, b.Charter = of.Shares, of.Tokens, of.Anchors, of.Charter
+		b.Shares, b.Tokens, b.Anchors, b.Charter, b.Records = of.Shares, of.Tokens, of.Anchors, of.Charter, of.Records
 	}})
 }
 

@@ -19,6 +19,7 @@ func TestForgedOfflineIsRefused(t *testing.T) {
 	f.request(t, "f2.csr")
 	root := rootOf(f, "1.root.json")
 	f.later(t, plan{kind: "sign-offline", bind: func(b *Bind) { b.Requests["factory2-ca"] = "f2.csr"; root(b) }})
+	f.person(t, "stranger")
 	without := func(match func(e entry) bool) func([]entry) []entry {
 		return func(l []entry) []entry {
 			n := len(l)
@@ -37,8 +38,23 @@ func TestForgedOfflineIsRefused(t *testing.T) {
 	}{
 		"nothing changed": {func(l []entry) []entry { return l }, ""},
 		"opened without a share": {without(func(e entry) bool {
-			return e.Type == "opening" || e.Type == "intent" && e.Data["effect"] == "open"
+			return e.Type == "opening" || e.Type == "admission" || e.Type == "intent" && e.Data["effect"] == "open"
 		}), "without an entry opening"},
+		"admission by a stranger": {func(l []entry) []entry {
+			d := l[first(l, "admission")].Data
+			d["envelope"] = signedBy(t, f.people["stranger"], d["report"])
+			delete(d, "report")
+			delete(d, "from")
+			return l
+		}, "may not sign this"},
+		"admission from nowhere": {func(l []entry) []entry {
+			delete(l[first(l, "admission")].Data, "from")
+			return l
+		}, "says not where it comes from"},
+		"admission that failed": {func(l []entry) []entry {
+			report(&l[first(l, "admission")])["cases"].([]any)[7].(map[string]any)["pass"] = false
+			return l
+		}, "is not admitted"},
 		"certificate of another issuer": {func(l []entry) []entry {
 			l[first(l, "certificate")].Data["issuer"] = "tuf-root"
 			return l

@@ -66,7 +66,15 @@ func TestForgedReshareIsRefused(t *testing.T) {
 			l[i].Data["envelope"] = l[j].Data["envelope"]
 			return l
 		}, "another operation"},
-		"opened without an intent":  {drop("intent", 0), "without an intent"},
+		"opened without an intent": {func(l []entry) []entry {
+			l = drop("intent", 0)(l)
+			return slices.DeleteFunc(l, func(e entry) bool { return e.Type == "admission" })
+		}, "without an intent"},
+		"opened under a report of another token": {func(l []entry) []entry {
+			i := slices.IndexFunc(l, func(e entry) bool { return e.Type == "admission" })
+			report(&l[i])["token"].(map[string]any)["serial"] = "0"
+			return l
+		}, "is of another token"},
 		"opened with another epoch": {set("intent", 0, func(d map[string]any) { d["epoch"] = 2 }), "epoch 2"},
 		"opened in another token": {func(l []entry) []entry {
 			for i := range l {

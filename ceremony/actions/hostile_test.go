@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,8 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"keyrite/artifact/admission"
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/artifact/world"
 )
@@ -262,8 +267,20 @@ func TestForgedRecordIsRefused(t *testing.T) {
 			l[n].Data["envelope"] = l[n+1].Data["envelope"]
 			return l, -1
 		}, ""},
-		{"admission case failed", false, set("admission", nil, func(e *entry) { e.Data["cases"].([]any)[0].(map[string]any)["pass"] = false }), "stands twice, and the ceremony went on"},
-		{"admission of one case", false, set("admission", nil, func(e *entry) { e.Data["cases"] = e.Data["cases"].([]any)[:1] }), "at least 25"},
+		{"admission case failed", false, set("admission", nil, func(e *entry) { report(e)["cases"].([]any)[0].(map[string]any)["pass"] = false }), "is not admitted: readback-born"},
+		{"admission of one case", false, set("admission", nil, func(e *entry) { report(e)["cases"] = report(e)["cases"].([]any)[:1] }), "at least 25"},
+		{"admission of no algorithm", false, set("admission", nil, func(e *entry) { report(e)["algorithms"] = []any{} }), "at least one"},
+		{"admission for RSA alone", false, func(t *testing.T, l []entry) ([]entry, int) {
+			report(&l[find(t, l, "admission", nil)])["algorithms"] = []any{"rsa3072"}
+			return l, -1
+		}, "not admitted for keys of algorithm"},
+		{"admission of another token", false, set("admission", nil, func(e *entry) { report(e)["token"].(map[string]any)["serial"] = "666" }), "is of another token"},
+		{"admission of another module", false, set("admission", nil, func(e *entry) { report(e)["module"].(map[string]any)["sha256"] = strings.Repeat("0", 64) }), "is of another module"},
+		{"admission of the year before", false, set("admission", nil, func(e *entry) {
+			report(e)["made"], report(e)["expires"] = "2020-01-01T00:00:00Z", "2020-03-31T00:00:00Z"
+		}), "it is good from"},
+		{"admission of another world", false, set("admission", nil, func(e *entry) { report(e)["world"] = "rehearsal:bbbbbbbb" }), "does not hold"},
+		{"admission from elsewhere", false, set("admission", nil, func(e *entry) { e.Data["from"] = "keyrite.example/other" }), "from elsewhere"},
 		{"another module admitted", false, set("admission", nil, func(e *entry) {
 			e.Data["module"].(map[string]any)["sha256"] = strings.Repeat("0", 64)
 		}), "another module was admitted"},
@@ -385,6 +402,30 @@ func TestForgedRecordIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// signedBy gives a report as the envelope that somebody signed.
+func signedBy(t *testing.T, by *person.Key, report any) any {
+	t.Helper()
+	payload, err := jcs.Marshal(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := envelope.Sign(admission.PayloadType, payload, by.Signer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := env.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out map[string]any
+	if err := json.Unmarshal(data, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func report(e *entry) map[string]any { return e.Data["report"].(map[string]any) }
 
 func pemBase64(t *testing.T, m *twoRecords, id string) any {
 	t.Helper()

@@ -10,19 +10,12 @@ import (
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
+	"keyrite/hsm/admit"
 )
-
-// algorithms gives what a key of the script is in a token.
-func algorithms() map[string]hsm.Algorithm {
-	return map[string]hsm.Algorithm{
-		anchor.P256: hsm.ECDSAP256, anchor.P384: hsm.ECDSAP384, anchor.Ed25519: hsm.Ed25519,
-		anchor.RSA3072: hsm.RSA3072PKCS1, anchor.RSA4096: hsm.RSA4096PKCS1, anchor.RSA3072PSS: hsm.RSA3072PSS, anchor.RSA4096PSS: hsm.RSA4096PSS,
-	}
-}
 
 // spec turns the script's key into what hsm makes.
 func (a *Actions) spec(k *script.Key, n int) hsm.GenerateSpec {
-	sp := hsm.GenerateSpec{Template: hsm.Sign, Algorithm: algorithms()[k.Algorithm], KeyID: hsm.NewKeyID(a.tag, uint64(n)), Label: k.ID, SessionObject: true}
+	sp := hsm.GenerateSpec{Template: hsm.Sign, Algorithm: admit.Algorithms()[k.Algorithm], KeyID: hsm.NewKeyID(a.tag, uint64(n)), Label: k.ID, SessionObject: true}
 	switch {
 	case k.Movable:
 		sp.Template = hsm.Movable
@@ -42,6 +35,9 @@ func (a *Actions) generate(ctx context.Context, r *ceremony.Run, st *script.Step
 		return err
 	}
 	sp := a.spec(k, len(a.order)+1)
+	if err := sf.mayHold(sp, k.Algorithm); err != nil {
+		return err
+	}
 	if err := r.Record(&record.Intent{Effect: "generate", Key: id, Object: hexID(sp.KeyID), Safe: k.Safe, Token: token(sf.token)}); err != nil {
 		return err
 	}

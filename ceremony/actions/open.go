@@ -34,11 +34,14 @@ func (a *Actions) open(ctx context.Context, r *ceremony.Run, st *script.Step) er
 	if err := r.Record(&record.Intent{Effect: "open", Epoch: e.Epoch, Safe: sf.name, Token: e.Token}); err != nil {
 		return err
 	}
+	if err := a.rely(r, sf); err != nil {
+		return err
+	}
 	if err := a.give(ctx, r, st, sf, false); err != nil {
 		return err
 	}
 	r.Console.Say("good", "token "+sf.token.Label+" is open for this ceremony")
-	return a.withSession(ctx, sf.token, func(*hsm.Session) error { return nil })
+	return a.withSession(ctx, sf.token, func(s *hsm.Session) error { return sf.admitted.Check(s.Access, r.Clock.Now()) })
 }
 
 // give has the key masters give their shares in force for this step; the PINs go

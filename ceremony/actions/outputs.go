@@ -7,6 +7,7 @@ import (
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
@@ -132,6 +133,12 @@ func (a *Actions) outputs(_ context.Context, r *ceremony.Run, _ *script.Step) er
 		return err
 	}
 	if err := r.Output(record.OutputsDir+"/charter.jsonl", a.lines); err != nil {
+		return err
+	}
+	if data, err = jcs.Marshal(a.kept(r)); err != nil {
+		return err
+	}
+	if err := r.Output(record.OutputsDir+"/admissions.json", data); err != nil {
 		return err
 	}
 	for i, root := range [][]byte{a.followed, a.root} { // whoever verifies the record sees that one follows the other

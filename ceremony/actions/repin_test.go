@@ -117,6 +117,7 @@ func (x *tiny) binding(t *testing.T) *Bind {
 	}
 	b.Shares, b.Tokens = "shares-tiny", nil
 	b.Anchors, b.Charter = filepath.Join(x.dir, "outputs/anchors.json"), filepath.Join(x.dir, "outputs/charter.jsonl")
+	b.Records = []string{x.dir}
 	return b
 }
 

@@ -6,6 +6,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
+	"keyrite/hsm/admit"
 )
 
 // supported refuses, before anything is touched, what the language has and these
@@ -13,7 +14,7 @@ import (
 // a key of another kind would not be the one that was specified.
 func supported(s *script.Script) error {
 	for _, k := range s.Keys {
-		alg, known := algorithms()[k.Algorithm]
+		alg, known := admit.Algorithms()[k.Algorithm]
 		if !known || !k.Usage.Sign || k.Movable && (alg == hsm.Ed25519 || k.Usage.AlwaysAuthenticate) {
 			return fault.Errorf(fault.Usage, "key %s: signing keys are made, those that move without a login for each signature and not of ed25519", k.ID)
 		}

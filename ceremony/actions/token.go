@@ -11,7 +11,6 @@ import (
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
-	"keyrite/hsm/admit"
 )
 
 func token(t hsm.TokenID) anchor.Token { return anchor.Token{Label: t.Label, Serial: t.Serial} }
@@ -33,15 +32,21 @@ func (a *Actions) checkFree(ctx context.Context, r *ceremony.Run) error {
 	if err := a.startHSM(ctx, r); err != nil {
 		return err
 	}
-	tokens, _, err := a.sup.Tokens(ctx)
+	tokens, module, err := a.sup.Tokens(ctx)
 	if err != nil {
 		return err
 	}
 	for i := range a.script.Safes {
 		s := &a.script.Safes[i]
 		if a.script.IsExisting(s) {
-			if err := a.checkThere(s, tokens); err != nil {
-				return err
+			for _, check := range []func() error{
+				func() error { return a.checkThere(s, tokens) },
+				func() error { return a.checkAdmitted(r, s, module, tokens) },
+				func() error { return a.checkKinds(s) },
+			} {
+				if err := check(); err != nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -118,21 +123,4 @@ func (a *Actions) withSession(ctx context.Context, t hsm.TokenID, f func(*hsm.Se
 		err = closeErr
 	}
 	return err
-}
-
-// admit attacks the token with throw-away keys.
-func (a *Actions) admit(ctx context.Context, r *ceremony.Run, st *script.Step) error {
-	name := st.Safe
-	return a.withSession(ctx, a.safes[name].token, func(s *hsm.Session) error {
-		rep, err := admit.Run(ctx, s, string(r.World), r.Clock.Now())
-		if err != nil {
-			return err
-		}
-		e := &record.Admission{Cases: []record.Case{}, Module: record.Program{Name: rep.Module.Description, SHA256: rep.Module.SHA256}, Safe: name}
-		for _, c := range rep.Cases {
-			e.Cases = append(e.Cases, record.Case{Got: c.Got, ID: c.ID, Pass: c.Pass, Expected: c.Expected})
-		}
-		r.Console.Say("good", itoa(len(e.Cases))+" attacks on token "+rep.Token.Label+", none succeeded")
-		return r.Record(e)
-	})
 }

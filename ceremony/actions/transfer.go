@@ -15,6 +15,7 @@ import (
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
 	"keyrite/hsm"
+	"keyrite/hsm/admit"
 )
 
 // move is one key on its way from one safe's token to another's.
@@ -89,7 +90,7 @@ func (a *Actions) findSource(ctx context.Context, m *move, id string) error {
 		return err
 	}
 	st := k.State()
-	m.spec = hsm.GenerateSpec{Template: hsm.Movable, Algorithm: algorithms()[rec.Algorithm], KeyID: st.KeyID, Label: id, SessionObject: true}
+	m.spec = hsm.GenerateSpec{Template: hsm.Movable, Algorithm: admit.Algorithms()[rec.Algorithm], KeyID: st.KeyID, Label: id, SessionObject: true}
 	if err := st.Check(m.spec, hsm.Stored); err != nil {
 		return fault.Hint(fault.Errorf(fault.Policy, "key %s does not leave its token: %w", id, err), "only a key that was made with movable: true can be moved; make a successor where it is needed")
 	}
@@ -107,6 +108,12 @@ func (a *Actions) receiverOf(ctx context.Context, r *ceremony.Run, to *safe) (*r
 	}
 	sp := hsm.GenerateSpec{Template: hsm.TransportUnwrap, Algorithm: hsm.RSA3072PKCS1, KeyID: hsm.NewKeyID(a.tag, firstReceiver), Label: receiverLabel}
 	if err := r.Record(&record.Intent{Effect: "receiver", Key: "", Object: hexID(sp.KeyID), Safe: to.name, Token: token(to.token)}); err != nil {
+		return nil, err
+	}
+	if to.admitted == nil {
+		return nil, fault.Errorf(fault.Token, "token %s is not admitted", to.token.Label)
+	}
+	if err := to.admitted.Report.CheckTemplate(string(sp.Template)); err != nil {
 		return nil, err
 	}
 	if err := a.session(ctx, to); err != nil {

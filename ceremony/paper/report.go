@@ -273,6 +273,19 @@ func short(s string, n int) string {
 	return s[:n] + "…"
 }
 
+// admitted says what admits a token in one line.
+func admitted(d *record.Admission) string {
+	switch {
+	case d.Envelope != nil:
+		return "safe " + d.Safe + ": admitted by a report that a person signed"
+	case d.From != "":
+		return "safe " + d.Safe + ": admitted by the report of " + d.From
+	case d.Report != nil:
+		return "safe " + d.Safe + ": " + strconv.Itoa(len(d.Report.Cases)) + " attacks refused; admitted for " + strings.Join(d.Report.Algorithms, ", ")
+	}
+	return "safe " + d.Safe + ": " + strconv.Itoa(len(d.Cases)) + " attacks refused"
+}
+
 // summary is one entry in one line.
 func summary(l *record.Line) string {
 	switch d := l.Data.(type) {
@@ -287,13 +300,7 @@ func summary(l *record.Line) string {
 	case *record.KeyMade:
 		return d.Key.ID + " " + d.Stage + ", object " + d.Object
 	case *record.Admission:
-		passed := 0
-		for _, c := range d.Cases {
-			if c.Pass {
-				passed++
-			}
-		}
-		return "safe " + d.Safe + ": " + strconv.Itoa(passed) + " of " + strconv.Itoa(len(d.Cases)) + " attacks refused"
+		return admitted(d)
 	case *record.Dealt:
 		return "safe " + d.Epoch.Safe + ", epoch " + strconv.Itoa(d.Epoch.Epoch) + ": " + strconv.Itoa(len(d.Epoch.Shares)) + " shares, " + strconv.Itoa(d.Epoch.Need) + " open it"
 	case *record.Incident:

@@ -36,13 +36,26 @@ Exit codes: 0 good; 12 token absent or login refused; 2 unusable input.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runHSMInspect(c.Context(), c, std, &o) },
 	}
 	o.addFlags(c)
+	return c
+}
+
+// addFlags adds both ways to name a token.
+func (o *inspectOptions) addFlags(c *cobra.Command) {
+	o.tokenOptions.addFlags(c)
 	o.trust.addFlags(c)
 	addOpenFlags(c, &o.quorum)
 	c.Flags().StringVar(&o.safe, "safe", "", "safe of the charter, opened by its key masters, instead of --module, --token and --pin-fd")
 	c.MarkFlagsRequiredTogether("token", "pin-fd")
 	c.MarkFlagsOneRequired("module", "safe")
 	c.MarkFlagsMutuallyExclusive("module", "safe")
-	return c
+}
+
+// look runs f in the token, however it is named and opened.
+func (o *inspectOptions) look(ctx context.Context, std cli.IO, f func(*hsm.Access) error) error {
+	if o.safe == "" {
+		return o.withToken(ctx, func(s *hsm.Session) error { return f(s.Access) })
+	}
+	return o.withSafe(ctx, std, "inspect", func(x *opened) error { return f(x.pool.Access) })
 }
 
 type hsmInspectResult struct {
@@ -71,12 +84,10 @@ func runHSMInspect(ctx context.Context, c *cobra.Command, std cli.IO, o *inspect
 	}
 	var err error
 	switch {
-	case o.safe != "":
-		err = o.withSafe(ctx, std, inspect)
-	case o.token == "":
+	case o.safe == "" && o.token == "":
 		err = listTokens(ctx, &o.tokenOptions, &res)
 	default:
-		err = o.withToken(ctx, func(s *hsm.Session) error { return inspect(s.Access) })
+		err = o.look(ctx, std, inspect)
 	}
 	if err != nil {
 		return err
@@ -85,16 +96,16 @@ func runHSMInspect(ctx context.Context, c *cobra.Command, std cli.IO, o *inspect
 }
 
 // withSafe runs f in a token that its key masters opened.
-func (o *inspectOptions) withSafe(ctx context.Context, std cli.IO, f func(*hsm.Access) error) error {
+func (o *inspectOptions) withSafe(ctx context.Context, std cli.IO, what string, f func(*opened) error) error {
 	_, state, err := o.trust.load()
 	if err != nil {
 		return err
 	}
-	x, err := o.quorum.open(ctx, std, state, o.safe, []byte("inspect"))
+	x, err := o.quorum.open(ctx, std, state, o.safe, []byte(what))
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(x.pool.Access), x.Close())
+	return errors.Join(f(x), x.Close())
 }
 
 func listTokens(ctx context.Context, o *tokenOptions, res *hsmInspectResult) (err error) {

@@ -6,14 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
-	"keyrite/artifact/envelope"
-	"keyrite/artifact/jcs"
+	"keyrite/artifact/admission"
+	"keyrite/artifact/charter"
 	"keyrite/artifact/person"
 	"keyrite/hsm"
-	"keyrite/hsm/admit"
 	"keyrite/hsm/hsmtest"
 )
 
@@ -100,7 +101,7 @@ func (b *workbench) admitArgs(t *testing.T, edit ...string) []string {
 	for k, v := range args {
 		out = append(out, k, v)
 	}
-	return out
+	return append(out, "--algorithm", "p256", "--algorithm", "rsa3072-pss")
 }
 
 func TestHSMAdmit(t *testing.T) {
@@ -151,21 +152,16 @@ func (b *workbench) checkReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env, err := envelope.Parse(data)
+	people := &charter.People{Roster: []charter.Member{{Person: *b.key.Public(), Role: charter.RoleConductor}}}
+	r, by, err := admission.Open(data, people)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := b.key.Signer().Public()
-	payload, _, err := envelope.Verify(env, admit.PayloadType, []envelope.Key{{Name: "conductor", Public: pub}}, 1)
-	if err != nil {
-		t.Fatal(err)
+	if err := r.CheckTime(b.key.Public().World, time.Now()); err != nil {
+		t.Error(err)
 	}
-	var r admit.Report
-	if err := jcs.Unmarshal(payload, &r); err != nil {
-		t.Fatal(err)
-	}
-	if r.World != string(b.key.Public().World) || r.Token.Label != "work" || r.Format != admit.Format {
-		t.Errorf("report %+v", r.Token)
+	if by != "conductor" || r.Token.Label != "work" || !slices.Equal(r.Algorithms, []string{"p256", "rsa3072-pss"}) {
+		t.Errorf("report %+v by %s for %v", r.Token, by, r.Algorithms)
 	}
 }
 

@@ -9,8 +9,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +21,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/lines"
 	"keyrite/artifact/person"
+	"keyrite/artifact/record"
 	"keyrite/artifact/succession"
 	"keyrite/ceremony/actions"
 	"keyrite/hsm"
@@ -32,6 +35,8 @@ type openOptions struct {
 	openers      []string
 	passphraseFD int
 	bind         string
+	command      *cobra.Command // whose --charter says which record is near
+	attacking    bool           // the token is opened to be attacked, so no report is asked for
 }
 
 // addOpenFlags adds --opener, --passphrase-fd and --bind.
@@ -40,6 +45,20 @@ func addOpenFlags(c *cobra.Command, o *openOptions) {
 	f.StringArrayVar(&o.openers, "opener", nil, "KEYFILE:SHAREFILE of one key master, KEYFILE being NAME.key or NAME.card; once for each who opens")
 	f.IntVar(&o.passphraseFD, "passphrase-fd", -1, "descriptor with the passphrases, one line each in the order of --opener (default: the terminal)")
 	f.StringVar(&o.bind, "bind", "", "binding file that names the PKCS#11 module (required)")
+	o.command = c
+}
+
+// near is the record that the charter was taken from, if it still lies there.
+func (o *openOptions) near() []string {
+	f := o.command.Flags().Lookup("charter")
+	if f == nil {
+		return nil
+	}
+	dir, err := filepath.Abs(filepath.Dir(f.Value.String()))
+	if err != nil || filepath.Base(dir) != record.OutputsDir {
+		return nil
+	}
+	return []string{filepath.Dir(dir)}
 }
 
 // load reads the openers' files.
@@ -143,9 +162,11 @@ func (o *openOptions) passphrases(std cli.IO) (*os.File, error) {
 // opened is a token opened by a quorum for one operation.
 type opened struct {
 	sup     *hsm.Supervisor
-	pool    *hsm.Pool // outlives a crash of the module while large images are hashed
+	sess    *hsm.Session // only to be attacked; else
+	pool    *hsm.Pool    // outlives a crash of the module while large images are hashed
 	state   *charter.State
 	token   anchor.Token
+	report  *actions.Admitted // why it may be opened; nil only for an attack
 	Holders []string
 }
 
@@ -182,6 +203,11 @@ func (o *openOptions) open(ctx context.Context, std cli.IO, state *charter.State
 		return nil, err
 	}
 	x := &opened{sup: sup, state: state, token: epoch.Token}
+	if !o.attacking {
+		if err := x.admitted(ctx, bind.Reports(state, o.near()...)); err != nil {
+			return nil, errors.Join(err, sup.Close())
+		}
+	}
 	if err := x.login(ctx, quorum.OpenParams{State: state, Safe: safe, Openers: openers, Passphrases: pass}, operation); err != nil {
 		return nil, errors.Join(err, sup.Close())
 	}
@@ -212,8 +238,33 @@ func (x *opened) login(ctx context.Context, p quorum.OpenParams, operation []byt
 		return err
 	}
 	x.Holders = res.Holders
-	x.pool, err = hsm.NewPool(ctx, x.sup, id, hsm.PoolConfig{})
-	return err
+	if x.report == nil { // an attack wants a session of its own
+		x.sess, err = x.sup.Open(ctx, id)
+		return err
+	}
+	if x.pool, err = hsm.NewPool(ctx, x.sup, id, hsm.PoolConfig{}); err != nil {
+		return err
+	}
+	if err := x.report.Check(x.pool.Access, time.Now()); err != nil {
+		return errors.Join(err, x.pool.Close())
+	}
+	return nil
+}
+
+// admitted finds the report that admits the token, before a share is combined and
+// before the module sees a PIN.
+func (x *opened) admitted(ctx context.Context, reports *actions.Reports) error {
+	tokens, module, err := x.sup.Tokens(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range tokens {
+		if (anchor.Token{Label: t.Label, Serial: t.Serial}) == x.token {
+			x.report, err = reports.Admit(module, t, time.Now())
+			return err
+		}
+	}
+	return fault.Errorf(fault.Token, "there is no token %s with serial %s", x.token.Label, x.token.Serial)
 }
 
 // Signer returns the key id of the charter as a signer, after checking that the
@@ -225,6 +276,12 @@ func (x *opened) Signer(ctx context.Context, id string) (crypto.Signer, error) {
 	}
 	if rec.Token != x.token {
 		return nil, fault.Errorf(fault.Policy, "key %s in force lies in token %s, not in %s", rec.ID, rec.Token.Label, x.token.Label)
+	}
+	if x.report == nil {
+		return nil, fault.Errorf(fault.Token, "token %s is not admitted", x.token.Label)
+	}
+	if err := x.report.Report.CheckAlgorithm(rec.Algorithm); err != nil {
+		return nil, err
 	}
 	id = rec.ID
 	objs, err := x.pool.Objects(ctx)
@@ -272,7 +329,12 @@ func safeOf(s *charter.State, id, usual string) (string, error) {
 }
 
 // Close logs out and ends the supervisor.
-func (x *opened) Close() error { return errors.Join(x.pool.Close(), x.sup.Close()) }
+func (x *opened) Close() error {
+	if x.sess != nil {
+		return errors.Join(x.sess.Close(), x.sup.Close())
+	}
+	return errors.Join(x.pool.Close(), x.sup.Close())
+}
 
 func removeQuietly(path string) { _ = os.Remove(path) }
 

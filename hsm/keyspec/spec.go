@@ -11,6 +11,8 @@ package keyspec
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Algorithm names the kind of a key. An RSA key has one padding for all
@@ -31,6 +33,9 @@ const (
 	AES256     Algorithm = "aes-256"      // CKM_AES_GCM, nonce of 12 bytes, tag of 16
 	HMACSHA256 Algorithm = "hmac-sha-256" // CKM_SHA256_HMAC, of a message
 )
+
+// Algorithms lists those there are, in order.
+func Algorithms() []Algorithm { return slices.Sorted(maps.Keys(families())) }
 
 // Template names a set of usage attributes.
 type Template string

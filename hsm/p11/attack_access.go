@@ -2,7 +2,6 @@ package p11
 
 import (
 	"encoding/hex"
-	"fmt"
 	"strings"
 
 	"github.com/miekg/pkcs11"
@@ -20,12 +19,20 @@ var accessCases = []attack{
 		got := reason(err)
 		return outcome{got == "CKR_USER_ALREADY_LOGGED_IN", got}, nil
 	}},
+	{"second-login-wrong", "log in a second time with a wrong PIN, where a module may say that somebody is logged in and mean yes", "refused", func(l *lab) (outcome, error) {
+		wrong, err := l.wrongPIN()
+		if err != nil {
+			return outcome{}, err
+		}
+		defer wrong.Wipe()
+		return refuses(l.login(pkcs11.CKU_USER, wrong, l.cut))
+	}},
 	{"logged-out", "see or use a stored private key without a login", "invisible and refused", loggedOut},
 	{"logged-out-generate", "make a private key without a login", "refused", func(l *lab) (outcome, error) {
 		if err := l.logout(); err != nil {
 			return outcome{}, err
 		}
-		_, err := l.pair(l.spec(keyspec.Sign, keyspec.ECDSAP256, true))
+		_, err := l.pair(l.spec(keyspec.Sign, l.alg, true))
 		o, err := refuses(err)
 		return o, joined(err, l.login(pkcs11.CKU_USER, l.pin, l.cut))
 	}},
@@ -48,26 +55,46 @@ var accessCases = []attack{
 		}
 		return o, l.login(pkcs11.CKU_USER, l.pin, l.cut)
 	}},
-	{"debris", "find an object of this suite in the token after all cases", "none, found with an empty template", func(l *lab) (outcome, error) {
-		objs, err := l.inventory()
+	{"debris", "find an object of this suite in the token after all cases", "none, found with an empty template", debris},
+}
+
+// debris looks for what the suite left, and destroys it: nothing may stay in a
+// token because it was attacked, whatever comes of the case.
+func debris(l *lab) (outcome, error) {
+	var left []string
+	for range 2 {
+		all, err := l.all()
 		if err != nil {
 			return outcome{}, err
 		}
-		var left []string
-		for _, o := range objs {
-			if strings.HasPrefix(o.ID, hex.EncodeToString(l.tag[:])) || strings.HasPrefix(o.Label, labPrefix) {
-				left = append(left, o.Label)
+		stays := 0
+		for _, h := range all {
+			d, err := l.describe(h)
+			if err != nil {
+				return outcome{}, err
 			}
+			if !strings.HasPrefix(d.ID, hex.EncodeToString(l.tag[:])) && !strings.HasPrefix(d.Label, labPrefix) {
+				continue
+			}
+			stays++
+			said := d.Label
+			if err := l.ctx.DestroyObject(l.h, h); err != nil {
+				said += ", which stays: " + reason(err)
+			}
+			left = append(left, said)
 		}
-		if len(left) > 0 {
-			return outcome{false, fmt.Sprintf("%d left: %s", len(left), strings.Join(left, ", "))}, nil
+		if stays == 0 {
+			break
 		}
+	}
+	if len(left) == 0 {
 		return outcome{true, "none"}, nil
-	}},
+	}
+	return outcome{false, "found " + strings.Join(left, "; ")}, nil
 }
 
 func loggedOut(l *lab) (outcome, error) {
-	sp := l.spec(keyspec.Sign, keyspec.ECDSAP256, false)
+	sp := l.spec(keyspec.Sign, l.alg, false)
 	k, err := l.pair(sp)
 	if err != nil {
 		return outcome{}, err

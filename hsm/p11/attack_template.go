@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
-	"errors"
 	"fmt"
 	"math/big"
 
@@ -16,18 +15,17 @@ import (
 // templateCases ask whether the token makes what the templates say.
 var templateCases = []attack{
 	{"readback-born", "a signing key born as a session object shows every attribute as asked", "every attribute equal", func(l *lab) (outcome, error) {
-		return l.readback(keyspec.Sign, keyspec.ECDSAP256, keyspec.Born)
+		return l.readback(keyspec.Sign, l.alg, keyspec.Born)
 	}},
 	{"readback-stored", "its copy in the token keeps them, is unmodifiable and still counts as local, always sensitive, never extractable", "every attribute equal", func(l *lab) (outcome, error) {
-		return l.readback(keyspec.Sign, keyspec.ECDSAP256, keyspec.Stored)
+		return l.readback(keyspec.Sign, l.alg, keyspec.Stored)
 	}},
 	{"readback-root", "the same for a key with a login for each signature", "every attribute equal", func(l *lab) (outcome, error) {
-		return l.readback(keyspec.RootSign, keyspec.ECDSAP256, keyspec.Stored)
+		return l.readback(keyspec.RootSign, l.alg, keyspec.Stored)
 	}},
 	{"readback-direct", "a key born in the token is neither modifiable nor copyable", "every attribute equal", func(l *lab) (outcome, error) {
-		return l.readback(keyspec.Sign, keyspec.ECDSAP256, keyspec.Direct)
+		return l.readback(keyspec.Sign, l.alg, keyspec.Direct)
 	}},
-	{"readback-ed25519", "an Ed25519 key, where the token offers it, shows every attribute as asked", "every attribute equal, or not offered", readbackEd25519},
 	{"random", "the token's generator does not repeat itself", "two draws of 32 bytes differ", func(l *lab) (outcome, error) {
 		a, err := l.ctx.GenerateRandom(l.h, 32)
 		if err != nil {
@@ -47,7 +45,7 @@ var templateCases = []attack{
 
 func (l *lab) readback(t keyspec.Template, alg keyspec.Algorithm, st keyspec.Stage) (outcome, error) {
 	sp := l.spec(t, alg, st != keyspec.Direct)
-	k, err := l.pair(sp)
+	k, err := l.make(sp, whole)
 	if st == keyspec.Stored && err == nil {
 		n := *k
 		if n.private, err = l.copy(k.private, keyspec.CopyRequest(true)...); err == nil {
@@ -59,7 +57,7 @@ func (l *lab) readback(t keyspec.Template, alg keyspec.Algorithm, st keyspec.Sta
 		return outcome{}, err
 	}
 	if err != nil {
-		return outcome{false, "not made: " + reason(err)}, nil
+		return outcome{false, "not made: " + reason(err) + l.near.said()}, nil
 	}
 	state, err := l.state(k)
 	if err != nil {
@@ -71,19 +69,8 @@ func (l *lab) readback(t keyspec.Template, alg keyspec.Algorithm, st keyspec.Sta
 	return outcome{true, "every attribute equal"}, nil
 }
 
-func readbackEd25519(l *lab) (outcome, error) {
-	_, err := l.ctx.GetMechanismInfo(l.slot, mechanism(ckmEDDSA, nil))
-	if errors.Is(err, pkcs11.Error(pkcs11.CKR_MECHANISM_INVALID)) {
-		return outcome{true, "not offered"}, nil
-	}
-	if err != nil {
-		return outcome{}, err
-	}
-	return l.readback(keyspec.Sign, keyspec.Ed25519, keyspec.Stored)
-}
-
 func signatureHolds(l *lab) (outcome, error) {
-	sp := l.spec(keyspec.Sign, keyspec.ECDSAP256, true)
+	sp := l.spec(keyspec.Sign, l.alg, true)
 	k, err := l.pair(sp)
 	if err != nil {
 		return outcome{}, err
@@ -91,18 +78,33 @@ func signatureHolds(l *lab) (outcome, error) {
 	if k.pub, err = l.publicKey(k.public, k.algorithm); err != nil {
 		return outcome{}, err
 	}
-	c, err := l.copy(k.private, keyspec.CopyRequest(true)...)
+	stored := k.private
+	if l.near < tokenOnly {
+		if stored, err = l.copy(k.private, keyspec.CopyRequest(true)...); err != nil {
+			return outcome{}, err
+		}
+	}
+	return l.signsFor(k, stored)
+}
+
+// signsFor signs with a handle and verifies with the public key of a pair.
+func (l *lab) signsFor(k *key, with pkcs11.ObjectHandle) (outcome, error) {
+	n := 32
+	if k.algorithm == keyspec.ECDSAP384 {
+		n = 48
+	}
+	digest, err := noise(n)
 	if err != nil {
 		return outcome{}, err
 	}
-	digest, err := noise(32)
+	mech, in, err := signing(k.algorithm, digest)
 	if err != nil {
 		return outcome{}, err
 	}
-	if err := l.ctx.SignInit(l.h, mechanism(pkcs11.CKM_ECDSA, nil), c); err != nil {
+	if err := l.ctx.SignInit(l.h, mech, with); err != nil {
 		return outcome{}, err
 	}
-	raw, err := l.ctx.Sign(l.h, digest)
+	raw, err := l.ctx.Sign(l.h, in)
 	if err != nil {
 		return outcome{}, err
 	}

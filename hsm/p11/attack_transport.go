@@ -16,11 +16,8 @@ import (
 // token that cannot make such a key has nothing to attack: the case says so and
 // passes, and no key of that kind will ever be made in it.
 var transportCases = []attack{
-	{"readback-p384", "a P-384 key, where the token offers it, shows every attribute as asked", "every attribute equal, or not offered", func(l *lab) (outcome, error) {
-		return l.offered(l.readback(keyspec.Sign, keyspec.ECDSAP384, keyspec.Stored))
-	}},
 	{"readback-movable", "a movable key, where the token offers it, shows every attribute as asked", "every attribute equal, or not offered", func(l *lab) (outcome, error) {
-		return l.offered(l.readback(keyspec.Movable, keyspec.ECDSAP256, keyspec.Stored))
+		return l.offered(l.readback(keyspec.Movable, l.alg, keyspec.Stored))
 	}},
 	{"movable-untrusted", "wrap a movable key under a key that no SO made trusted", "refused", movableUntrusted},
 	{"movable-untie", "make a movable key wrappable under any key, by C_SetAttributeValue or C_CopyObject", "refused", movableUntie},
@@ -56,7 +53,10 @@ func (l *lab) offered(o outcome, err error) (outcome, error) {
 
 // movable makes a movable key in the token; without one it gives the outcome.
 func (l *lab) movable() (*key, outcome, error) {
-	k, err := l.stored(l.spec(keyspec.Movable, keyspec.ECDSAP256, true))
+	if l.near != whole {
+		return nil, outcome{true, "not offered: no whole template"}, nil
+	}
+	k, err := l.stored(l.spec(keyspec.Movable, l.alg, true))
 	if err == nil {
 		return k, outcome{}, nil
 	}
@@ -98,8 +98,8 @@ func movableUntrusted(l *lab) (outcome, error) {
 }
 
 func movableUntie(l *lab) (outcome, error) {
-	sp := l.spec(keyspec.Movable, keyspec.ECDSAP256, true)
-	born, err := l.pair(sp)
+	sp := l.spec(keyspec.Movable, l.alg, true)
+	born, err := l.make(sp, whole)
 	if unable(err) {
 		return outcome{}, err
 	}
@@ -164,7 +164,7 @@ func (l *lab) receiver() (*dock, outcome, error) {
 		return l.dock, outcome{}, nil
 	}
 	sp := l.spec(keyspec.TransportUnwrap, keyspec.RSA3072PKCS1, false)
-	k, err := l.pair(sp)
+	k, err := l.make(sp, whole)
 	if err != nil {
 		if o, e := refuses(err); e == nil {
 			return nil, outcome{true, "not offered: " + strings.TrimPrefix(o.got, "refused: ")}, nil

@@ -15,14 +15,14 @@ import (
 // copy of an unmodifiable key cannot differ from it.
 var freezeCases = []attack{
 	{"frozen-set", "change any attribute of a stored key by C_SetAttributeValue", "refused", func(l *lab) (outcome, error) {
-		k, err := l.stored(l.spec(keyspec.Sign, keyspec.ECDSAP256, true))
+		k, err := l.stored(l.spec(keyspec.Sign, l.alg, true))
 		if err != nil {
 			return outcome{}, err
 		}
 		return allRefuse(l.changes("", func(a keyspec.Attribute) error { return l.set(k.private, a) }))
 	}},
 	{"frozen-copy", "change any attribute of a stored key by C_CopyObject", "refused", func(l *lab) (outcome, error) {
-		k, err := l.stored(l.spec(keyspec.Sign, keyspec.ECDSAP256, true))
+		k, err := l.stored(l.spec(keyspec.Sign, l.alg, true))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -32,7 +32,7 @@ var freezeCases = []attack{
 		}))
 	}},
 	{"direct-copy", "copy a key that was born in the token", "refused", func(l *lab) (outcome, error) {
-		k, err := l.pair(l.spec(keyspec.Sign, keyspec.ECDSAP256, false))
+		k, err := l.pair(l.spec(keyspec.Sign, l.alg, false))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -111,6 +111,9 @@ func wrapThenDecrypt(l *lab) (outcome, error) {
 // usageCases use a key for something else than it is for.
 var usageCases = []attack{
 	{"usage-derive", "derive a secret with a signing key", "refused", func(l *lab) (outcome, error) {
+		if l.alg != keyspec.ECDSAP256 {
+			return outcome{true, "not offered: no elliptic curve"}, nil
+		}
 		k, err := l.signKey()
 		if err != nil {
 			return outcome{}, err
@@ -152,7 +155,7 @@ var usageCases = []attack{
 	}},
 	{"allowed-mechanisms", "use a key with a mechanism that is not in its ALLOWED_MECHANISMS", "refused, while a key without the list may", allowedMechanisms},
 	{"always-auth", "sign with a root key without a login for this signature", "refused", func(l *lab) (outcome, error) {
-		k, err := l.pair(l.spec(keyspec.RootSign, keyspec.ECDSAP256, true))
+		k, err := l.pair(l.spec(keyspec.RootSign, l.alg, true))
 		if err != nil {
 			return outcome{}, err
 		}
@@ -225,7 +228,7 @@ func (l *lab) contextLogin(b *secmem.Buffer) error {
 }
 
 func alwaysAuthWrong(l *lab) (outcome, error) {
-	k, err := l.pair(l.spec(keyspec.RootSign, keyspec.ECDSAP256, true))
+	k, err := l.pair(l.spec(keyspec.RootSign, l.alg, true))
 	if err != nil {
 		return outcome{}, err
 	}
@@ -234,18 +237,19 @@ func alwaysAuthWrong(l *lab) (outcome, error) {
 		return outcome{}, err
 	}
 	defer wrong.Wipe()
-	if err := l.ctx.SignInit(l.h, mechanism(pkcs11.CKM_ECDSA, nil), k.private); err != nil {
+	in, err := l.signInit(k.private)
+	if err != nil {
 		return outcome{}, err
 	}
 	o, err := allRefuse([]call{
 		{"C_Login", func() error { return l.contextLogin(wrong) }},
 		{"C_Sign", func() error {
-			_, err := l.ctx.Sign(l.h, make([]byte, 32))
+			_, err := l.ctx.Sign(l.h, in)
 			return err
 		}},
 	})
 	// A good login follows at once, so that no counter of the token stays low.
-	if e := l.ctx.SignInit(l.h, mechanism(pkcs11.CKM_ECDSA, nil), k.private); e == nil {
+	if _, e := l.signInit(k.private); e == nil {
 		err = joined(err, l.contextLogin(l.pin))
 	} else if unable(e) {
 		err = joined(err, e)
@@ -254,17 +258,18 @@ func alwaysAuthWrong(l *lab) (outcome, error) {
 }
 
 func alwaysAuthOnce(l *lab) (outcome, error) {
-	k, err := l.pair(l.spec(keyspec.RootSign, keyspec.ECDSAP256, true))
+	k, err := l.pair(l.spec(keyspec.RootSign, l.alg, true))
 	if err != nil {
 		return outcome{}, err
 	}
-	if err := l.ctx.SignInit(l.h, mechanism(pkcs11.CKM_ECDSA, nil), k.private); err != nil {
+	in, err := l.signInit(k.private)
+	if err != nil {
 		return outcome{}, err
 	}
 	if err := l.contextLogin(l.pin); err != nil {
 		return outcome{}, err
 	}
-	if _, err := l.ctx.Sign(l.h, make([]byte, 32)); err != nil {
+	if _, err := l.ctx.Sign(l.h, in); err != nil {
 		return outcome{false, "no signature after the login: " + reason(err)}, nil
 	}
 	o, err := refuses(l.rawSign(k.private))

@@ -20,10 +20,14 @@ type lab struct {
 	*session
 	tag   keyspec.Tag
 	loose []keyspec.Attribute // replaced in the sign templates, by tests only
+	alg   keyspec.Algorithm   // of the keys that are attacked
+	near  nearness            // how close to the templates the token makes keys
 	n     uint64
 	made  []pkcs11.ObjectHandle
 	evil  *rsa.PrivateKey // of an attacker, made once
 	dock  *dock           // the receiver key of the transport cases, nil before the first
+
+	algorithms []keyspec.Algorithm // found good
 }
 
 // outcome is what a case saw.
@@ -52,8 +56,15 @@ func (s *session) admit(b frame.AdmitBody) (*frame.Admission, error) {
 	if err := l.sweepOld(); err != nil {
 		return nil, err
 	}
+	if err := l.measure(); err != nil {
+		return nil, err
+	}
+	algorithms, err := algorithmCases(b.Algorithms)
+	if err != nil {
+		return nil, err
+	}
 	out := &frame.Admission{Loosened: len(b.Loose) > 0, Cases: []frame.Case{}}
-	for _, set := range [][]attack{templateCases, secrecyCases, freezeCases, usageCases, originCases, transportCases, accessCases} {
+	for _, set := range [][]attack{templateCases, algorithms, secrecyCases, freezeCases, usageCases, originCases, transportCases, sessionCases, accessCases} {
 		for _, a := range set {
 			c, err := l.try(a)
 			if err != nil {
@@ -65,6 +76,7 @@ func (s *session) admit(b frame.AdmitBody) (*frame.Admission, error) {
 			return nil, err
 		}
 	}
+	out.Algorithms, out.Templates = l.algorithms, templatesOf(out.Cases)
 	out.Capabilities, err = s.capabilities()
 	return out, err
 }
@@ -98,7 +110,7 @@ func (l *lab) sweepOld() error {
 func (l *lab) try(a attack) (frame.Case, error) {
 	o, err := a.run(l)
 	if err != nil {
-		if asFault("admit", a.id, err).Kind == frame.KindLost {
+		if f := asFault("admit", a.id, err); f.Kind == frame.KindLost && f.Code != pkcs11.CKR_USER_NOT_LOGGED_IN {
 			return frame.Case{}, err
 		}
 		o = outcome{false, "not decided: " + reason(err)}
@@ -108,7 +120,24 @@ func (l *lab) try(a attack) (frame.Case, error) {
 			return frame.Case{}, err
 		}
 	}
-	return frame.Case{ID: a.id, Title: a.title, Expected: a.expected, Got: o.got, Pass: o.pass}, l.reopen()
+	c := frame.Case{ID: a.id, Title: a.title, Expected: a.expected, Got: o.got, Pass: o.pass}
+	if err := l.reopen(); err != nil {
+		return c, err
+	}
+	return c, l.loginAgain()
+}
+
+// loginAgain logs in where a case, or a module that has its own idea of sessions,
+// ended the login.
+func (l *lab) loginAgain() error {
+	i, err := l.ctx.GetSessionInfo(l.h)
+	if err != nil {
+		return asFault("admit", "C_GetSessionInfo", err)
+	}
+	if i.State == pkcs11.CKS_RW_USER_FUNCTIONS {
+		return nil
+	}
+	return l.login(pkcs11.CKU_USER, l.pin, l.cut)
 }
 
 // drop destroys an object of a case, which may be gone; the case "debris" looks
@@ -215,14 +244,19 @@ func (l *lab) spec(t keyspec.Template, alg keyspec.Algorithm, sessionObject bool
 	}
 }
 
-// pair makes a key pair from a template, loosened where a test wants it.
-func (l *lab) pair(sp keyspec.Spec) (*key, error) {
+// pair makes a key pair from a template, loosened where a test wants it. A token
+// that does not take the whole template makes the nearest that it can: it is
+// refused already, and what falls on it says how bad it is.
+func (l *lab) pair(sp keyspec.Spec) (*key, error) { return l.make(sp, l.near) }
+
+// make makes a key pair as near to its template as is asked for.
+func (l *lab) make(sp keyspec.Spec, near nearness) (*key, error) {
 	req := sp.Request()
-	pubT, err := encodeAll(req.Public)
+	pubT, err := encodeAll(near.cut(req.Public))
 	if err != nil {
 		return nil, err
 	}
-	prvT, err := encodeAll(with(req.Private, l.loose...))
+	prvT, err := encodeAll(near.cut(with(req.Private, l.loose...)))
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +271,7 @@ func (l *lab) pair(sp keyspec.Spec) (*key, error) {
 
 // signKey makes the key that most cases attack.
 func (l *lab) signKey() (*key, error) {
-	return l.pair(l.spec(keyspec.Sign, keyspec.ECDSAP256, true))
+	return l.pair(l.spec(keyspec.Sign, l.alg, true))
 }
 
 // stored makes a pair and copies it into the token, as SEALING does.
@@ -245,6 +279,9 @@ func (l *lab) stored(sp keyspec.Spec) (*key, error) {
 	k, err := l.pair(sp)
 	if err != nil {
 		return nil, err
+	}
+	if l.near >= tokenOnly {
+		return k, nil
 	}
 	n := *k
 	if n.private, err = l.copy(k.private, keyspec.CopyRequest(true)...); err != nil {
@@ -316,24 +353,42 @@ func mechanism(m uint, param any) []*pkcs11.Mechanism {
 
 // rawSign signs a digest of zeros without any of our own checks.
 func (l *lab) rawSign(o pkcs11.ObjectHandle) error {
-	if err := l.ctx.SignInit(l.h, mechanism(pkcs11.CKM_ECDSA, nil), o); err != nil {
+	in, err := l.signInit(o)
+	if err != nil {
 		return err
 	}
-	_, err := l.ctx.Sign(l.h, make([]byte, 32))
+	_, err = l.ctx.Sign(l.h, in)
 	return err
+}
+
+// signInit begins a signature and gives the digest of zeros as C_Sign takes it.
+func (l *lab) signInit(o pkcs11.ObjectHandle) ([]byte, error) {
+	mech, in, err := signing(l.alg, make([]byte, 32))
+	if err != nil {
+		return nil, err
+	}
+	return in, l.ctx.SignInit(l.h, mech, o)
 }
 
 // reopen replaces the session, so that an operation begun in a case does not
 // disturb the next one. The new one is opened first: closing the last session
 // would log out.
 func (l *lab) reopen() error {
+	if err := l.reopenKeeping(); err != nil {
+		return err
+	}
+	l.made = nil // session objects die with their session
+	return nil
+}
+
+// reopenKeeping is reopen within a case; token objects stay to be destroyed.
+func (l *lab) reopenKeeping() error {
 	h, err := l.ctx.OpenSession(l.slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
 	if err != nil {
 		return asFault("admit", "C_OpenSession", err)
 	}
 	old := l.h
 	l.h = h
-	l.made = nil // session objects die with their session
 	return wrap("admit", "C_CloseSession", l.ctx.CloseSession(old))
 }
 

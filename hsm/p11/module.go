@@ -78,7 +78,10 @@ func (m *module) initialize(args string) error {
 	}
 	m.info.Manufacturer, m.info.Description = text(gi.ManufacturerID), text(gi.LibraryDescription)
 	m.info.LibraryVersion = fmt.Sprintf("%d.%d", gi.LibraryVersion.Major, gi.LibraryVersion.Minor)
-	m.info.Libraries, err = mapped(m.info.Path)
+	if m.info.Libraries, err = mapped(m.info.Path); err != nil {
+		return err
+	}
+	m.info.Configuration, err = configuration(m.info, args)
 	return err
 }
 

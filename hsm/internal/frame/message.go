@@ -119,6 +119,9 @@ type ModuleInfo struct {
 	Description    string    `json:"description"`
 	LibraryVersion string    `json:"library_version"`
 	Libraries      []Library `json:"libraries"`
+	// Configuration is what decides beside its code how the module behaves: files,
+	// and variables as $NAME.
+	Configuration []Library `json:"configuration"`
 }
 
 // Library is one further file whose code the module process has mapped.
@@ -192,6 +195,10 @@ type Admission struct {
 	Loosened     bool     `json:"loosened"` // the templates were not the real ones
 	Cases        []Case   `json:"cases"`
 	Capabilities []string `json:"capabilities"` // names of mechanisms, sorted
+	// Algorithms and Templates are those that the token showed to be good with;
+	// what it does not offer is not among them.
+	Algorithms []keyspec.Algorithm `json:"algorithms"`
+	Templates  []keyspec.Template  `json:"templates"`
 }
 
 // AdmitBody tunes OpAdmit.
@@ -199,6 +206,8 @@ type AdmitBody struct {
 	// Loose replaces a value of the sign template, so that a test can see the
 	// suite fail: "CKA_EXTRACTABLE=true".
 	Loose []keyspec.Attribute `json:"loose,omitempty"`
+	// Algorithms are those to try; none means all.
+	Algorithms []keyspec.Algorithm `json:"algorithms,omitempty"`
 }
 
 // ExportBody names the movable key that is to leave and for whom.
