@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -139,13 +140,17 @@ func (c *conn) start(q *frame.Request, limit time.Duration) (*pending, error) {
 		return p, nil
 	}
 	c.writing = true
-	more := c.write()
+	more := len(c.waiting) > busy || c.write()
 	c.mu.Unlock()
 	if more {
 		go c.drain()
 	}
 	return p, nil
 }
+
+// busy is how many requests keep the module at work for so long that the next one
+// may wait for others to leave with it.
+const busy = 8
 
 // write writes what waits. It is called with mu held, which it lets go
 // meanwhile, by the one goroutine that set writing; it says whether more came.
@@ -170,8 +175,10 @@ func (c *conn) write() (more bool) {
 // maxSpare bounds the buffer that is kept, in bytes.
 const maxSpare = 64 << 10
 
-// drain goes on writing for a caller that has an answer of its own to wait for.
+// drain goes on writing for a caller that has an answer of its own to wait for. It
+// lets those run first that are about to ask.
 func (c *conn) drain() {
+	runtime.Gosched()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.write() {

@@ -118,7 +118,7 @@ func NewPool(ctx context.Context, sup *Supervisor, t TokenID, cfg PoolConfig) (*
 		sup: sup, cfg: cfg, slots: make(chan struct{}, cfg.InFlight), done: make(chan struct{}),
 		sess: sess, epoch: 1, changed: make(chan struct{}),
 	}
-	p.Access = &Access{id: t, hello: sess.Access.hello, ask: p.ask, lasting: true}
+	p.Access = &Access{id: t, hello: sess.hello, ask: p.ask, lasting: true}
 	own, end := context.WithCancel(context.WithoutCancel(ctx))
 	p.end, p.over = end, own.Done()
 	go p.keep(own, sess)

@@ -126,7 +126,7 @@ func (p *Pool) reopen(ctx context.Context) *Session {
 
 // same refuses a module or token that is not the one that the pool began with.
 func (p *Pool) same(s *Session) error {
-	was, is := p.Access.hello, s.Access.hello
+	was, is := p.hello, s.hello
 	t := is.Token
 	t.PINCountLow, t.PINLocked = was.Token.PINCountLow, was.Token.PINLocked // they change by use
 	if t == was.Token && is.Module.SHA256 == was.Module.SHA256 && slices.Equal(is.Module.Libraries, was.Module.Libraries) &&

@@ -39,9 +39,9 @@ func (s *Supervisor) open(ctx context.Context, t TokenID, sessions int) (*Sessio
 	sess.Access = &Access{id: t, ask: sess.conn.call}
 	body, err := sess.conn.greeting(ctx)
 	if err == nil {
-		err = frame.Decode(body, &sess.Access.hello)
+		err = frame.Decode(body, &sess.hello)
 	}
-	if err == nil && sess.Access.hello.Version != frame.Version {
+	if err == nil && sess.hello.Version != frame.Version {
 		err = &Error{Op: "open", Token: t.Label, Class: "usage", Text: "keyrite-hsmd is of another build"}
 	}
 	if err != nil {

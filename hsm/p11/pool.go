@@ -6,13 +6,14 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/miekg/pkcs11"
+	"golang.org/x/sys/unix"
 
 	"keyrite/hsm/internal/frame"
 	"keyrite/hsm/keyspec"
+	"keyrite/internal/secmem"
 )
 
 // MaxSessions bounds the sessions of one module process.
@@ -27,6 +28,21 @@ type Pool struct {
 	anchor *session      // holds the login; alone in changing the token
 	all    []*session    // the anchor first
 	free   chan *session // those that nobody has leased
+}
+
+// OpenPool loads a module and logs in to a token, as a module process does. Only the
+// bench calls it: every program asks keyrite-hsmd.
+func OpenPool(module, label, serial string, pin *secmem.Buffer, sessions int) (*Pool, error) {
+	job := frame.Job{Purpose: frame.ForOpen, Module: module, Token: frame.Token{Label: label, Serial: serial}}
+	m, st, err := start(job)
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.login(job, st, frame.PINs{frame.UserPIN: pin})
+	if err != nil {
+		return nil, err
+	}
+	return newPool(s, sessions)
 }
 
 // newPool opens n-1 sessions beside the one that is logged in; the login holds
@@ -134,12 +150,44 @@ func (o *outbox) flush() error {
 	return err
 }
 
+// inbox is where requests come from.
+type inbox struct {
+	*frame.Stream
+	fd int32 // of the socket, or -1
+}
+
+func newInbox(rw io.ReadWriter) *inbox {
+	i := &inbox{frame.NewStream(rw), -1}
+	if f, ok := rw.(interface{ Fd() uintptr }); ok {
+		i.fd = int32(f.Fd())
+	}
+	return i
+}
+
+// end makes the next read end.
+func (i *inbox) end() {
+	if i.fd >= 0 {
+		_ = unix.Shutdown(int(i.fd), unix.SHUT_RDWR)
+	}
+}
+
+// more reports whether another request is there, read already or not: one look at
+// the socket costs less than to wake the client for a single answer.
+func (i *inbox) more() bool {
+	if i.Buffered() || i.fd < 0 {
+		return i.Buffered()
+	}
+	p := []unix.PollFd{{Fd: i.fd, Events: unix.POLLIN}}
+	n, err := unix.Poll(p, 0)
+	return err == nil && n == 1 && p[0].Revents == unix.POLLIN
+}
+
 // serve answers requests until the socket closes. Answers are gathered and
 // written when nothing more is waiting to be read.
 func (p *Pool) serve(rw io.ReadWriter) error {
-	r, out := frame.NewStream(rw), &outbox{w: rw}
+	r, out := newInbox(rw), &outbox{w: rw}
 	if len(p.all) > 1 {
-		return p.serveMany(rw, r, out)
+		return p.serveMany(r, out)
 	}
 	for {
 		var q frame.Request
@@ -148,7 +196,7 @@ func (p *Pool) serve(rw io.ReadWriter) error {
 		}
 		begun := time.Now()
 		a, fatal := p.anchor.answer(&q)
-		if err := out.put(a, begun, !r.Buffered() || fatal != nil); err != nil {
+		if err := out.put(a, begun, !r.more() || fatal != nil); err != nil {
 			return err
 		}
 		if fatal != nil {
@@ -202,8 +250,8 @@ type lanes struct {
 
 // serveMany is serve with several sessions. Requests that change the token have
 // it to themselves.
-func (p *Pool) serveMany(rw io.ReadWriter, r *frame.Stream, out *outbox) error {
-	l := &lanes{pool: p, out: out, idle: make(chan *lane, len(p.all)), stop: func() { shut(rw) }, quit: make(chan struct{}), broken: make(chan struct{})}
+func (p *Pool) serveMany(r *inbox, out *outbox) error {
+	l := &lanes{pool: p, out: out, idle: make(chan *lane, len(p.all)), stop: r.end, quit: make(chan struct{}), broken: make(chan struct{})}
 	for _, s := range p.all {
 		n := &lane{session: s, todo: make(chan *frame.Request)}
 		l.wg.Go(func() { l.run(n) })
@@ -215,13 +263,6 @@ func (p *Pool) serveMany(rw io.ReadWriter, r *frame.Stream, out *outbox) error {
 	return errors.Join(l.fatal, err)
 }
 
-// shut makes a read in another goroutine end.
-func shut(rw io.ReadWriter) {
-	if f, ok := rw.(interface{ Fd() uintptr }); ok {
-		_ = syscall.Shutdown(int(f.Fd()), syscall.SHUT_RDWR)
-	}
-}
-
 func (l *lanes) waits(more bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -229,7 +270,7 @@ func (l *lanes) waits(more bool) {
 }
 
 // read gives each request to a lane that is idle.
-func (l *lanes) read(r *frame.Stream) error {
+func (l *lanes) read(r *inbox) error {
 	for {
 		var q frame.Request
 		if err := r.Request(&q); err != nil {
@@ -245,15 +286,15 @@ func (l *lanes) read(r *frame.Stream) error {
 			return nil // a session failed, and fail has said why
 		}
 		if concurrent(q.Op) {
-			l.waits(r.Buffered())
+			l.waits(r.more())
 			taken[0].todo <- &q
 			continue
 		}
 		begun := time.Now()
 		a, fatal := l.pool.anchor.answer(&q)
 		l.pool.forget()
-		l.waits(r.Buffered())
-		err := l.out.put(a, begun, !r.Buffered() || fatal != nil)
+		l.waits(r.more())
+		err := l.out.put(a, begun, !r.more() || fatal != nil)
 		for _, n := range taken {
 			l.idle <- n
 		}

@@ -64,6 +64,8 @@ func Main() error {
 	if err != nil {
 		return report(data, job, err)
 	}
+	// More threads than sessions only wake each other up.
+	runtime.GOMAXPROCS(max(job.Sessions, 1))
 	pool, err := newPool(s, max(job.Sessions, 1))
 	if err != nil {
 		return report(data, job, err)

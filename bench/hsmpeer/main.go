@@ -1,0 +1,104 @@
+// Command hsmpeer is the other side of scripts/bench hsm: signatures without any
+// process between. As "raw" it uses the bare binding and is what keyrite is measured
+// against; as "pool" it uses the sessions of a module process without its socket. It
+// is part of no program that is released, and the only one beside hsm/p11 that may
+// import the binding.
+//
+// It is started with SIDE MODULE TOKEN SERIAL KEY and reads the user PIN as its first
+// line. Then one line in: MODE WORKERS VERIFY MILLISECONDS; one line out: signatures,
+// CPU nanoseconds of the process, wall nanoseconds. In mode "held" each worker has a
+// session when it signs, in mode "shared" (raw only) all share one behind a mutex.
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// workers is how many there can be, each with a session.
+const workers = 8
+
+// side signs for worker w.
+type side interface {
+	sign(w int, digest []byte, shared, verify bool) error
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "hsmpeer:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) != 5 {
+		return errors.New("usage: hsmpeer raw|pool MODULE TOKEN SERIAL KEY; scripts/bench starts it")
+	}
+	in := bufio.NewScanner(os.Stdin)
+	if !in.Scan() {
+		return errors.New("no PIN on standard input")
+	}
+	open := openRaw
+	if args[0] == "pool" {
+		open = openPool
+	}
+	s, err := open(args[1], args[2], args[3], args[4], in.Bytes())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stdout, "ready")
+	for in.Scan() {
+		var mode string
+		var n, ms int
+		var verify bool
+		if _, err := fmt.Sscan(in.Text(), &mode, &n, &verify, &ms); err != nil {
+			return err
+		}
+		if mode != "held" && mode != "shared" || n < 1 || n > workers {
+			return errors.New("no such loop")
+		}
+		if err := loop(s, mode == "shared", n, verify, time.Duration(ms)*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return in.Err()
+}
+
+// loop signs with n workers for a while and prints what that cost.
+func loop(s side, shared bool, n int, verify bool, d time.Duration) error {
+	counts, errs := make([]int, n), make([]error, n)
+	var wg sync.WaitGroup
+	from, used := time.Now(), cpuTime()
+	for w := range n {
+		wg.Go(func() {
+			digest := make([]byte, 32)
+			digest[0] = byte(w)
+			for time.Since(from) < d && errs[w] == nil {
+				digest[1]++
+				errs[w] = s.sign(w, digest, shared, verify)
+				counts[w]++
+			}
+		})
+	}
+	wg.Wait()
+	wall, cpu, total := time.Since(from), cpuTime()-used, 0
+	for _, c := range counts {
+		total += c
+	}
+	fmt.Fprintln(os.Stdout, total, cpu.Nanoseconds(), wall.Nanoseconds())
+	return errors.Join(errs...)
+}
+
+// cpuTime is what this process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
