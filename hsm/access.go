@@ -127,7 +127,8 @@ type Outcome string
 const (
 	// Absent: nothing in the token has the id, and nothing is there that has none.
 	Absent Outcome = "absent"
-	// Whole: the key is there, both halves of a pair, and can be read.
+	// Whole: the key is there, both halves of a pair, can be read, and did what it
+	// is for, once, on noise.
 	Whole Outcome = "whole"
 	// Partial: something is there that is no key, such as one half of a pair, or
 	// an object without any id, which a copy that was cut short may leave behind.

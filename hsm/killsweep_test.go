@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"keyrite/hsm"
@@ -134,6 +135,12 @@ func (f *fileToken) cleaned(t *testing.T, sp hsm.GenerateSpec, at string) (state
 	}
 	if half && err == nil {
 		t.Errorf("%s: a half copy passes for a key", at)
+	}
+	l, err := fresh.Lookup(ctx, sp.KeyID)
+	if err != nil {
+		t.Errorf("%s: lookup: %v", at, err)
+	} else if (l.Outcome == hsm.Whole) != strings.HasSuffix(state, "a whole key") {
+		t.Errorf("%s: lookup says %s, and there is %s", at, l.Outcome, state)
 	}
 	d, err := fresh.DestroyTagged(ctx, sp.KeyID.Tag(), true)
 	if err != nil {

@@ -326,8 +326,20 @@ func (s *session) look(id keyspec.KeyID) (*frame.LookBody, error) {
 			return out, nil // debris beside a whole key is still debris
 		}
 	}
-	out.Key, err = s.state(k)
-	return out, err
+	st, err := s.state(k)
+	if err != nil {
+		return nil, err
+	}
+	// A generation that was killed at its last write leaves two halves of which the
+	// private one has no key in it.
+	if err := s.useOnce(id, k, st); err != nil {
+		if lost(err) {
+			return nil, err
+		}
+		return out, nil
+	}
+	out.Key = st
+	return out, nil
 }
 
 // inventory lists every object.
