@@ -172,6 +172,10 @@ func eachWriteOfATransfer(t *testing.T, sample int) {
 		if _, killed, _ := wrap(r.TraceLog(), p.Kill()); !killed {
 			t.Errorf("wrapping, %s: not killed", p)
 		}
+		// A login that was killed counts as a wrong PIN; a right one ends the count.
+		if _, _, err := wrap(r.TraceLog()); err != nil {
+			t.Errorf("wrapping again after %s: %v", p, err)
+		}
 		s := r.Open(t, r.a)
 		mustSign(t, s, r.movable)
 		if n := len(objects(t, s)); n != 2 {
