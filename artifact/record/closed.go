@@ -77,10 +77,28 @@ func (c *checker) loadOutputs(trusted *anchor.Anchors) error {
 		return err
 	}
 	c.lines = bytes.Split(bytes.TrimSuffix(lines, []byte("\n")), []byte("\n"))
+	for _, line := range c.lines {
+		typ, err := typeOf(line)
+		if err != nil {
+			return err
+		}
+		c.Statements = append(c.Statements, typ)
+	}
 	if c.Open.Base == nil {
 		return nil
 	}
 	return c.loadBase(lines, b)
+}
+
+// typeOf is the type of a charter statement that was folded.
+func typeOf(line []byte) (string, error) {
+	env, err := envelope.Parse(line)
+	if err != nil {
+		return "", err
+	}
+	var st charter.Statement
+	err = jcs.Unmarshal(env.Payload, &st)
+	return st.Type, err
 }
 
 // checkRoster compares the people who were there with those who founded.

@@ -38,6 +38,7 @@ type Verified struct {
 	Moved        []Transferred
 	Succession   *succession.Statement // signed here and verified, nil without
 	Admissions   []admission.Report    // of the tokens that were attacked or opened in it
+	Statements   []string              // types of the charter's statements, in order
 	Incidents    []Incident
 	Cosigners    []string
 	Missing      []string // who has yet to cosign

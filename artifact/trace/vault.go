@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 	"keyrite/artifact/succession"
@@ -151,6 +152,25 @@ func (x *Vault) since(rec *anchor.KeyRecord) []Link {
 	return out
 }
 
+// between is what the charter says between the end of the record before, when it had n
+// statements, and the beginning of v. What only a ceremony makes is a gap there.
+func between(v *record.Verified, n int) Link {
+	types := slices.Compact(slices.Sorted(slices.Values(v.Statements[n:began(v)])))
+	is := fmt.Sprintf("statements %d to %d of the charter: %s", n, began(v)-1, strings.Join(types, ", "))
+	if slices.ContainsFunc(types, func(t string) bool { return !slices.Contains(withoutCeremony(), t) }) {
+		return Link{"before", is, "a ceremony made them, and its record is not given: pass its folder with --record", false}
+	}
+	return link("before", is, "signed by the approvers in force; no ceremony is needed for them")
+}
+
+// withoutCeremony are the statements that the approvers may make by themselves.
+func withoutCeremony() []string {
+	return []string{
+		charter.TypePipeline, charter.TypeFactory, charter.TypeStation, charter.TypeRelay,
+		charter.TypeMount, charter.TypePolicy, charter.TypeIdentity, charter.TypeAccessEnded,
+	}
+}
+
 // back goes from record i through those before it to the genesis.
 func (x *Vault) back(i int) []Link {
 	var out []Link
@@ -160,7 +180,7 @@ func (x *Vault) back(i int) []Link {
 		}
 		before := x.records[i]
 		if n := before.Charter.Size(); n < began(v) {
-			out = append(out, Link{"before", fmt.Sprintf("statements %d to %d of the charter", n, began(v)-1), "signed by the approvers; no record that was given tells how they were made", false})
+			out = append(out, between(v, n))
 		}
 		kind := "before"
 		shown := fmt.Sprintf("verified whole; its charter of %d statements is what the later one continues", before.Charter.Size())

@@ -1,12 +1,16 @@
 package actions
 
 import (
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/firmware"
 	"keyrite/artifact/record"
@@ -73,6 +77,40 @@ func TestNewKeyIsKnownInTheField(t *testing.T) {
 			t.Errorf("a succession that forgets the new key: %v", err)
 		}
 	}
+}
+
+// decide has both approvers append a statement to the newest charter, outside any
+// ceremony, and writes it to charter.jsonl.
+func (f *founded) decide(t *testing.T, typ string, body any) {
+	t.Helper()
+	lines := f.output(t, "charter.jsonl")
+	state, err := charter.Fold(lines, f.anchors.World, f.anchors.Vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	payload, err := state.Propose(typ, body, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := envelope.Sign(charter.PayloadType, payload, f.people["approver1"].Signer(), f.people["approver2"].Signer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := env.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, "charter.jsonl", append(append(lines, line...), '\n'))
+}
+
+func spkiOf(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := pem.Decode(data)
+	return b.Bytes
 }
 
 // causeOf is the class of an error, or of what made the ceremony void.
@@ -204,6 +242,26 @@ func TestTraceOverSeveralRecords(t *testing.T) {
 		if _, err := trace.New(eff, st, x.records); fault.ClassOf(err) != x.class {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	// What the approvers decide without a ceremony is no gap; what only a ceremony makes is.
+	t.Setenv("SOFTHSM2_CONF", f.env.Conf)
+	f.decide(t, charter.TypePipeline, charter.Pipeline{ID: "pipeline9", Key: spkiOf(t, f.path("pipeline1.pem")), Products: []string{"gw300"}})
+	bind := f.statement()
+	last := f.later(t, plan{kind: "new-key", record: "record-last", bind: func(b *Bind) { bind(b); b.Charter = f.path("charter.jsonl") }, edit: func(text string) string {
+		return strings.ReplaceAll(inField(text), "firmware-gw200", "firmware-gw300")
+	}})
+	data = f.output(t, "succession.json")
+	if st, err = succession.Verify(data, f.anchors); err == nil {
+		eff, err = succession.Apply(f.anchors, st)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := walk("firmware-gw300", genesis, made, next, last); shape(text) != "+key +record +birth +script +people +before +before +before +genesis +founders" || !strings.Contains(text, ": pipeline (signed by the approvers") {
+		t.Errorf("with a decision between: %s\n%s", shape(text), text)
+	}
+	if text := walk("firmware-gw300", genesis, made, last); shape(text) != "+key +record +birth +script +people ?before +before +genesis +founders" {
+		t.Errorf("with a decision and a ceremony between: %s\n%s", shape(text), text)
 	}
 	// A key of the charter that the field was never told of has no way back.
 	x, err := trace.New(f.anchors, nil, all)

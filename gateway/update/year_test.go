@@ -35,8 +35,8 @@ func (r *repo) rootOf(version int64, expires time.Time, ids ...string) func(*met
 }
 
 // TestAYearOfflineOnTPM: while a gateway was switched off for a year, the firmware key,
-// the update root and the relay's CA gave way, one ceremony after the other, and every
-// signature that it knew has expired. It comes back with what it had, takes all three
+// the update root, the relay's CA and the birth root gave way, in three ceremonies, and
+// every signature that it knew has expired. It comes back with what it had, takes all
 // steps at once, and nothing of the year before brings it back (R-CER-25).
 func TestAYearOfflineOnTPM(t *testing.T) {
 	now := time.Now()
@@ -83,7 +83,7 @@ func TestAYearOfflineOnTPM(t *testing.T) {
 	// The year: three ceremonies, each with a statement that follows the one before.
 	one := w.Succession("succession", nil, "firmware")
 	two := w.Succession("succession-2", one, "tuf-root")
-	three := w.Succession("succession", two, "relay-ca")
+	three := w.Succession("succession", two, "relay-ca", "birth-root")
 	told := *w.Anchors
 	*w.Anchors = *w.Under(three)
 	fresh := w.ReleaseBy("firmware-2", image(t, 50_000), "2.0.0", 2)
@@ -108,11 +108,11 @@ func TestAYearOfflineOnTPM(t *testing.T) {
 		t.Fatalf("what it had does not start after a year: %+v, %v", b, err)
 	}
 	install("2.0.0")
-	if v, ok, err := e.Succession(); err != nil || !ok || v != 2*3+1 {
+	if v, ok, err := e.Succession(); err != nil || !ok || v != 2*4+1 {
 		t.Errorf("the element counts %d, %v, %v", v, ok, err)
 	}
 	eff := c.Succession.InForce(w.Anchors)
-	for id, domain := range map[string]string{"firmware": "dsse", "tuf-root": "tuf-root", "relay-ca": "x509"} {
+	for id, domain := range map[string]string{"firmware": "dsse", "tuf-root": "tuf-root", "relay-ca": "x509", "birth-root": "x509"} {
 		if k, _, err := eff.Key(id, domain); err != nil || k.ID != id+"-2" {
 			t.Errorf("in force: %v, %v", k, err)
 		}
@@ -138,14 +138,14 @@ func TestAYearOfflineOnTPM(t *testing.T) {
 		"the first statement":  {update.SuccessionTarget: one, "gw100-9.0.0.krf": thief.KRF},
 		"the second statement": {update.SuccessionTarget: two, "gw100-9.0.0.krf": thief.KRF},
 		"no statement":         {"gw100-9.0.0.krf": thief.KRF},
-		"a branch":             {update.SuccessionTarget: w.Succession("succession", nil, "log", "acceptance", "tuf-targets", "tuf-online"), "gw100-9.0.0.krf": thief.KRF},
+		"a branch":             {update.SuccessionTarget: w.Succession("succession", nil, "log", "acceptance", "tuf-targets", "tuf-online", "provision-a"), "gw100-9.0.0.krf": thief.KRF},
 	}
 	for _, name := range []string{"the first statement", "the second statement", "no statement", "a branch"} {
 		r.publish(replay[name])
 		if _, err := c.Find(t.Context()); err == nil || name != "a branch" && !errors.Is(err, firmware.ErrGone) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := c.Succession.Counter(); got != 3 {
+		if got := c.Succession.Counter(); got != 4 {
 			t.Errorf("%s: counts %d", name, got)
 		}
 	}
