@@ -231,7 +231,7 @@ func TestLossOfTheWorkToken(t *testing.T) {
 	statement := []string{"--succession", "record-lost/outputs/succession.json"}
 	after := append([]string{"--anchor", "record-one/outputs/anchors.json", "--charter", "record-lost/outputs/charter.jsonl"}, statement...)
 	// The new signer begins with an empty ledger, and is held to what was reached.
-	lower, phrases := h.prepared(t, "lower.img", "1.1", "2", "work2", after)
+	lower, _ := h.prepared(t, "lower.img", "1.1", "2", "work2", after)
 	if code, _, errs := h.run(t, lower...); code != 13 || !strings.Contains(errs, "3 is signed") {
 		t.Errorf("a lower security version by the standby: exit %d, %s", code, errs)
 	}

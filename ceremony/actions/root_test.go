@@ -1,7 +1,6 @@
 package actions
 
 import (
-	"crypto"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,8 +118,7 @@ func (f *founded) rootBy(t *testing.T, v *record.Verified, version int64, names 
 	}
 	var sigs []tuf.RootSignature
 	for _, n := range names {
-		var k crypto.Signer = f.people[n].Signer()
-		s, err := tuf.SignRoot(tbs, k)
+		s, err := tuf.SignRoot(tbs, f.people[n].Signer())
 		if err != nil {
 			t.Fatal(err)
 		}
