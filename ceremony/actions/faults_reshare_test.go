@@ -109,6 +109,20 @@ func TestEachKindOfRequestOfAReshareSpoiled(t *testing.T) {
 	}
 }
 
+// A login of a reshare that crashes leaves its try counted as a wrong PIN. The
+// reshare is put back all the same, without any wait (R-CER-14, R-CER-24).
+func TestLoginsOfAReshareCrash(t *testing.T) {
+	x := newTiny(t)
+	x.count(t)
+	login := slices.Index(hsmtest.Functions(), "C_Login")
+	if x.total[login]-x.armed[login] < 5 {
+		t.Fatalf("a reshare logs in %d times", x.total[login]-x.armed[login])
+	}
+	for n := x.armed[login] + 1; n <= x.total[login]; n++ {
+		x.spoil(t, spoiling{login, n, hsmtest.Crash})
+	}
+}
+
 // Every single request of a reshare is spoiled once in each way (R-CER-14, R-CER-24).
 func TestLongEveryRequestOfAReshareSpoiled(t *testing.T) {
 	long(t)

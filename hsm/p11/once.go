@@ -81,7 +81,7 @@ func (m *module) erase(job frame.Job, st *store, pins frame.PINs) error {
 	}
 	// An initialised token asks for its SO PIN.
 	err = st.guard(job.Token.Serial, func() error {
-		return m.counter(job.Token.Serial).try(pkcs11.CKU_SO, ti.Flags&pkcs11.CKF_SO_PIN_COUNT_LOW != 0, func() error {
+		return m.counter(job.Token.Serial).try(pkcs11.CKU_SO, ti.Flags&pkcs11.CKF_SO_PIN_COUNT_LOW != 0, false, func() error {
 			return wrap(op, "C_InitToken", m.ctx.InitToken(slot, so, job.Token.Label))
 		})
 	})

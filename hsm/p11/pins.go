@@ -70,18 +70,28 @@ func (c counter) ready() error {
 	return nil
 }
 
-// try gives a PIN once: counted before, and forgotten only if it was right.
-func (c counter) try(who uint, low bool, give func() error) error {
+// try gives a PIN once: counted before, and forgotten only if it was right. The
+// refusal of a probe leaves the counter as it was.
+func (c counter) try(who uint, low, probe bool, give func() error) error {
 	return c.locked(func() error {
 		w := owner(who)
+		before, err := c.Load()
+		if err != nil {
+			return pinFault(err)
+		}
 		if err := c.Begin(w, low); err != nil {
 			return pinFault(err)
 		}
-		err := give()
+		err = give()
 		f := asFault("login", "", err)
 		switch {
 		case err == nil:
 			return pinFault(c.Good(w))
+		case f.Kind == frame.KindPIN && probe:
+			if err := c.Restore(w, before.Of(w)); err != nil {
+				return errors.Join(f, pinFault(err))
+			}
+			return f
 		case f.Kind == frame.KindPIN || f.Kind == frame.KindLocked:
 			return c.refusal(w, f)
 		}
@@ -137,13 +147,13 @@ func hinted(f *frame.Fault, hint string) *frame.Fault {
 }
 
 // enter gives the module a PIN of who, counted, with the token's file safe.
-func (s *session) enter(who uint, low bool, pin *secmem.Buffer, cut bool, what string) error {
+func (s *session) enter(who uint, low, probe bool, pin *secmem.Buffer, cut bool, what string) error {
 	p, err := s.limits.pinString(pin, cut)
 	if err != nil {
 		return err
 	}
 	return s.store.guard(s.token.Serial, func() error {
-		return s.pins.try(who, low, func() error { return wrap("login", what, s.ctx.Login(s.h, who, p)) })
+		return s.pins.try(who, low, probe, func() error { return wrap("login", what, s.ctx.Login(s.h, who, p)) })
 	})
 }
 

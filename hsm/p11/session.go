@@ -70,6 +70,17 @@ func (m *module) openSession(slot uint, st *store) (*session, error) {
 // login logs in once. A wrong PIN is never tried again, and a token that says
 // that one more wrong PIN locks it is not tried at all.
 func (s *session) login(who uint, pin *secmem.Buffer, cut bool) error {
+	return s.give(who, false, pin, cut)
+}
+
+// probe is login with the first of two PINs of which the token has one. The second
+// must be given next, whatever this one says: where tries were counted already, a
+// wait after the first would come again each time, and the second never have its turn.
+func (s *session) probe(who uint, pin *secmem.Buffer, cut bool) error {
+	return s.give(who, true, pin, cut)
+}
+
+func (s *session) give(who uint, probe bool, pin *secmem.Buffer, cut bool) error {
 	ti, err := s.ctx.GetTokenInfo(s.slot)
 	if err != nil {
 		return asFault("login", "C_GetTokenInfo", err)
@@ -84,7 +95,7 @@ func (s *session) login(who uint, pin *secmem.Buffer, cut bool) error {
 	if ti.Flags&final != 0 {
 		return faultf("login", frame.KindLocked, "one more wrong PIN would lock the token; reset its counter first")
 	}
-	return s.enter(who, ti.Flags&low != 0, pin, cut, "C_Login")
+	return s.enter(who, ti.Flags&low != 0, probe, pin, cut, "C_Login")
 }
 
 // refused tries a PIN that must not work any more, once.

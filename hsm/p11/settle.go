@@ -50,7 +50,11 @@ func (m *module) settlePINs(job frame.Job, st *store, pins frame.PINs) error {
 // loginSO logs the SO in with the PIN in force; if the token has the next one, it
 // is put back first.
 func (s *session) loginSO(job frame.Job, pins frame.PINs) error {
-	err := s.login(pkcs11.CKU_SO, pins[frame.SOPIN], job.CutCurrent)
+	first := s.login
+	if pins[frame.NextSOPIN] != nil {
+		first = s.probe
+	}
+	err := first(pkcs11.CKU_SO, pins[frame.SOPIN], job.CutCurrent)
 	if err == nil || pins[frame.NextSOPIN] == nil || asFault("login", "", err).Code != pkcs11.CKR_PIN_INCORRECT {
 		return err
 	}

@@ -84,7 +84,7 @@ func (s *session) rawSign(k *key, in []byte) ([]byte, error) {
 	}
 	if k.loginPerUse {
 		s.spoiled = true
-		if err := s.enter(pkcs11.CKU_CONTEXT_SPECIFIC, false, s.pin, s.cut, "C_Login for this signature"); err != nil {
+		if err := s.enter(pkcs11.CKU_CONTEXT_SPECIFIC, false, false, s.pin, s.cut, "C_Login for this signature"); err != nil {
 			return nil, err
 		}
 		s.spoiled = false // C_Sign ends the operation, whatever it answers

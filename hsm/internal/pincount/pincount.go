@@ -286,6 +286,20 @@ func (c *Counter) GiveBack(w Who) error {
 	return c.store(s)
 }
 
+// Restore puts the tries back to what they were, after the token refused the first
+// of two PINs of which it has one. The second is then tried at once, and counts.
+func (c *Counter) Restore(w Who, t Tries) error {
+	s, err := c.Load()
+	if err != nil {
+		return err
+	}
+	*s.tries(w) = t
+	return c.store(s)
+}
+
+// Of gives the tries of one of the two.
+func (s *State) Of(w Who) Tries { return *s.tries(w) }
+
 // Reset forgets everything, and remembers who did that and why. It is the way
 // out of a damaged counter, too. The counter must be locked.
 func (c *Counter) Reset(uid int, reason string) (*State, error) {

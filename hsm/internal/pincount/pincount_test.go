@@ -230,3 +230,30 @@ func TestResetsAreBounded(t *testing.T) {
 		t.Errorf("%d resets, %v", len(s.Resets), err)
 	}
 }
+
+// Of two PINs of which the token has one, the first may be refused without a wait
+// before the second; that one counts. Without Restore the second would wait, each
+// time anew.
+func TestRestore(t *testing.T) {
+	c, k := newCounter(t)
+	for range 3 {
+		wrong(t, c, User)
+	}
+	waits(t, c, 30*time.Second)
+	k.t = k.t.Add(30 * time.Second)
+	s, err := c.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := s.Of(User)
+	wrong(t, c, User)
+	waits(t, c, time.Minute)
+	if err := c.Restore(User, before); err != nil {
+		t.Fatal(err)
+	}
+	wrong(t, c, User)
+	waits(t, c, time.Minute)
+	if s, err = c.Load(); err != nil || s.User.Wrong != 4 || s.SO.Wrong != 0 {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
