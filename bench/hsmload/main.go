@@ -1,6 +1,6 @@
 // Command hsmload measures hsm.Pool against the bare binding, for scripts/bench hsm.
-// It makes a SoftHSM token of its own and runs both sides in turn, in slices of a
-// fraction of a second: what else the machine does meets both. Each figure is the
+// It makes a SoftHSM token of its own and runs both sides in turn, in slices of some
+// hundred signatures: what else the machine does meets both. Each figure is the
 // median over all rounds of the ratio of one slice to the mean of its neighbours.
 //
 // It prints lines for the script: "ratio" or "raw", name, value, goal or unit, with
@@ -24,7 +24,7 @@ type options struct {
 	hsmd, peer, module string
 	counting, control  string // a module that counts its calls, and where it does
 	rounds             int
-	slice              time.Duration
+	slice              int // signatures in one measurement
 }
 
 func main() {
@@ -35,7 +35,7 @@ func main() {
 	flag.StringVar(&o.counting, "counting", "", "the module that counts calls")
 	flag.StringVar(&o.control, "control", "", "its counters")
 	flag.IntVar(&o.rounds, "rounds", 15, "rounds")
-	flag.DurationVar(&o.slice, "slice", 150*time.Millisecond, "length of one measurement")
+	flag.IntVar(&o.slice, "slice", 1000, "signatures in one measurement")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, "hsmload:", err)

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"keyrite/hsm"
@@ -52,15 +54,16 @@ func (r *rig) peerOf(ctx context.Context, side string) (*peer, error) {
 	return p, nil
 }
 
-func (p *peer) run(mode string, workers int, verify bool, d time.Duration) (rate, error) {
-	if _, err := fmt.Fprintln(p.in, mode, workers, verify, d.Milliseconds()); err != nil {
+func (p *peer) run(mode string, workers int, verify bool, total int) (rate, error) {
+	if _, err := fmt.Fprintln(p.in, mode, workers, verify, total); err != nil {
 		return rate{}, err
 	}
-	var n, cpu, wall float64
+	n := float64(total)
+	var cpu, wall float64
 	if !p.out.Scan() {
 		return rate{}, errors.New("the peer has ended")
 	}
-	if _, err := fmt.Sscan(p.out.Text(), &n, &cpu, &wall); err != nil {
+	if _, err := fmt.Sscan(p.out.Text(), &cpu, &wall); err != nil {
 		return rate{}, err
 	}
 	return rate{n / cpu * 1e9, n / wall * 1e9}, nil
@@ -150,33 +153,42 @@ func (r *rig) rates(ctx context.Context) error {
 	return errors.Join(bare.close(), inside.close(), r.pool.Close())
 }
 
-// load signs with n goroutines through the pool, and counts the CPU time of this
-// process, the supervisor and the module process.
+// load makes the signatures of a slice with n goroutines through the pool, and counts
+// the CPU time of this process, the supervisor and the module process, but not that of
+// counting it.
 func (r *rig) load(ctx context.Context, key *hsm.Key, n int) (rate, error) {
-	counts, errs := make([]int, n), make([]error, n)
-	pids := append(children(r.sup.PID()), r.sup.PID(), os.Getpid())
+	errs := make([]error, n)
+	pids := append(children(r.sup.PID()), r.sup.PID())
+	var made atomic.Int64
 	var wg sync.WaitGroup
-	from, used := time.Now(), cpuOf(pids)
+	theirs := cpuOf(pids)
+	from, ours := time.Now(), cpuTime()
 	for g := range n {
 		wg.Go(func() {
 			digest := make([]byte, 32)
 			digest[0] = byte(g)
-			for time.Since(from) < r.slice && errs[g] == nil {
+			for made.Add(1) <= int64(r.slice) && errs[g] == nil {
 				digest[1]++
 				_, errs[g] = key.SignContext(ctx, digest)
-				counts[g]++
 			}
 		})
 	}
 	wg.Wait()
-	wall, cpu, total := time.Since(from), cpuOf(pids)-used, 0
-	for _, c := range counts {
-		total += c
-	}
-	return rate{float64(total) / cpu.Seconds(), float64(total) / wall.Seconds()}, errors.Join(errs...)
+	cpu, wall := cpuTime()-ours, time.Since(from)
+	cpu += cpuOf(pids) - theirs
+	return rate{float64(r.slice) / cpu.Seconds(), float64(r.slice) / wall.Seconds()}, errors.Join(errs...)
 }
 
-// cpuOf is what all threads of the processes have used. Threads of ours end rarely.
+// cpuTime is what this process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// cpuOf is what all threads of the processes have used; they end rarely.
 func cpuOf(pids []int) (sum time.Duration) {
 	for _, pid := range pids {
 		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
