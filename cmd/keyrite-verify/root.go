@@ -36,6 +36,7 @@ does not parse, and 13 when the file belongs to another world.`,
 		newBirthcert(),
 		newPolicy(),
 		newShareProof(),
+		newInspection(),
 	} {
 		root.AddCommand(sub)
 	}

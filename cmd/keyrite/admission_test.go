@@ -39,7 +39,7 @@ func TestOpeningAsksForAdmission(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.write(t, "charter.jsonl", string(copied))
-	charter := "charter.jsonl"
+	charter, signer := "charter.jsonl", "conductor"
 	// open runs a command that opens safe work with a binding.
 	open := func(bind string, args ...string) (int, string, string) {
 		t.Helper()
@@ -49,7 +49,7 @@ func TestOpeningAsksForAdmission(t *testing.T) {
 			all = append(all, "--opener", m+".key:shares-one/work/"+m+".share")
 		}
 		cmd := h.command(all...)
-		cmd.ExtraFiles = []*os.File{phrases(masters...), phrases("conductor")}
+		cmd.ExtraFiles = []*os.File{phrases(masters...), phrases(signer)}
 		var out, errs strings.Builder
 		cmd.Stdout, cmd.Stderr = &out, &errs
 		_ = cmd.Run() // the exit code is looked at
@@ -91,6 +91,28 @@ func TestOpeningAsksForAdmission(t *testing.T) {
 	// Key masters open the safe for an attack, with its keys in it.
 	if code, _, errs := open("bind-one.yaml", "admit", "--signer", "conductor.key", "--signer-fd", "4", "--out", "work.admission", "--algorithm", "p256"); code != 0 {
 		t.Fatalf("admit: exit %d, %s", code, errs)
+	}
+	// A witness signs what he reads in the token, and it is what the record says.
+	check := func(file string) (int, string) {
+		code, _, errs := h.run(t, "keyrite-verify", "inspection", file, "--record", "record-one", "--anchor", "record-one/outputs/anchors.json")
+		return code, errs
+	}
+	signer = "witness1"
+	if code, _, errs := open("bind-report.yaml", "inspect", "--out", "work.inspection", "--signer", "witness1.key", "--signer-fd", "4"); code != 0 {
+		t.Fatalf("inspection: exit %d, %s", code, errs)
+	}
+	if code, errs := check("work.inspection"); code != 0 {
+		t.Errorf("inspection: exit %d, %s", code, errs)
+	}
+	if code, _, _ := open("bind-report.yaml", "inspect", "--out", "work.inspection", "--signer", "witness1.key", "--signer-fd", "4"); code != 16 {
+		t.Errorf("a second inspection over the first: exit %d", code)
+	}
+	signer = "conductor"
+	if code, _, errs := open("bind-report.yaml", "inspect", "--out", "conductor.inspection", "--signer", "conductor.key", "--signer-fd", "4"); code != 0 {
+		t.Fatalf("inspection: exit %d, %s", code, errs)
+	}
+	if code, errs := check("conductor.inspection"); code != 14 {
+		t.Errorf("an inspection by the conductor, who is no witness: exit %d, %s", code, errs)
 	}
 	code, out, errs = open("bind-report.yaml", "inspect")
 	if code != 0 || strings.Contains(out, "admission-") {

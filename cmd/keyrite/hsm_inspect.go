@@ -19,6 +19,9 @@ type inspectOptions struct {
 	trust  trustOptions
 	quorum openOptions
 	safe   string
+
+	signer, out string // of an inspection to be signed
+	signerFD    int
 }
 
 func newHSMInspect(std cli.IO) *cobra.Command {
@@ -31,11 +34,19 @@ every object in the token, and for each key pair its public key and every
 attribute. Nothing is changed, so a second program on a witness's machine can
 read what a ceremony says it made.
 
-Exit codes: 0 good; 12 token absent or login refused; 2 unusable input.`,
+With --out the witness signs what was read: serial, public keys and attributes,
+nothing secret. 'keyrite-verify inspection' compares it with the record.
+
+Exit codes: 0 good; 12 token absent or login refused; 2 unusable input; 14 a key
+that cannot be read, with --out; 16 the file exists.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runHSMInspect(c.Context(), c, std, &o) },
 	}
 	o.addFlags(c)
+	c.Flags().StringVar(&o.out, "out", "", "file for what was read, signed; it is never overwritten")
+	c.Flags().StringVar(&o.signer, "signer", "", "key file or card of the witness who signs it")
+	c.Flags().IntVar(&o.signerFD, "signer-fd", -1, "descriptor with his passphrase (default: the terminal)")
+	c.MarkFlagsRequiredTogether("out", "signer")
 	return c
 }
 
@@ -88,6 +99,9 @@ func runHSMInspect(ctx context.Context, c *cobra.Command, std cli.IO, o *inspect
 		err = listTokens(ctx, &o.tokenOptions, &res)
 	default:
 		err = o.look(ctx, std, inspect)
+	}
+	if err == nil && o.out != "" {
+		err = o.sign(ctx, std, &res)
 	}
 	if err != nil {
 		return err

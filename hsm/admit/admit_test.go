@@ -42,7 +42,7 @@ func TestSoftHSMAdmitted(t *testing.T) {
 	if want := slices.Sorted(maps.Keys(admit.Algorithms())); !slices.Equal(r.Algorithms, want) {
 		t.Errorf("admitted for %v, want %v", r.Algorithms, want)
 	}
-	if want := []string{"sign", "root-sign", "movable", "transport-unwrap"}; !slices.Equal(r.Templates, want) {
+	if want := []string{"sign", "root-sign", "movable", "transport-unwrap", "seal", "mac"}; !slices.Equal(r.Templates, want) {
 		t.Errorf("admitted templates %v, want %v", r.Templates, want)
 	}
 	objs, err := s.Objects(t.Context())

@@ -226,6 +226,8 @@ func templatesOf(cases []frame.Case) []keyspec.Template {
 		{"readback-root", keyspec.RootSign},
 		{"readback-movable", keyspec.Movable},
 		{"readback-transport", keyspec.TransportUnwrap},
+		{"readback-seal", keyspec.Seal},
+		{"readback-mac", keyspec.MAC},
 	} {
 		i := slices.IndexFunc(cases, func(c frame.Case) bool { return c.ID == x.id })
 		if i >= 0 && cases[i].Pass && cases[i].Got == "every attribute equal" {

@@ -64,7 +64,7 @@ func (s *session) admit(b frame.AdmitBody) (*frame.Admission, error) {
 		return nil, err
 	}
 	out := &frame.Admission{Loosened: len(b.Loose) > 0, Cases: []frame.Case{}}
-	for _, set := range [][]attack{templateCases, algorithms, secrecyCases, freezeCases, usageCases, originCases, transportCases, sessionCases, accessCases} {
+	for _, set := range [][]attack{templateCases, algorithms, secrecyCases, freezeCases, usageCases, originCases, transportCases, secretCases, sessionCases, accessCases} {
 		for _, a := range set {
 			c, err := l.try(a)
 			if err != nil {

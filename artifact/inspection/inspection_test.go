@@ -1,0 +1,112 @@
+package inspection_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/inspection"
+	"keyrite/artifact/person"
+	"keyrite/artifact/record"
+)
+
+var tok = anchor.Token{Label: "work", Serial: "1"}
+
+func made() *record.Verified {
+	return &record.Verified{Open: record.Open{World: "rehearsal:abcdefgh"}, Keys: []record.KeyMade{
+		{Object: "aa", Stage: "stored", Key: anchor.KeyRecord{ID: "firmware", Public: []byte{1}, Token: tok}, Attributes: []record.Attribute{
+			{Half: "private", Name: "CKA_SENSITIVE", Got: "true", Wanted: "true"}, {Half: "public", Name: "CKA_LOCAL", Got: "true", Wanted: "true"},
+		}},
+		{Object: "bb", Stage: "stored", Key: anchor.KeyRecord{ID: "root", Public: []byte{2}, Token: anchor.Token{Label: "root", Serial: "2"}}},
+	}}
+}
+
+func read() *inspection.Inspection {
+	return &inspection.Inspection{
+		At: "2026-11-22T12:00:00Z", Format: inspection.Format, Token: tok, World: "rehearsal:abcdefgh",
+		Keys: []inspection.Key{{Label: "firmware", Object: "aa", Public: []byte{1}, Attributes: []inspection.Attribute{
+			{Half: "public", Name: "CKA_LOCAL", Value: "true"}, {Half: "private", Name: "CKA_SENSITIVE", Value: "true"},
+		}}},
+	}
+}
+
+func TestInspectionAgainstRecord(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		edit  func(*inspection.Inspection)
+		class fault.Class
+	}{
+		{"the same", func(*inspection.Inspection) {}, ""},
+		{"another world", func(i *inspection.Inspection) { i.World = "live" }, fault.Policy},
+		{"another serial", func(i *inspection.Inspection) { i.Token.Serial = "2" }, fault.Verify},
+		{"no keys", func(i *inspection.Inspection) { i.Keys = nil }, fault.Verify},
+		{"another public key", func(i *inspection.Inspection) { i.Keys[0].Public = []byte{9} }, fault.Verify},
+		{"another name", func(i *inspection.Inspection) { i.Keys[0].Label = "log" }, fault.Verify},
+		{"a looser attribute", func(i *inspection.Inspection) { i.Keys[0].Attributes[1].Value = "false" }, fault.Verify},
+		{"an attribute less", func(i *inspection.Inspection) { i.Keys[0].Attributes = i.Keys[0].Attributes[:1] }, fault.Verify},
+		{"an attribute more", func(i *inspection.Inspection) {
+			i.Keys[0].Attributes = append(i.Keys[0].Attributes, inspection.Attribute{Half: "private", Name: "CKA_WRAP", Value: "true"})
+		}, fault.Verify},
+		{"an attribute twice", func(i *inspection.Inspection) { i.Keys[0].Attributes[1] = i.Keys[0].Attributes[0] }, fault.Verify},
+		{"the other half", func(i *inspection.Inspection) { i.Keys[0].Attributes[0].Half = "private" }, fault.Verify},
+		{"a key that the record does not know", func(i *inspection.Inspection) {
+			i.Keys = append(i.Keys, inspection.Key{Label: "back-door", Object: "cc"})
+		}, fault.Verify},
+		{"a key twice", func(i *inspection.Inspection) { i.Keys = append(i.Keys, i.Keys[0]) }, fault.Verify},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			i := read()
+			tc.edit(i)
+			if err := i.Check(made()); fault.ClassOf(err) != tc.class {
+				t.Errorf("got %v (%s), want %q", err, fault.ClassOf(err), tc.class)
+			}
+		})
+	}
+}
+
+// Only a witness of the charter signs an inspection, alone, as it stands.
+func TestSignerOfInspection(t *testing.T) {
+	people := &charter.People{}
+	keys := map[string]*person.Key{}
+	for name, role := range map[string]string{"witness1": charter.RoleWitness, "conductor": charter.RoleConductor, "stranger": ""} {
+		k, err := person.New(name, "rehearsal:abcdefgh")
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[name] = k
+		if role != "" {
+			people.Roster = append(people.Roster, charter.Member{Person: *k.Public(), Role: role})
+		}
+	}
+	signed := func(by string, edit func(*inspection.Inspection)) []byte {
+		i := read()
+		edit(i)
+		file, err := inspection.Sign(i, keys[by].Signer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	same := func(*inspection.Inspection) {}
+	i, by, err := inspection.Open(signed("witness1", same), people)
+	if err != nil || by != "witness1" || len(i.Keys) != 1 {
+		t.Fatalf("got %+v by %q, %v", i, by, err)
+	}
+	good := signed("witness1", same)
+	for name, data := range map[string][]byte{
+		"by the conductor": signed("conductor", same),
+		"by a stranger":    signed("stranger", same),
+		"other format":     signed("witness1", func(i *inspection.Inspection) { i.Format = "keyrite/inspection/v2" }),
+		"no time":          signed("witness1", func(i *inspection.Inspection) { i.At = "" }),
+		"altered":          []byte(strings.Replace(string(good), `"payload":"e`, `"payload":"f`, 1)),
+		"cut":              slices.Clone(good[:len(good)-2]),
+		"empty":            {},
+	} {
+		if _, _, err := inspection.Open(data, people); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}

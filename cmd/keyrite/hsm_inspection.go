@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"time"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/inspection"
+	"keyrite/hsm"
+	"keyrite/internal/cli"
+	"keyrite/internal/durable"
+)
+
+// sign writes what was read of a token, signed by the witness who read it.
+func (o *inspectOptions) sign(ctx context.Context, std cli.IO, res *hsmInspectResult) error {
+	if len(res.Tokens) != 1 || res.Keys == nil {
+		return cli.Usagef("--out wants one token: --token with its --pin-fd, or --safe")
+	}
+	out, err := durable.Create(o.out, 0o644)
+	if err != nil {
+		return err
+	}
+	defer out.Abort()
+	key, err := openKey(ctx, o.signer, o.signerFD, std)
+	if err != nil {
+		return err
+	}
+	defer key.Zero()
+	t := res.Tokens[0]
+	i := &inspection.Inspection{
+		At: charter.FormatTime(time.Now()), Format: inspection.Format, Keys: []inspection.Key{}, ModuleSHA256: res.Module.SHA256,
+		Token: anchor.Token{Label: t.Label, Serial: t.Serial}, World: key.Public().World,
+	}
+	for n := range res.Keys {
+		k, err := res.Keys[n].read()
+		if err != nil {
+			return err
+		}
+		i.Keys = append(i.Keys, *k)
+	}
+	file, err := inspection.Sign(i, key.Signer())
+	if err != nil {
+		return err
+	}
+	if _, err := out.Write(file); err != nil {
+		return err
+	}
+	return out.Commit()
+}
+
+// read turns a key into what is signed of it.
+func (k *inspectedKey) read() (*inspection.Key, error) {
+	if k.Error != "" {
+		return nil, fault.Errorf(fault.Verify, "key %q cannot be read, so nothing is signed: %s", k.Label, k.Error)
+	}
+	public, err := hex.DecodeString(k.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	out := &inspection.Key{Attributes: []inspection.Attribute{}, Label: k.Label, Object: k.ID, Public: public}
+	for _, half := range []struct {
+		name string
+		as   []hsm.Attribute
+	}{{"private", k.Attributes.Private}, {"public", k.Attributes.Public}, {"secret", k.Attributes.Secret}} {
+		for _, a := range half.as {
+			out.Attributes = append(out.Attributes, inspection.Attribute{Half: half.name, Name: a.Name, Value: a.Value})
+		}
+	}
+	return out, nil
+}
