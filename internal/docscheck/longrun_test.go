@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -118,5 +119,26 @@ func TestLongRunTests(t *testing.T) {
 		if !strings.Contains(page, row) {
 			t.Errorf("no row %s in\n%s", row, page)
 		}
+	}
+}
+
+// The page in the tree is as the script writes it, and no row says good of less
+// than all.
+func TestLongRunPage(t *testing.T) {
+	rows := 0
+	for _, r := range Tables(read(t, "docs/long-run.md")) {
+		rows++
+		done, total, ok := strings.Cut(r.Cells["run"], " of ")
+		n, err := strconv.Atoi(done)
+		m, errTotal := strconv.Atoi(total)
+		if !ok || err != nil || errTotal != nil || n > m {
+			t.Errorf("line %d: run is %q", r.Line, r.Cells["run"])
+		}
+		if o := r.Cells["outcome"]; (o == "good") != (n == m && m > 0) && !strings.HasPrefix(o, "failed: ") || o != "good" && o != "not finished" && !strings.HasPrefix(o, "failed: ") {
+			t.Errorf("line %d: %q of %q", r.Line, o, r.Cells["run"])
+		}
+	}
+	if rows == 0 {
+		t.Error("docs/long-run.md has no row")
 	}
 }
