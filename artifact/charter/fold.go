@@ -39,6 +39,7 @@ type State struct {
 	successor map[string]string // id → the dormant key that took it over
 	former    map[string]string // key id → name, of people once in the roster
 	gone      map[string]bool   // safes retired
+	adopted   map[string]int    // epochs taken over from void ceremonies, by safe
 	tree      tlog.Tree
 	last      time.Time
 }
@@ -196,6 +197,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Floors = map[string]Floor{}
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
+	s.adopted = map[string]int{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
 	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
 	return nil
@@ -236,6 +238,9 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeIdentity:    decider((*State).addIdentity),
 		TypeAccessEnded: decider((*State).endAccess),
 		TypeFloor:       decider((*State).raise),
+
+		TypeEpochAdopted: decider((*State).adoptEpoch),
+		TypeKeyAdopted:   decider((*State).adoptKey),
 	}
 }
 
@@ -286,6 +291,15 @@ func (s *State) addEpoch(e *Epoch) error {
 	if err := checkShares(e, safe); err != nil {
 		return err
 	}
+	if err := unlike(e, &before); err != nil {
+		return err
+	}
+	s.Epochs[e.Safe] = *e
+	return nil
+}
+
+// unlike wants no share of the epoch before in e.
+func unlike(e, before *Epoch) error {
 	for _, have := range before.Shares {
 		for _, sh := range e.Shares {
 			if sh.Public.Equal(have.Public) {
@@ -293,7 +307,6 @@ func (s *State) addEpoch(e *Epoch) error {
 			}
 		}
 	}
-	s.Epochs[e.Safe] = *e
 	return nil
 }
 

@@ -235,9 +235,9 @@ func (s *State) Names() map[string]string {
 }
 
 // Stale says that the shares in force of a safe are not those of its openers: its
-// people changed and it was not dealt anew.
+// people changed, or its epoch was adopted, and it was not dealt anew.
 func (s *State) Stale(safe string) bool {
 	x, ok := s.People.Safe(safe)
 	e, dealt := s.Epochs[safe]
-	return !ok || !dealt || checkShares(&e, x) != nil
+	return !ok || !dealt || s.adopted[safe] == e.Epoch || checkShares(&e, x) != nil
 }

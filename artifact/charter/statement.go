@@ -51,6 +51,9 @@ const (
 	TypeKeyMoved    = "key-moved"    // a key lives in another safe's token from now on
 	TypeSafeRetired = "safe-retired" // a safe that opens no more
 	TypeFloor       = "floor"        // the lowest security version of a product from now on
+
+	TypeEpochAdopted = "epoch-adopted" // shares that a void ceremony dealt and that open a safe now
+	TypeKeyAdopted   = "key-adopted"   // a key that a void transfer left in another safe's token
 )
 
 // Statement is one entry.

@@ -57,3 +57,35 @@ func TestFirmwareVectors(t *testing.T) {
 		}
 	}
 }
+
+// The same of the statements by which a charter adopts what void ceremonies left.
+func TestCharterVectors(t *testing.T) {
+	const dir = "../../testdata/vectors/charter/"
+	codes := map[string]int{"ok": 0, "verify": 14, "quorum": 10}
+	files, err := filepath.Glob(dir + "*.txt")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("%d vectors: %v", len(files), err)
+	}
+	before, err := os.ReadFile(dir + "charter.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := t.TempDir()
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, line, _ := bytes.Cut(data, []byte("\n\n"))
+		_, rest, _ := strings.Cut(string(head), "expect: ")
+		expect, _, _ := strings.Cut(rest, "\n")
+		path := filepath.Join(tmp, filepath.Base(f)+".jsonl")
+		if err := os.WriteFile(path, append(bytes.Clone(before), line...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"charter", path, "--anchor", dir + "anchors.json"}
+		if got := cli.Run(t.Context(), newRoot(), args, cli.IO{In: os.Stdin, Out: io.Discard, Err: io.Discard}); got != codes[expect] {
+			t.Errorf("%s: exit %d, want %d", filepath.Base(f), got, codes[expect])
+		}
+	}
+}
