@@ -14,9 +14,16 @@ import (
 // Base is the vault that a ceremony continues, as it was loaded: the anchors that
 // were trusted, and the charter up to there.
 type Base struct {
-	Anchors     string `json:"anchors"`      // hex SHA-256 of the anchors file
-	CharterHead string `json:"charter_head"` // hex tree root
-	CharterSize int    `json:"charter_size"` // statements
+	Adopts      *Adopts `json:"adopts,omitempty"` // what void ceremonies left, see Adopts
+	Anchors     string  `json:"anchors"`          // hex SHA-256 of the anchors file
+	CharterHead string  `json:"charter_head"`     // hex tree root
+	CharterSize int     `json:"charter_size"`     // statements
+}
+
+// Same says whether two ceremonies continue the same vault, from the same statement
+// of its charter, whatever they adopt.
+func (b *Base) Same(x *Base) bool {
+	return b.Anchors == x.Anchors && b.CharterHead == x.CharterHead && b.CharterSize == x.CharterSize
 }
 
 // Opening is a key master's share, given for one step of this attempt.
@@ -67,19 +74,7 @@ func (c *checker) checkOpenings() error {
 		return err
 	}
 	for _, o := range c.openings {
-		place, pub, err := share.PlaceOf(c.base, o.data.Safe, o.data.Holder)
-		if err != nil {
-			return bad("%w: entry %d: %w", ErrEntry, o.seq, err)
-		}
-		m, ok := c.base.People.Person(o.data.Holder)
-		if !ok {
-			return bad("%w: entry %d: %.40q has left", ErrEntry, o.seq, o.data.Holder)
-		}
-		op, err := Operation(c.Open.Record, c.Open.ScriptHash, o.step)
-		if err != nil {
-			return err
-		}
-		if err := share.VerifyOpening(&o.data.Envelope, place, pub, m.Person.PublicKey(), op, nonce); err != nil {
+		if err := c.checkOpening(&o, nonce); err != nil {
 			return bad("%w: entry %d: %w", ErrEntry, o.seq, err)
 		}
 	}
@@ -94,4 +89,22 @@ func (c *checker) checkOpenings() error {
 		}
 	}
 	return nil
+}
+
+// checkOpening wants the opening to be by share key and by the key of the person
+// who holds the share, for the step in which it stands.
+func (c *checker) checkOpening(o *given, nonce []byte) error {
+	place, pub, err := share.PlaceOf(c.base, o.data.Safe, o.data.Holder)
+	if err != nil {
+		return err
+	}
+	p, err := c.holder(o.data.Safe, o.data.Holder)
+	if err != nil {
+		return err
+	}
+	op, err := Operation(c.Open.Record, c.Open.ScriptHash, o.step)
+	if err != nil {
+		return err
+	}
+	return share.VerifyOpening(&o.data.Envelope, place, pub, p.PublicKey(), op, nonce)
 }

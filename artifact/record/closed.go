@@ -41,7 +41,7 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if err := c.checkShares(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.checkOpenings, c.checkAdmissions, c.keptAdmissions, c.checkKeys, c.checkTransfers, c.checkSpecified, c.checkEnrolled, c.checkEnded, c.checkSuccession, c.checkFloors, c.checkCRLs, c.checkCertificates, c.checkRoot, c.checkTold, c.checkLeft, c.checkRolls} {
+	for _, check := range []func() error{c.checkOpenings, c.checkAdmissions, c.keptAdmissions, c.checkKeys, c.checkTransfers, c.checkAdopted, c.checkSpecified, c.checkEnrolled, c.checkEnded, c.checkSuccession, c.checkFloors, c.checkCRLs, c.checkCertificates, c.checkRoot, c.checkTold, c.checkLeft, c.checkRolls} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -87,7 +87,10 @@ func (c *checker) loadOutputs(trusted *anchor.Anchors) error {
 	if c.Open.Base == nil {
 		return nil
 	}
-	return c.loadBase(lines, b)
+	if err := c.loadBase(lines, b); err != nil {
+		return err
+	}
+	return c.loadAdopted(lines, 0)
 }
 
 // typeOf is the type of a charter statement that was folded.
@@ -190,7 +193,11 @@ func (c *checker) checkShares() error {
 		if err != nil {
 			return err
 		}
-		if _, err := share.VerifyReceipt(&r.Envelope, place, pub, c.People[r.Holder].PublicKey()); err != nil {
+		p := c.People[r.Holder]
+		if p == nil {
+			return bad("%w: entry %d: %.40q gave a receipt and was not there", ErrEntry, l.Seq, r.Holder)
+		}
+		if _, err := share.VerifyReceipt(&r.Envelope, place, pub, p.PublicKey()); err != nil {
 			return fault.Errorf(fault.Verify, "%w: entry %d: %w", ErrEntry, l.Seq, err)
 		}
 	}
@@ -272,6 +279,9 @@ func (c *checker) checkNewKeys() error {
 			if t, ok := c.moved[id]; ok {
 				old.Token = t.To.Token // whether it went there is checked by checkTransfers
 			}
+			if f, ok := c.found[id]; ok {
+				old.Token = f.To.Token // and by checkAdopted
+			}
 			if made.ID != "" || !sameKey(old, k) {
 				return bad("%w: key %s was there before and is another now", ErrRecord, id)
 			}
@@ -282,7 +292,7 @@ func (c *checker) checkNewKeys() error {
 			return bad("%w: key %s in the charter is not the one made", ErrRecord, id)
 		}
 	}
-	if gained != len(c.born) || gained != len(c.stored) || gained+len(c.moved) != len(c.proven) {
+	if gained != len(c.born) || gained != len(c.stored) || gained+len(c.moved)+len(c.found) != len(c.proven) {
 		return bad("%w: %d keys born, %d stored, %d proven, %d new in the charter", ErrRecord, len(c.born), len(c.stored), len(c.proven), gained)
 	}
 	return nil

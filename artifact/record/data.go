@@ -346,7 +346,7 @@ var types = func() map[string]reflect.Type {
 		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Contingency{}, &Present{}, &Medium{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
 		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &CRL{}, &Succession{}, &Retired{}, &Possession{}, &Words{},
 		&Output{}, &Incident{}, &Cleanup{}, &End{},
-		&Transferred{}, &Removed{},
+		&Transferred{}, &Removed{}, &Found{},
 	} {
 		out[d.entryType()] = reflect.TypeOf(d).Elem()
 	}

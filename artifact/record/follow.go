@@ -27,6 +27,8 @@ type scriptFile struct {
 	Safes []struct {
 		Name  string `yaml:"name"`
 		Token string `yaml:"token"`
+
+		Adopts bool `yaml:"adopts"`
 	} `yaml:"safes"`
 	Successions []struct {
 		ID     string `yaml:"id"`
@@ -420,6 +422,9 @@ func (c *checker) checkTold() error {
 	}
 	var err error
 	for path := range c.outputs {
+		if strings.HasPrefix(path, AfterDir+"/") {
+			continue // of another ceremony, which is void
+		}
 		name, isKey := strings.CutSuffix(strings.TrimPrefix(path, OutputsDir+"/"), ".pub.pem")
 		if isKey {
 			err = c.samePEM(path, "PUBLIC KEY", func(der []byte) bool {

@@ -12,6 +12,7 @@ type kind struct {
 	continues  bool     // an existing vault
 	verbs      []string // beside those of every kind
 	statements []string // of the charter
+	adopts     bool     // may take over what void ceremonies left
 }
 
 // everyKind are the verbs that all kinds have.
@@ -33,20 +34,21 @@ func kinds() map[string]kind {
 	carried := append([]string{charter.TypeFloor}, ended...)
 	issuing := []string{"cert.issue", "charter.append", "update.root"}
 	return map[string]kind{
-		"hsm-lost":     {true, slices.Concat(opening, making, []string{"succession.sign"}), slices.Concat(made, carried)},
-		"succession":   {true, slices.Concat(opening, making, []string{"succession.sign", "key.destroy"}), slices.Concat(made, carried)},
-		"sign-offline": {true, slices.Concat(opening, issuing, []string{"crl.issue"}), enrolled},
-		"enrol":        {true, slices.Concat(opening, issuing), enrolled},
-		"retire":       {true, slices.Concat(opening, []string{"key.destroy", "token.destroy", "charter.append", "update.root"}), ended},
+		"hsm-lost":     {continues: true, verbs: slices.Concat(opening, making, []string{"succession.sign"}), statements: slices.Concat(made, carried)},
+		"succession":   {continues: true, verbs: slices.Concat(opening, making, []string{"succession.sign", "key.destroy"}), statements: slices.Concat(made, carried)},
+		"sign-offline": {continues: true, verbs: slices.Concat(opening, issuing, []string{"crl.issue"}), statements: enrolled},
+		"enrol":        {continues: true, verbs: slices.Concat(opening, issuing), statements: enrolled},
+		"retire":       {continues: true, verbs: slices.Concat(opening, []string{"key.destroy", "token.destroy", "charter.append", "update.root"}), statements: ended},
 		"genesis":      {verbs: append([]string{"genesis.sign"}, making...), statements: append([]string{charter.TypeGenesis}, made...)},
-		"new-key":      {true, slices.Concat(opening, making, []string{"succession.sign"}), made},
+		"new-key":      {continues: true, verbs: slices.Concat(opening, making, []string{"succession.sign"}), statements: made},
 		"reshare": {
-			true, slices.Concat(opening, []string{"people.change", "shares.deal", "shares.receipts", "token.repin", "charter.append", "update.root"}),
-			[]string{charter.TypePeople, charter.TypeEpoch},
+			continues: true, adopts: true,
+			verbs:      slices.Concat(opening, []string{"people.change", "shares.deal", "shares.receipts", "token.repin", "key.find", "charter.append", "update.root"}),
+			statements: []string{charter.TypePeople, charter.TypeEpoch, charter.TypeEpochAdopted, charter.TypeKeyAdopted},
 		},
 		"transfer": {
-			true, slices.Concat(opening, []string{"key.transfer", "charter.append", "keys.prove"}),
-			[]string{charter.TypeReceiver, charter.TypeKeyMoved},
+			continues: true, verbs: slices.Concat(opening, []string{"key.transfer", "charter.append", "keys.prove"}),
+			statements: []string{charter.TypeReceiver, charter.TypeKeyMoved},
 		},
 	}
 }

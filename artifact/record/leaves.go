@@ -39,6 +39,8 @@ func (st *scriptStep) leaves() (typ, about string) {
 		return "retired", st.Key
 	case "key.transfer":
 		return "transferred", st.Key
+	case "key.find":
+		return "found", st.Key
 	case "cert.issue":
 		return "certificate", st.Cert
 	case "crl.issue":
@@ -68,6 +70,8 @@ func subject(d Data) string {
 		}
 		return d.Key
 	case *Transferred:
+		return d.Key.ID
+	case *Found:
 		return d.Key.ID
 	case *Certificate:
 		return d.ID

@@ -36,6 +36,7 @@ func verbStates() map[string]string {
 		"safe.open":         "RUNNING",
 		"token.repin":       "RUNNING",
 		"key.transfer":      "RUNNING",
+		"key.find":          "RUNNING",
 		"succession.sign":   "RUNNING",
 		"key.destroy":       "RUNNING",
 		"token.destroy":     "RUNNING",
@@ -54,7 +55,7 @@ func doneBy() map[string][]string {
 		"documents":    {"documents.see"},
 		"statement":    {"genesis.sign", "people.change", "key.transfer", "charter.append"},
 		"opening":      {"safe.open", "token.repin", "key.transfer", "token.destroy"},
-		"intent":       {"token.init", "safe.open", "token.repin", "key.generate", "key.transfer", "keys.store", "keys.prove", "key.destroy", "token.destroy"},
+		"intent":       {"token.init", "safe.open", "token.repin", "key.generate", "key.transfer", "key.find", "keys.store", "keys.prove", "key.destroy", "token.destroy"},
 		"token":        {"token.init"},
 		"admission":    {"token.admit", "safe.open"},
 		"dealt":        {"shares.deal"},
@@ -62,12 +63,13 @@ func doneBy() map[string][]string {
 		"pins-changed": {"token.pins", "token.repin"},
 		"key":          {"key.generate", "keys.store"},
 		"transferred":  {"key.transfer"},
-		"removed":      {"keys.prove"},
+		"found":        {"key.find"},
+		"removed":      {"keys.prove", "key.find"},
 		"certificate":  {"cert.issue"},
 		"crl":          {"crl.issue"},
 		"succession":   {"succession.sign"},
 		"retired":      {"key.destroy", "token.destroy"},
-		"possession":   {"keys.prove"},
+		"possession":   {"keys.prove", "key.find"},
 		"words":        {"read.aloud"},
 		"present":      {"break"},
 		"medium":       {"medium.in", "medium.out"},
@@ -194,7 +196,7 @@ func (c *checker) announced(d *Intent) error {
 		}
 		return nil
 	case "destroy":
-		if c.do != "keys.prove" {
+		if c.do != "keys.prove" && c.do != "key.find" {
 			return c.announcedEnd(d)
 		}
 		return c.announcedMove(d)

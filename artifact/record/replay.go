@@ -72,6 +72,8 @@ func (c *checker) entry(e *Entry, d Data) error {
 		c.stmts = append(c.stmts, *d)
 	case *Incident:
 		c.Incidents = append(c.Incidents, *d)
+	case *Cleanup:
+		c.cleanups = append(c.cleanups, d)
 	case *End:
 		if d.State != c.State || c.step != "" && d.State == "CLOSED" {
 			return bad("%w: ends %s in state %s", ErrEntry, d.State, c.State)
@@ -120,6 +122,8 @@ func (c *checker) secretEntry(e *Entry, d Data) error {
 		return c.transferred(d)
 	case *Removed:
 		return c.removed(d)
+	case *Found:
+		return c.foundKey(d)
 	case *TokenReady:
 		c.tokens[d.Safe] = d.Token
 		return c.advance(d.Safe, safeAnnounced, safeReady, "token")
@@ -156,6 +160,9 @@ func (c *checker) open(o *Open) error {
 	}
 	if (o.Base != nil) != k.continues || o.Base != nil && (len(o.Base.Anchors) != 64 || len(o.Base.CharterHead) != 64 || o.Base.CharterSize < 1) {
 		return bad("%w: a %s ceremony names the vault that it continues, and a genesis none", ErrEntry, o.Kind)
+	}
+	if o.Base != nil && o.Base.Adopts != nil && (!k.adopts || o.After == nil) {
+		return bad("%w: a %s ceremony adopts nothing, or names no void one before it", ErrEntry, o.Kind)
 	}
 	c.Open, c.State = *o, "DRAFT"
 	return o.World.Check()
@@ -273,6 +280,9 @@ func (c *checker) possession(p *Possession) error {
 	k, ok := c.stored[p.Key]
 	if t, moved := c.moved[p.Key]; moved && !ok {
 		k.Key, ok = t.Key, true // by the public key that it always had
+	}
+	if f, found := c.found[p.Key]; found && !ok {
+		k.Key, ok = f.Key, true
 	}
 	if !ok || c.proven[p.Key] {
 		return bad("%w: proof of possession of a key that is not stored, or a second one", ErrEntry)

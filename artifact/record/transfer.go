@@ -216,12 +216,17 @@ func (c *checker) announcedMove(d *Intent) error {
 		}
 	case "destroy":
 		t, ok := c.moved[d.Key]
+		if f, found := c.found[d.Key]; found && c.do == "key.find" {
+			t, ok = Transferred{Object: f.Object, From: f.From}, true
+		}
 		source := ok && t.Object == d.Object && t.From == Place{d.Safe, d.Token} && c.proven[d.Key]
 		receiver := d.Key == "" && known && c.intents[d.Object] == intent{"", d.Safe, d.Token}
-		if c.do != "keys.prove" || !source && !receiver {
+		if c.do != "keys.prove" && c.do != "key.find" || !source && !receiver {
 			return bad("%w: key %.40q is destroyed before it is proven where it went, or is another one", ErrEntry, d.Key)
 		}
 		c.ending = *d
+		at := Place{d.Safe, d.Token}
+		c.leaving[at] = append(c.leaving[at], d.Object)
 		return nil
 	}
 	c.intents[d.Object] = intent{d.Key, d.Safe, d.Token}
@@ -269,11 +274,11 @@ func (c *checker) checkTransfers() error {
 }
 
 func (c *checker) checkTransfer(t *Transferred) error {
-	before, r := c.base.Keys[t.Key.ID], c.Charter.Receivers[t.To.Safe]
-	after := before
+	r := c.Charter.Receivers[t.To.Safe]
+	after := c.base.Keys[t.Key.ID]
 	after.Token = t.To.Token
 	switch {
-	case !sameKey(before, t.Key) || before.Token != t.From.Token || c.base.Epochs[t.From.Safe].Token != t.From.Token || c.base.Epochs[t.To.Safe].Token != t.To.Token:
+	case !c.leftHome(t):
 		return bad("%w: key %s is not the one of the charter, or left another token", ErrRecord, t.Key.ID)
 	case !sameKey(after, c.Charter.Keys[t.Key.ID]):
 		return bad("%w: the charter does not say where key %s is now", ErrRecord, t.Key.ID)
@@ -282,6 +287,18 @@ func (c *checker) checkTransfer(t *Transferred) error {
 	case !slices.Contains(c.gone[t.From], t.Object):
 		return bad("%w: key %s is still where it was", ErrRecord, t.Key.ID)
 	}
+	return c.checkReceipts(t)
+}
+
+// leftHome says whether the key is the charter's and left its token there for that of
+// another safe.
+func (c *checker) leftHome(t *Transferred) bool {
+	was := c.base.Keys[t.Key.ID]
+	return sameKey(was, t.Key) && was.Token == t.From.Token && c.base.Epochs[t.From.Safe].Token == t.From.Token && c.base.Epochs[t.To.Safe].Token == t.To.Token
+}
+
+// checkReceipts wants the signatures of as many as open each of the two safes.
+func (c *checker) checkReceipts(t *Transferred) error {
 	for _, x := range []struct {
 		side, safe string
 		env        *envelope.Envelope

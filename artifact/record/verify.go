@@ -93,8 +93,12 @@ type checker struct {
 	receipts map[string]bool        // safe/holder
 	progress map[string]int         // of safes, see safeNew
 	moved    map[string]Transferred // by key
-	ending   Intent                 // to destroy, until the proof that it is gone
-	gone     map[Place][]string     // object ids destroyed
+	found    map[string]Found       // by key
+	left     Left                   // what is adopted here
+	cleanups []*Cleanup
+	ending   Intent             // to destroy, until the proof that it is gone
+	leaving  map[Place][]string // object ids announced to be destroyed
+	gone     map[Place][]string // object ids destroyed
 	stmts    []Statement
 	certs    map[string]Certificate
 	ends
@@ -169,7 +173,7 @@ func Read(fsys fs.FS) (*Verified, error) {
 func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
-		proven: map[string]bool{}, moved: map[string]Transferred{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
+		proven: map[string]bool{}, moved: map[string]Transferred{}, found: map[string]Found{}, leaving: map[Place][]string{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
 		inDrive: map[string]bool{}, admitted: map[string]*admission.Report{}, opened: map[opening][]string{}, epochs: map[string]int{}, states: verbStates(), makers: doneBy(),
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}
