@@ -17,6 +17,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"keyrite/artifact/fault"
@@ -166,6 +167,16 @@ var ErrIncident = fault.New(fault.Void, "incident")
 type voidError struct {
 	cause error
 	dir   string
+	left  []string // what it left that the charter does not know
+}
+
+// voided is a void ceremony, with what its record says that it left.
+func voided(cause error, dir string) error {
+	e := &voidError{cause: cause, dir: dir}
+	if st, err := ReadState(dir); err == nil {
+		e.left = st.TellLeft(dir)
+	}
+	return e
 }
 
 func (e *voidError) Error() string {
@@ -175,6 +186,9 @@ func (e *voidError) Unwrap() error      { return e.cause }
 func (e *voidError) FaultClass() string { return string(fault.Void) }
 func (e *voidError) FaultCause() string { return string(fault.ClassOf(e.cause)) }
 func (e *voidError) FaultHint() string {
+	if len(e.left) > 0 {
+		return strings.Join(e.left, " ")
+	}
 	return "nothing of this attempt may be used; find the cause, then start again from step 1 in another record folder with --after " + e.dir
 }
 

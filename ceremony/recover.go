@@ -45,7 +45,7 @@ func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner, abando
 		}
 		// Closed, but killed before the conductor's signature: void like any other.
 	} else if st.Ended {
-		return &voidError{fault.Errorf(fault.Void, "%s", st.Cause), dir}
+		return voided(fault.Errorf(fault.Void, "%s", st.Cause), dir)
 	}
 	log, lines, err := durable.OpenAppend(filepath.Join(dir, record.TranscriptFile))
 	if err != nil {
@@ -68,7 +68,7 @@ func Recover(ctx context.Context, dir string, clock Clock, clean Cleaner, abando
 	if err := r.finishVoid(ctx, st, clean, abandon); err != nil {
 		return err
 	}
-	return &voidError{errKilled, dir}
+	return voided(errKilled, dir)
 }
 
 // tempRE is a file of durable's that a kill left half written.

@@ -34,6 +34,9 @@ type Status struct {
 	Moves                               []record.Intent          // keys announced to arrive
 	Leaving                             map[string]bool          // objects announced to be destroyed where they left
 	Exposed                             []string                 // epochs of which shares were combined, by the clean-up
+	InForce                             map[string]string        // by safe: the epoch, "safe/epoch", that opens a token whose PINs were changing, by the last clean-up
+	From                                map[string]string        // by key: the safe that it left in a transfer
+	Kept                                map[string][]string      // by safe: keys that a transfer left there, "key object", by the last clean-up
 }
 
 // ReadState reads the transcript of a record folder, as far as it is whole. The
@@ -51,7 +54,7 @@ func ReadState(dir string) (*Status, error) {
 		data = data[:n]
 	}
 	tr := record.NewTranscript()
-	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}, Leaving: map[string]bool{}}
+	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}, Leaving: map[string]bool{}, InForce: map[string]string{}, Kept: map[string][]string{}, From: map[string]string{}}
 	err = tr.Read(bytes.NewReader(data), func(e *record.Entry, d record.Data) error {
 		s.take(e, d)
 		return nil
@@ -98,8 +101,11 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 		case "destroy":
 			s.Leaving[d.Object] = true
 		}
+	case *record.Transferred:
+		s.From[d.Key.ID] = d.From.Safe
 	case *record.Cleanup:
 		s.Exposed = append(s.Exposed, d.Exposed...)
+		s.InForce[d.Safe], s.Kept[d.Safe] = d.InForce, d.Kept
 	case *record.TokenReady:
 		s.Tokens = append(s.Tokens, *d)
 	case *record.Dealt:

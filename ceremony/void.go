@@ -26,7 +26,7 @@ func (r *Run) void(ctx context.Context, cause error) error {
 		return nil
 	})
 	if err != nil {
-		return &voidError{errors.Join(cause, err), r.Dir}
+		return &voidError{cause: errors.Join(cause, err), dir: r.Dir}
 	}
 	return out
 }
@@ -37,7 +37,7 @@ func (r *Run) giveUp(cause error) error {
 	r.room.Say("bad", "INVALID: "+text)
 	err := r.write(&record.Incident{By: "engine", Class: string(fault.ClassOf(cause)), Reason: text})
 	err = errors.Join(err, r.change("INVALID", text))
-	return fault.Hint(&voidError{errors.Join(cause, err), r.Dir}, "its tokens were not looked into: keyrite ceremony recover --record "+r.Dir)
+	return fault.Hint(&voidError{cause: errors.Join(cause, err), dir: r.Dir}, "its tokens were not looked into: keyrite ceremony recover --record "+r.Dir)
 }
 
 // cleanUp is what is done on the way to VOID.
@@ -69,7 +69,7 @@ func (r *Run) cleanUp(ctx context.Context, cause error) error {
 		r.signVoid(ctx)
 	}
 	r.Console.Say("bad", "VOID. Nothing of this attempt may be used.")
-	return &voidError{withTrouble(cause, trouble), r.Dir}
+	return voided(withTrouble(cause, trouble), r.Dir)
 }
 
 // ErrUnsettled says that a token which was there before could not be put back as
@@ -80,7 +80,7 @@ var ErrUnsettled = fault.New(fault.Token, "a token of the vault is not as it was
 // could not be added to.
 func (r *Run) unsettled(cause error) error {
 	r.Console.Say("bad", "VOID, and not at its end. Nothing of this attempt may be used; a token waits for its key masters.")
-	return fault.Hint(&voidError{cause, r.Dir}, "with the shares of both epochs, or of the new one: keyrite ceremony recover --record "+r.Dir+" --bind FILE --opener SAFE=KEYFILE:SHAREFILE --opener SAFE/EPOCH=KEYFILE:SHAREFILE")
+	return fault.Hint(&voidError{cause: cause, dir: r.Dir}, "with the shares of both epochs, or of the new one: keyrite ceremony recover --record "+r.Dir+" --bind FILE --opener SAFE=KEYFILE:SHAREFILE --opener SAFE/EPOCH=KEYFILE:SHAREFILE")
 }
 
 // maxReasonRunes bounds a reason, which must fit into an entry several times.

@@ -122,7 +122,7 @@ func (a *Actions) decide(ctx context.Context, r *ceremony.Run, list []statement)
 // statements lists what the charter says after the genesis, in the order in
 // which each can be checked when it is folded.
 func (a *Actions) statements(r *ceremony.Run) ([]statement, error) {
-	var out []statement
+	out, keys := a.adoptions()
 	for _, s := range a.script.Safes {
 		if sf := a.safes[s.Name]; sf != nil && sf.epoch.Epoch > 0 {
 			out = append(out, statement{charter.TypeEpoch, sf.epoch})
@@ -156,5 +156,5 @@ func (a *Actions) statements(r *ceremony.Run) ([]statement, error) {
 	if a.vault != nil {
 		out = append(append(out, a.endings(r)...), a.floorStatements(r)...)
 	}
-	return out, nil
+	return append(out, keys...), nil
 }

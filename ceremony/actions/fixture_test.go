@@ -67,6 +67,7 @@ type house struct {
 	dir    string
 	env    *hsmtest.Env
 	people map[string]*person.Key
+	after  string // record of a void ceremony that the next one performed here adopts, or ""
 }
 
 func newHouse(t testing.TB) *house {

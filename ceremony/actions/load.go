@@ -28,6 +28,9 @@ type vault struct {
 	inForce    *anchor.Anchors       // anchors under it
 	counted    int64                 // highest counter of a statement in a loaded record
 
+	left  record.Left // of void ceremonies, taken over here
+	after string      // folder of the record that proves it
+
 	issuers map[string][]byte // certificates of keys made after the genesis, from verified records
 }
 
@@ -141,6 +144,12 @@ func (a *Actions) loaded(_ context.Context, r *ceremony.Run, _ *script.Step) err
 		if err := a.admits(&p); err != nil {
 			return err
 		}
+	}
+	if err := a.foundElsewhere(); err != nil {
+		return err
+	}
+	if err := a.keepAfter(r); err != nil {
+		return err
 	}
 	words, err := record.HeadWords(&a.vault.state)
 	if err != nil {

@@ -23,8 +23,8 @@ func (a *Actions) open(ctx context.Context, r *ceremony.Run, st *script.Step) er
 	if err := a.startHSM(ctx, r); err != nil {
 		return err
 	}
-	e := a.vault.state.Epochs[st.Safe]
-	if a.vault.state.Stale(st.Safe) {
+	e := a.vault.opening(st.Safe).Epochs[st.Safe]
+	if _, adopted := a.vault.left.Epoch(st.Safe); !adopted && a.vault.state.Stale(st.Safe) {
 		return fault.Errorf(fault.Policy, "safe %s is held by people who left: it is dealt anew before it is used", st.Safe)
 	}
 	sf := &safe{name: st.Safe, token: hsm.TokenID{Label: e.Token.Label, Serial: e.Token.Serial}, inForce: e}
@@ -51,7 +51,7 @@ func (a *Actions) give(ctx context.Context, r *ceremony.Run, st *script.Step, sf
 	if err != nil {
 		return err
 	}
-	p := quorum.OpenParams{State: &a.vault.state, Safe: sf.name, SO: withSO}
+	p := quorum.OpenParams{State: a.vault.opening(sf.name), Safe: sf.name, SO: withSO}
 	if p.Operation, err = record.Operation(r.ID, r.Script.Hash(), st.ID); err != nil {
 		return err
 	}
@@ -109,6 +109,9 @@ func (a *Actions) combine(ctx context.Context, r *ceremony.Run, sf *safe, p quor
 func (a *Actions) openers(r *ceremony.Run, sf *safe) ([]string, error) {
 	var out []string
 	for _, n := range r.Names(charter.RoleKeyMaster) {
+		if p, ok := r.Participant(n); !ok || !a.holds(p, sf.name) {
+			continue
+		}
 		for _, sh := range sf.inForce.Shares {
 			if sh.Holder == n && len(out) < sf.inForce.Need {
 				if _, err := os.Stat(a.shareFile(sf.name, n, sf.inForce.Epoch)); err == nil {

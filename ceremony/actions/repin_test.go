@@ -58,6 +58,10 @@ type tiny struct {
 	saved string // copy of the token store
 	// invalid is called when a ceremony here becomes invalid, before its clean-up.
 	invalid func()
+	// after is the record of a void reshare that the next one adopts, or "".
+	after string
+	// edit changes the script of the next one, if it is set.
+	edit func(string) string
 }
 
 // teller calls invalid when the ceremony says so.
@@ -97,7 +101,7 @@ func (x *tiny) fresh(t *testing.T) {
 	if err := os.CopyFS(x.env.TokenDir, os.DirFS(x.saved)); err != nil {
 		t.Fatal(err)
 	}
-	later, err := filepath.Glob(x.path("shares-tiny/work/*.epoch2.share"))
+	later, err := filepath.Glob(x.path("shares-tiny/work/*.epoch*.share"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,18 +125,35 @@ func (x *tiny) binding(t *testing.T) *Bind {
 	return b
 }
 
-// reshare holds the reshare in this process.
-func (x *tiny) reshare(t *testing.T, name string) (string, error) {
+// adopting is the script of the next reshare.
+func (x *tiny) adopting(t *testing.T) (*script.Script, []byte) {
 	t.Helper()
 	programs, err := Programs(x.env.Config.HSMD, x.faults.Module)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256).Replace(tinyReshare)
+	if x.after != "" {
+		text = strings.ReplaceAll(text, "state: existing}", "state: existing, adopts: true}")
+	}
+	if x.edit != nil {
+		text = x.edit(text)
+	}
 	sc, err := script.Parse("tiny.yaml", []byte(text))
 	if err == nil {
 		err = sc.Lint()
 	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sc, []byte(text)
+}
+
+// reshare holds the reshare in this process.
+func (x *tiny) reshare(t *testing.T, name string) (string, error) {
+	t.Helper()
+	sc, text := x.adopting(t)
+	programs, err := Programs(x.env.Config.HSMD, x.faults.Module)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,8 +175,19 @@ func (x *tiny) reshare(t *testing.T, name string) (string, error) {
 		t.Fatal(err)
 	}
 	dir := x.path("record-" + name)
+	var after *record.Ref
+	if x.after != "" {
+		st, err := ceremony.ReadState(x.after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after = st.Ref()
+		if err := acts.Adopt(x.after); err != nil {
+			return dir, err
+		}
+	}
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
-		Script: sc, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
+		Script: sc, ScriptBytes: text, BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs, After: after,
 		Environment: map[string]string{}, Console: &teller{answers, x.invalid}, Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
 	})
 	return dir, err
@@ -168,7 +200,7 @@ func TestHeldElsewhere(t *testing.T) {
 		return // started only by TestKilledRepin, in a process of its own
 	}
 	x := &tiny{stand: &stand{house: &house{dir: dir, env: &hsmtest.Env{}}, faults: &hsmtest.Faults{Module: os.Getenv("KEYRITE_TEST_MODULE")}}}
-	x.env.Config.HSMD, x.dir = os.Getenv("KEYRITE_TEST_HSMD"), filepath.Join(dir, "record-tiny")
+	x.env.Config.HSMD, x.dir, x.after = os.Getenv("KEYRITE_TEST_HSMD"), filepath.Join(dir, "record-tiny"), os.Getenv("KEYRITE_TEST_AFTER")
 	_, err := x.reshare(t, os.Getenv("KEYRITE_TEST_NAME"))
 	t.Log(err)
 }
@@ -177,7 +209,7 @@ func TestHeldElsewhere(t *testing.T) {
 func (x *tiny) kill(t *testing.T, name string, now func(transcript []byte) bool) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHeldElsewhere$", "-test.v")
-	cmd.Env = append(os.Environ(), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name)
+	cmd.Env = append(os.Environ(), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name, "KEYRITE_TEST_AFTER="+x.after)
 	dir := x.path("record-" + name)
 	killWhen(t, cmd, dir, now)
 	return dir
@@ -288,10 +320,18 @@ func (x *tiny) recover(t *testing.T, dir string, epochs ...int) error {
 	t.Helper()
 	c := &Cleaner{Bind: x.binding(t), Record: dir, HSMD: x.env.Config.HSMD}
 	c.Bind.Module = x.env.Config.Module
+	st, err := ceremony.ReadState(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inForce := 1 // as the killed one found it
+	for _, o := range st.Opened {
+		inForce = o.Epoch
+	}
 	for _, e := range epochs {
 		who := "work"
-		if e > 1 {
-			who = "work/2"
+		if e > inForce {
+			who = "work/" + itoa(e)
 		}
 		c.Openers = append(c.Openers, x.openers(t, who, e)...)
 	}

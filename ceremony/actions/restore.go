@@ -3,6 +3,7 @@ package actions
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -22,7 +23,7 @@ import (
 // token back; those of the new epoch alone finish the change; those of the old one
 // alone do if the change had not begun.
 func (c *Cleaner) Restore(ctx context.Context, st *ceremony.Status, o record.Intent, e *record.Cleanup) (err error) {
-	state, err := c.vault(st)
+	state, err := c.vault(st, o.Safe)
 	if err != nil {
 		return err
 	}
@@ -116,16 +117,28 @@ func (c *Cleaner) take(ctx context.Context, sup *hsm.Supervisor, id hsm.TokenID,
 	return sup.TakePINs(ctx, id, r, slot)
 }
 
-// vault folds the charter of the binding, which the attempt continued.
-func (c *Cleaner) vault(st *ceremony.Status) (*charter.State, error) {
+// vault folds the charter of the binding, which the attempt continued, as the attempt
+// opened a safe of it.
+func (c *Cleaner) vault(st *ceremony.Status, safe string) (*charter.State, error) {
 	a := &Actions{bind: c.Bind}
 	if err := a.fold(); err != nil {
 		return nil, err
 	}
-	if st.Base == nil || *st.Base != a.vault.base {
+	if st.Base == nil || !st.Base.Same(&a.vault.base) {
 		return nil, fault.Hint(fault.New(fault.Policy, "the binding names another vault, or another charter, than this ceremony continued"), "give the binding of the ceremony")
 	}
-	return &a.vault.state, nil
+	if st.Base.Adopts == nil {
+		return &a.vault.state, nil
+	}
+	v, err := record.VerifyVoid(os.DirFS(filepath.Join(c.Record, filepath.FromSlash(record.AfterDir))), a.vault.anchors, a.lines)
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "the void record that it adopts: %w", err)
+	}
+	left, err := v.Pending(&a.vault.state)
+	if err != nil {
+		return nil, err
+	}
+	return openingOf(&a.vault.state, &left, safe), nil
 }
 
 // next is the vault as the attempt would have left it: people who came in it hold

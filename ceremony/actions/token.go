@@ -67,7 +67,7 @@ func (a *Actions) checkFree(ctx context.Context, r *ceremony.Run) error {
 // checkThere wants a safe that exists in its token, and no share of the epoch to
 // come on any medium.
 func (a *Actions) checkThere(s *script.Safe, tokens []hsm.TokenInfo) error {
-	e := a.state.Epochs[s.Name]
+	e := a.vault.opening(s.Name).Epochs[s.Name]
 	there := slices.ContainsFunc(tokens, func(t hsm.TokenInfo) bool { return token(t.Token) == e.Token })
 	if !there {
 		return fault.Errorf(fault.Token, "there is no token %s with serial %s, which is safe %s", e.Token.Label, e.Token.Serial, s.Name)
@@ -75,7 +75,7 @@ func (a *Actions) checkThere(s *script.Safe, tokens []hsm.TokenInfo) error {
 	old, err := filepath.Glob(filepath.Join(a.sharesDir(s.Name), "*.epoch"+itoa(e.Epoch+1)+".share"))
 	if err != nil || len(old) > 0 && a.does("shares.deal") {
 		return fault.Hint(fault.Errorf(fault.Exists, "there are shares of epoch %d in %q already", e.Epoch+1, a.sharesDir(s.Name)),
-			"they are of a void attempt: destroy them before the next one")
+			"they are of a void attempt. If 'keyrite ceremony status' of its record says that they open the safe, name it with --after and keep them; else destroy them before the next one")
 	}
 	return nil
 }

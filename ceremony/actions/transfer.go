@@ -261,34 +261,50 @@ func (a *Actions) finishMoves(ctx context.Context, r *ceremony.Run, sf *safe) er
 	}
 	for _, m := range moves {
 		m.from.end()
-		m.leaving = true
-		if err := a.destroyKey(ctx, r, m.from, m.t.Key.ID, m.spec.KeyID); err != nil {
+		if err := a.announceEnd(r, m.from, m.t.Key.ID, m.spec.KeyID); err != nil {
+			return err
+		}
+		m.leaving = true // not before: what was not announced was not begun
+		if err := a.endAnnounced(ctx, r, m.from, m.t.Key.ID, m.spec.KeyID, false); err != nil {
 			return err
 		}
 		r.Console.Say("good", "key "+m.t.Key.ID+" is gone from token "+m.from.token.Label)
 	}
-	return a.destroyKey(ctx, r, sf, "", sf.receiver.spec.KeyID)
-}
-
-// destroyKey destroys a pair and looks for it in a fresh process.
-func (a *Actions) destroyKey(ctx context.Context, r *ceremony.Run, sf *safe, id string, object hsm.KeyID) error {
-	if err := r.Record(&record.Intent{Effect: "destroy", Key: id, Object: hexID(object), Safe: sf.name, Token: token(sf.token)}); err != nil {
+	if err := a.announceEnd(r, sf, "", sf.receiver.spec.KeyID); err != nil {
 		return err
 	}
-	err := a.withSession(ctx, sf.token, func(s *hsm.Session) error { return s.DestroyKey(ctx, object) })
+	return a.endAnnounced(ctx, r, sf, "", sf.receiver.spec.KeyID, false)
+}
+
+// announceEnd announces the destruction of a pair.
+func (a *Actions) announceEnd(r *ceremony.Run, sf *safe, id string, object hsm.KeyID) error {
+	return r.Record(&record.Intent{Effect: "destroy", Key: id, Object: hexID(object), Safe: sf.name, Token: token(sf.token)})
+}
+
+// endAnnounced destroys a pair, which may have been destroyed before if mayBeGone says
+// so, and looks for it in a fresh process.
+func (a *Actions) endAnnounced(ctx context.Context, r *ceremony.Run, sf *safe, id string, object hsm.KeyID, mayBeGone bool) error {
+	count := func(s *hsm.Session) (n int, err error) {
+		objs, err := s.Objects(ctx)
+		for _, o := range objs {
+			if o.ID == hexID(object) {
+				n++
+			}
+		}
+		return n, err
+	}
+	err := a.withSession(ctx, sf.token, func(s *hsm.Session) error {
+		n, err := count(s)
+		if err != nil || n == 0 && mayBeGone {
+			return err
+		}
+		return s.DestroyKey(ctx, object)
+	})
 	if err != nil {
 		return err
 	}
 	left := 0
-	err = a.withSession(ctx, sf.token, func(s *hsm.Session) error {
-		objs, err := s.Objects(ctx)
-		for _, o := range objs {
-			if o.ID == hexID(object) {
-				left++
-			}
-		}
-		return err
-	})
+	err = a.withSession(ctx, sf.token, func(s *hsm.Session) (err error) { left, err = count(s); return err })
 	if err != nil {
 		return err
 	}

@@ -116,8 +116,19 @@ func (h *house) perform(t testing.TB, label, text, incident string, edit func(*B
 		t.Fatal(err)
 	}
 	dir := h.path("record-" + label)
+	var after *record.Ref
+	if h.after != "" {
+		st, err := ceremony.ReadState(h.after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after = st.Ref()
+		if err := acts.Adopt(h.after); err != nil {
+			return dir, err
+		}
+	}
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
-		Script: s, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
+		After: after, Script: s, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
 		Environment: env, Media: Media(s), Console: cons, Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
 	})
 	return dir, err

@@ -29,6 +29,7 @@ func verbs() map[string]verb {
 		"token.pins":        (*Actions).changePINs,
 		"key.generate":      (*Actions).generate,
 		"key.transfer":      (*Actions).transfer,
+		"key.find":          (*Actions).seek,
 		"cert.issue":        (*Actions).issue,
 		"charter.append":    (*Actions).charter,
 		"succession.sign":   (*Actions).signSuccession,

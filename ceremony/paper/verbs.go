@@ -42,6 +42,7 @@ func verbTexts() map[string]verbText {
 		// Keys.
 		"key.generate": {typist, "Key {key} is born in token {token}. Nobody will ever see it.", "Every attribute as specified (the key's row in “What is made”)."},
 		"key.transfer": {typist, "Key {key} leaves safe {safe} wrapped, and arrives in safe {to}.", "The copy in the receiving token has every attribute as specified; the old one is gone."},
+		"key.find":     {typist, "Key {key}, which a void transfer left in safe {to}, is read there and signs there; then safe {safe} is searched for it.", "Every attribute as after a transfer. In safe {safe} a fresh process finds nothing of it."},
 		"key.destroy":  {typist, "Key {key} is destroyed.", "A fresh process searches for it and finds nothing."},
 		"keys.store":   {typist, "The keys of safe {safe} are copied into the token for good, unchangeable.", "A fresh process reads every attribute again: all as specified."},
 		"keys.prove":   {typist, "Each key of safe {safe} signs once, as it lies in the token.", "One good signature for each key."},

@@ -118,7 +118,7 @@ func usualMinutes() map[string]int {
 	return map[string]int{
 		"environment.check": 5, "people.identify": 20, "documents.see": 15, "vault.load": 10, "genesis.sign": 20, "people.change": 20, "charter.append": 15, "update.root": 10,
 		"token.init": 3, "token.admit": 5, "shares.deal": 5, "shares.receipts": 20, "token.pins": 3, "safe.open": 20, "token.repin": 15, "token.destroy": 5,
-		"key.generate": 3, "key.transfer": 20, "key.destroy": 5, "cert.issue": 3, "crl.issue": 5, "succession.sign": 10, "keys.store": 3, "keys.prove": 3,
+		"key.generate": 3, "key.transfer": 20, "key.find": 5, "key.destroy": 5, "cert.issue": 3, "crl.issue": 5, "succession.sign": 10, "keys.store": 3, "keys.prove": 3,
 		"outputs.write": 2, "read.aloud": 15, "paper.print": 10, "break": 60, "pause": 60, "medium.in": 3, "medium.out": 3,
 	}
 }
@@ -172,6 +172,9 @@ func (s *Script) explainUsed() []string {
 	for _, x := range s.Safes {
 		if s.IsExisting(&x) {
 			out = append(out, fmt.Sprintf("Token %s (safe %s) is opened by %d of %d key masters, for this ceremony only.", x.Token, x.Name, x.Need, x.Of))
+			if x.Adopts {
+				out = append(out, fmt.Sprintf("  If the void ceremony before this one (--after) left safe %s under shares that it dealt, those open it here and are taken over into the charter, with the void record as the proof.", x.Name))
+			}
 		}
 	}
 	for _, k := range s.Existing {
@@ -278,6 +281,8 @@ func (s *Script) explainEnds() []string {
 		switch st.Do {
 		case "key.transfer":
 			out = append(out, fmt.Sprintf("Key %s leaves safe %s for safe %s, and is destroyed where it was.", st.Key, st.Safe, st.To))
+		case "key.find":
+			out = append(out, fmt.Sprintf("Key %s, which a void transfer left in safe %s, is looked for there; the charter then says so, and what is left of it in safe %s is destroyed.", st.Key, st.To, st.Safe))
 		case "key.destroy":
 			out = append(out, "Key "+st.Key+" is destroyed. Nothing brings it back.")
 		case "token.destroy":

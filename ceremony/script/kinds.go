@@ -12,6 +12,7 @@ type Kind struct {
 	Fresh  bool     // may make new safes
 	Opens  bool     // may open existing safes
 	Things []string // members of the script that it may have
+	Adopts bool     // may take over what a void ceremony left
 }
 
 // everywhere are the verbs that every kind has.
@@ -43,9 +44,9 @@ func Kinds() []Kind {
 		},
 		{
 			Name: "reshare", Does: "give a token a new secret and new shares; replace key masters",
-			Verbs: slices.Concat(opening, []string{"people.change", "shares.deal", "shares.receipts", "token.repin", "charter.append", "update.root"}),
+			Verbs: slices.Concat(opening, []string{"people.change", "shares.deal", "shares.receipts", "token.repin", "key.find", "charter.append", "update.root"}),
 			Must:  []string{"vault.load", "shares.deal", "token.repin", "charter.append"},
-			Opens: true, Things: []string{"existing"},
+			Opens: true, Things: []string{"existing"}, Adopts: true,
 		},
 		{
 			Name: "transfer", Does: "move a movable key to another token",

@@ -209,9 +209,9 @@ func (s *Script) lintArgs(st *Step, v *Verb) error {
 			return s.bad(join(st.path, "safe"), where, "%s is for a safe that is %s; %s is %s", st.Do, v.Cases[0].Safe, x.Name, x.State)
 		}
 	}
-	if st.Do == "key.transfer" {
+	if st.Do == "key.transfer" || st.Do == "key.find" {
 		if k, ok := s.ExistingByID(st.Key); !ok || k.Safe != st.Safe || st.To == st.Safe {
-			return s.bad(st.path, where, "key.transfer takes a key of existing out of the safe that it lies in, to another one")
+			return s.bad(st.path, where, "%s is about a key of existing, the safe that it lies in by the charter, and another one", st.Do)
 		}
 	}
 	return nil

@@ -57,7 +57,7 @@ func newScope(s *Script) (*scope, world) {
 		add("safe "+x.Name, []string{"new", "initialised", "admitted", "dealt", "received", "closed", "open", "destroyed"}, at)
 		add("epoch "+x.Name, []string{"old", "dealt", "received", "changed"}, "old")
 	}
-	keyStates := []string{"unborn", "born", "stored", "proven", "kept", "lost", "moved", "destroyed"}
+	keyStates := []string{"unborn", "born", "stored", "proven", "kept", "lost", "moved", "found", "destroyed"}
 	for _, k := range s.Keys {
 		add("key "+k.ID, keyStates, "unborn")
 	}

@@ -68,6 +68,10 @@ func (s *Script) lintSafe(x *Safe, path string) error {
 		return s.bad(join(path, "state"), where, "is fresh or existing, not %.40q", x.State)
 	case x.State == StateFresh && !kind.Fresh || x.State == StateExisting && !kind.Opens:
 		return s.bad(join(path, "state"), where, "a ceremony of kind %s has no safe that is %s", s.Kind, x.State)
+	case x.Adopts && (!kind.Adopts || x.State != StateExisting):
+		return s.bad(join(path, "adopts"), where, "a ceremony of kind %s adopts no epoch; a reshare does, of an existing safe", s.Kind)
+	case x.Adopts && !s.deals(x.Name):
+		return s.bad(join(path, "adopts"), where, "an epoch that is adopted is replaced at once: shares.deal for the safe is missing")
 	case x.Group != "" && !nameRE.MatchString(x.Group):
 		return s.bad(join(path, "group"), where, "group %.40q is no name: a-z, 0-9 and -, at most 32", x.Group)
 	case !(Quorum{x.Need, x.Of}).good():
@@ -81,6 +85,10 @@ func (s *Script) lintSafe(x *Safe, path string) error {
 		}
 	}
 	return nil
+}
+
+func (s *Script) deals(safe string) bool {
+	return slices.ContainsFunc(s.Run, func(st Step) bool { return st.Do == "shares.deal" && st.Safe == safe })
 }
 
 func (s *Script) lintKey(k *Key, path string) error {

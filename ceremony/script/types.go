@@ -74,6 +74,7 @@ type Safe struct {
 	Of      int    `yaml:"of" json:"of,omitempty"`           // how many key masters hold a share; default roles.key_masters.of
 	State   string `yaml:"state" json:"state,omitempty"`     // fresh: made here; existing: opened here. Default fresh in a genesis, else existing
 	Dormant bool   `yaml:"dormant" json:"dormant,omitempty"` // holds successors or standbys and is opened only when they take over
+	Adopts  bool   `yaml:"adopts" json:"adopts,omitempty"`   // if the void ceremony before this one left the safe under shares that it dealt, those are taken over; they are replaced here
 }
 
 // Key is the specification of one key to be made. Every usage is stated.

@@ -123,7 +123,7 @@ func tokenVerbs() []Verb {
 	newSafe := func(from, to string) Case {
 		return Case{"fresh", []Need{begun(), {"safe", is(from), "is out of order" + order}}, []Make{{"safe", to}}}
 	}
-	unborn := Need{"keys of safe", is("unborn", "kept", "lost"), "a key was made in the safe already, and its session must not end before it is stored"}
+	unborn := Need{"keys of safe", is("unborn", "kept", "lost", "found"), "a key was made in the safe already, and its session must not end before it is stored"}
 	opened := Need{"safe", is("open"), "comes after safe.open"}
 	identified := Need{"@identified", is("yes"), "comes after people.identify"}
 	return []Verb{
@@ -192,6 +192,16 @@ func keyVerbs() []Verb {
 				unchartered(),
 			},
 			[]Make{{"key", "moved"}},
+		}}},
+		{"key.find", is(run), is("key", "safe", "to"), "a key that a void transfer left in another token signs there, and is looked for in vain where it was", nil, []Case{{
+			"",
+			[]Need{
+				begun(), kept,
+				{"safe", is("open"), "comes after the safe that it was in is opened"},
+				{"to", is("open"), "comes after the safe that it is in is opened"},
+				unchartered(),
+			},
+			[]Make{{"key", "found"}},
 		}}},
 		{"key.destroy", is(run), is("key"), "the key is destroyed and looked for in vain", nil, []Case{{
 			"",

@@ -1,0 +1,208 @@
+package actions
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/ceremony"
+)
+
+// finding is a reshare of the two safes that looks for the key which a void transfer
+// left in the second.
+const finding = `format: keyrite/script/v1
+kind: reshare
+title: Finding
+purpose: take over what a void transfer left
+pins: {keyrite: @KEYRITE@, hsmd: @HSMD@, module: @MODULE@}
+environment: {network: any, swap: any}
+roles: {conductor: 1, conductor_operates: true, key_masters: {need: 3, of: 5}, witnesses: 2, approvers: {need: 2, of: 2}}
+safes: [{name: work, token: tok, state: existing}, {name: work2, token: tok-2, state: existing}]
+existing: [{id: traveller, safe: work}]
+summon:
+  - {id: "1.1", do: environment.check, title: t, limit: 10m}
+  - {id: "1.2", do: people.identify, title: t, limit: 10m}
+  - {id: "1.3", do: vault.load, title: t, limit: 10m}
+run:
+  - {id: "2.1", do: safe.open, safe: work, title: t, limit: 10m}
+  - {id: "2.2", do: safe.open, safe: work2, title: t, limit: 10m}
+  - {id: "2.3", do: key.find, key: traveller, safe: work, to: work2, title: t, limit: 10m, confirm: [witness]}
+  - {id: "3.1", do: shares.deal, safe: work, title: t, limit: 10m}
+  - {id: "3.2", do: shares.receipts, safe: work, title: t, limit: 10m}
+  - {id: "3.3", do: token.repin, safe: work, title: t, limit: 10m}
+  - {id: "4.1", do: shares.deal, safe: work2, title: t, limit: 10m}
+  - {id: "4.2", do: shares.receipts, safe: work2, title: t, limit: 10m}
+  - {id: "4.3", do: token.repin, safe: work2, title: t, limit: 10m}
+  - {id: "5.1", do: charter.append, title: t, limit: 10m}
+seal:
+  - {id: "6.1", do: outputs.write, title: t, limit: 10m}
+  - {id: "6.2", do: read.aloud, title: t, limit: 10m}
+`
+
+// find holds that reshare after a void ceremony.
+func (h *house) find(t *testing.T, label, after, incident string, on func(*Bind)) (string, error) {
+	t.Helper()
+	h.after = after
+	defer func() { h.after = "" }()
+	return h.perform(t, label, finding, incident, on)
+}
+
+// A transfer that is void after the key was destroyed where it was leaves it where it
+// went. The next ceremony finds it there, makes it sign, and the charter says so; what
+// is left of it where it was is destroyed.
+func TestAdoptsTheKeyOfAVoidTransfer(t *testing.T) {
+	h := newHouse(t)
+	on, first := h.found(t, twoSafes, "work work2")
+	void, err := h.perform(t, "void", transferScript(t, "traveller"), "incident: {step: \"5.3\", by: witness1, reason: a stranger came in}\n", on)
+	if fault.ClassOf(err) != fault.Void || !strings.Contains(hintOf(err), "Key traveller is in the token of safe work2") {
+		t.Fatalf("got %v, hint %q", err, hintOf(err))
+	}
+	if there := h.labels(t, "work2", first); there["traveller"] != 2 {
+		t.Fatalf("safe work2 holds %v", there)
+	}
+	if _, err := h.perform(t, "plain", transferScript(t, "traveller"), "", on); fault.ClassOf(err) != fault.Void {
+		t.Errorf("the transfer again: %v", err)
+	}
+	if _, err := h.find(t, "nothing", "", "", on); fault.ClassOf(err) != fault.Usage {
+		t.Errorf("key.find without a void ceremony: %v", err)
+	}
+	// Void too, after it was found: nothing is lost, and the next one finds it again.
+	again, err := h.find(t, "again", void, "incident: {step: \"3.1\", by: conductor, reason: the lamp fell}\n", on)
+	if fault.ClassOf(err) != fault.Void {
+		t.Fatal(err)
+	}
+	h.noShares(t, 2)
+	dir, err := h.find(t, "found", again, "", on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, dir, "witness2")
+	v, err := verifyOwn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := v.Charter.Keys["traveller"]; k.Token.Label != "tok-2" || v.Charter.Epochs["work2"].Epoch != 2 {
+		t.Errorf("the charter has it in %s, epoch %d", k.Token.Label, v.Charter.Epochs["work2"].Epoch)
+	}
+	want := record.AdoptedKey{ID: "traveller", Record: v.Open.Base.Adopts.Keys[0].Record, Root: v.Open.Base.Adopts.Keys[0].Root, Safe: "work2"}
+	st, err := ceremony.ReadState(void)
+	if err != nil || st.Record != want.Record || st.Root != want.Root || !slices.Equal(v.Open.Base.Adopts.Keys, []record.AdoptedKey{want}) {
+		t.Errorf("adopts %+v", v.Open.Base.Adopts)
+	}
+	if _, err := record.Verify(os.DirFS(first), v.Anchors); err != nil {
+		t.Errorf("the genesis under the same anchors: %v", err)
+	}
+	h.forgedFind(t, dir)
+}
+
+// noShares removes the shares of an epoch that was burned.
+func (h *house) noShares(t *testing.T, epoch int) {
+	t.Helper()
+	later, err := filepath.Glob(h.path("shares-all/*/*.epoch" + itoa(epoch) + ".share"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range later {
+		if err := os.Remove(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func hintOf(err error) string {
+	if h, ok := err.(interface{ FaultHint() string }); ok {
+		return h.FaultHint()
+	}
+	return ""
+}
+
+// forgedFind has everybody sign a search that did not happen as it should.
+func (h *house) forgedFind(t *testing.T, dir string) {
+	t.Helper()
+	m := &twoRecords{house: h}
+	v, err := verifyOwn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := edits{t}
+	for _, tc := range []struct {
+		name, text string
+		edit       func(l []entry) []entry
+	}{
+		{"nothing", "", func(l []entry) []entry { return l }},
+		{"it was not found", "", e.drop("found", 0)},
+		{"it did not sign", "destroyed before it is proven", e.drop("possession", 0)},
+		{"nobody looked where it was", "still where it was", e.drop("removed", 0)},
+		{"another key", "", e.set("found", 0, func(d map[string]any) { inside(d, "key")["id"] = "home" })},
+		{"another object", "", e.set("found", 0, func(d map[string]any) { d["object"] = strings.Repeat("0", 32) })},
+		{"it can leave again", "CKA_EXTRACTABLE", e.set("found", 0, func(d map[string]any) {
+			list, _ := d["arrived"].([]any)
+			for _, a := range list {
+				if a, ok := a.(map[string]any); ok && a["name"] == "CKA_EXTRACTABLE" {
+					a["got"], a["wanted"] = "true", "true"
+				}
+			}
+		})},
+		{"it is where it was", "", e.set("found", 0, func(d map[string]any) { d["to"] = d["from"] })},
+		{"nothing was to be adopted", "", e.set("open", 0, func(d map[string]any) { delete(inside(d, "base"), "adopts") })},
+		{"adopted from nowhere", "names no void one", e.set("open", 0, func(d map[string]any) { d["after"] = nil })},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			to := filepath.Join(t.TempDir(), "copy")
+			if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			m.forge(t, to, tc.edit(entries(t, to)))
+			_, err := record.Verify(os.DirFS(to), v.Anchors)
+			if tc.name == "nothing" {
+				if err != nil {
+					t.Errorf("the forger's own tools break it: %v", err)
+				}
+				return
+			}
+			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), tc.text) {
+				t.Errorf("got %v, want %q", err, tc.text)
+			}
+		})
+	}
+}
+
+// A transfer that was killed around the destruction, also between its announcement and
+// its effect, leaves a key that is found, and nothing of it where it was.
+func TestAdoptsTheKeyOfAKilledTransfer(t *testing.T) {
+	h := newHouse(t)
+	on, _ := h.found(t, twoSafes, "work work2")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestTransferElsewhere$", "-test.v")
+	cmd.Env = append(os.Environ(), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME=killed")
+	dir := h.path("record-killed")
+	killWhen(t, cmd, dir, func(data []byte) bool {
+		return strings.Contains(string(data), `"effect":"destroy","key":"traveller"`)
+	})
+	bind, err := LoadBind(h.path("bind.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bind.Shares = "shares-all"
+	on(bind)
+	c := &Cleaner{Bind: bind, Record: dir, HSMD: h.env.Config.HSMD}
+	for _, safe := range []string{"work", "work2"} {
+		c.Openers = append(c.Openers, h.openersOf(t, safe)...)
+	}
+	if err := ceremony.Recover(t.Context(), dir, ceremony.SystemClock(), c, false); fault.ClassOf(err) != fault.Void {
+		t.Fatalf("recover: %v", err)
+	}
+	now, err := h.find(t, "found", dir, "", on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, now, "witness2")
+	v, err := verifyOwn(now)
+	if err != nil || v.Charter.Keys["traveller"].Token.Label != "tok-2" {
+		t.Fatal(err)
+	}
+}
