@@ -95,7 +95,7 @@ func everyPage(t *testing.T) (string, []string) {
 			if state == "VOID" {
 				verr = fault.New(fault.Void, text)
 			}
-			page, err := renderReport(sample(state, text, 30), nil, verr)
+			page, err := renderReport(sample(state, text, 30), nil, nil, verr)
 			put("report-"+state+"-"+name+".html", page, err)
 		}
 	}

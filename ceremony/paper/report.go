@@ -17,6 +17,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
+	"keyrite/ceremony"
 	"keyrite/ceremony/script"
 	"keyrite/internal/durable"
 	"keyrite/internal/intake"
@@ -46,6 +47,7 @@ type report struct {
 	Nobody    []string
 	Wrong     []string
 	Next      []string
+	Left      []string // by a void attempt, and not in the charter
 	Roll      []person
 	Keys      []keyRow
 	Moves     []keyRow
@@ -97,7 +99,11 @@ func WriteReport(dir string) error {
 	if v == nil {
 		return err
 	}
-	html, err := renderReport(v, loadScript(dir, v), err)
+	var left []string
+	if st, stErr := ceremony.ReadState(dir); stErr == nil {
+		left = st.TellLeft(dir)
+	}
+	html, err := renderReport(v, loadScript(dir, v), left, err)
 	if err != nil {
 		return err
 	}
@@ -118,8 +124,8 @@ func loadScript(dir string, v *record.Verified) *script.Script {
 	return s
 }
 
-func renderReport(v *record.Verified, s *script.Script, verr error) ([]byte, error) {
-	r := &report{Verified: v, Verdict: verdict(v, verr)}
+func renderReport(v *record.Verified, s *script.Script, left []string, verr error) ([]byte, error) {
+	r := &report{Verified: v, Verdict: verdict(v, verr), Left: left}
 	if verr != nil {
 		r.Failed = verr.Error()
 	}

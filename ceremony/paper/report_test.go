@@ -13,7 +13,7 @@ import (
 // Names and reasons from outside are text in the page, never markup.
 func TestReportEscapes(t *testing.T) {
 	for _, state := range []string{"CLOSED", "VOID", "RUNNING"} {
-		html, err := renderReport(sample(state, hostile, 3), nil, fault.New(fault.Void, hostile))
+		html, err := renderReport(sample(state, hostile, 3), nil, nil, fault.New(fault.Void, hostile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +38,7 @@ func TestReportSaysWhatHappened(t *testing.T) {
 		{"not ended", "RUNNING", void, []string{"stopped in state RUNNING", "keyrite ceremony recover"}, []string{"was founded"}},
 		{"broken", "CLOSED", broken, []string{"DOES NOT VERIFY", "entry 3 was altered", "Rely on nothing"}, []string{"was founded", "What nobody can do alone"}},
 	} {
-		html, err := renderReport(sample(c.state, "the cause", 1), nil, c.err)
+		html, err := renderReport(sample(c.state, "the cause", 1), nil, nil, c.err)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func TestReportSaysWhatHappened(t *testing.T) {
 func TestReportNamesExposedEpochs(t *testing.T) {
 	v := sample("VOID", "x", 0)
 	v.Timeline = append(v.Timeline, record.Line{Entry: record.Entry{Type: "opening", Data: []byte(`{"holder":"master1","safe":"root"}`)}})
-	html, err := renderReport(v, nil, fault.New(fault.Void, "void"))
+	html, err := renderReport(v, nil, nil, fault.New(fault.Void, "void"))
 	if err != nil || !strings.Contains(string(html), "the next live ceremony of that safe is a reshare") || !strings.Contains(string(html), ">Openings<") {
 		t.Errorf("%v: the page does not name the exposed epoch", err)
 	}
@@ -78,7 +78,7 @@ func TestReportOfContinuingKinds(t *testing.T) {
 		record.Line{Entry: record.Entry{Type: "removed", Data: []byte(`{"key":"traveller","safe":"work","left":0,"token":{"label":"tok","serial":"1"}}`)}},
 		record.Line{Entry: record.Entry{Type: "intent", Data: []byte(`{"effect":"repin","safe":"root2","token":{"label":"tok2","serial":"2"}}`)}, Data: &record.Intent{Effect: "repin"}},
 		record.Line{Entry: record.Entry{Type: "of-tomorrow", Data: []byte(`{"some_thing":"new here","count":3}`)}})
-	html, err := renderReport(v, nil, nil)
+	html, err := renderReport(v, nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestReportOfContinuingKinds(t *testing.T) {
 // A transcript of any length gives a page of bounded length that says what it
 // leaves out.
 func TestReportIsBounded(t *testing.T) {
-	html, err := renderReport(sample("CLOSED", "x", 100_000), nil, nil)
+	html, err := renderReport(sample("CLOSED", "x", 100_000), nil, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,8 +136,29 @@ func (r *report) tellWrong() {
 		r.Wrong = append(r.Wrong, fmt.Sprintf("%d %s given wrongly and then rightly, as the script allows (listed below).", n, plural(n, "passphrase or answer was", "passphrases or answers were")))
 	}
 	if r.Open.After != nil {
-		r.Wrong = append(r.Wrong, "An earlier attempt, record "+r.Open.After.Record+", was void. Nothing of it is used here.")
+		text := "An earlier attempt, record " + r.Open.After.Record + ", was void. "
+		if told := r.adopted(); len(told) > 0 {
+			r.Wrong = append(r.Wrong, text+"What it left is taken over here, and the charter says so; its whole record lies in this one.")
+			r.Wrong = append(r.Wrong, told...)
+		} else {
+			r.Wrong = append(r.Wrong, text+"Nothing of it is used here.")
+		}
 	}
+}
+
+// adopted says what was taken over from void attempts.
+func (r *report) adopted() []string {
+	if r.Open.Base == nil || r.Open.Base.Adopts == nil {
+		return nil
+	}
+	var out []string
+	for _, e := range r.Open.Base.Adopts.Epochs {
+		out = append(out, fmt.Sprintf("Safe %s was found under the shares of epoch %d, dealt in record %s. They opened it here; new ones were dealt.", e.Safe, e.Epoch, e.Record))
+	}
+	for _, k := range r.Open.Base.Adopts.Keys {
+		out = append(out, fmt.Sprintf("Key %s was looked for in safe %s, where the void transfer of record %s left it.", k.ID, k.Safe, k.Record))
+	}
+	return out
 }
 
 // tellNext says what to do after a void attempt.
@@ -153,6 +174,7 @@ func (r *report) tellNext() {
 			r.Next = append(r.Next, "The shares of "+b+" are burned: collect their media and destroy them. They open nothing.")
 		}
 	}
+	r.Next = append(r.Next, r.Left...)
 	if r.count("opening") > 0 {
 		r.Next = append(r.Next, "Shares in force were given in this attempt. Their epoch counts as exposed: the next live ceremony of that safe is a reshare.")
 	}

@@ -55,6 +55,7 @@ type recordResult struct {
 	Cosigners  []string `json:"cosigners"`
 	Anchors    string   `json:"anchors"`
 	Words      string   `json:"words"`
+	Adopts     []string `json:"adopts,omitempty"` // what void ceremonies left and this one took over
 }
 
 func runRecord(c *cobra.Command, anchorPath, dir string) error {
@@ -76,6 +77,7 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 	for _, k := range v.Keys {
 		res.Keys = append(res.Keys, k.Key.ID)
 	}
+	res.Adopts = adopted(v)
 	if res.Anchors, err = a.Hash(); err != nil {
 		return err
 	}
@@ -86,7 +88,25 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 		fmt.Fprintf(w, "%s: %s, world %s\n  %s, %d entries, root %s\n  script   %s\n  keys     %s\n  cosigned %s\n  anchors  %s\n  in words %s\n",
 			res.State, cli.Escape(res.Title), res.World, res.Record, res.Entries, res.Root, res.ScriptHash,
 			strings.Join(res.Keys, " "), strings.Join(res.Cosigners, " "), res.Anchors, res.Words)
+		for _, text := range res.Adopts {
+			fmt.Fprintf(w, "  adopts   %s\n", cli.Escape(text))
+		}
 	})
+}
+
+// adopted says what a ceremony took over from void ones.
+func adopted(v *record.Verified) []string {
+	if v.Open.Base == nil || v.Open.Base.Adopts == nil {
+		return nil
+	}
+	var out []string
+	for _, e := range v.Open.Base.Adopts.Epochs {
+		out = append(out, fmt.Sprintf("epoch %d of safe %s, dealt in the void %s", e.Epoch, e.Safe, record.Origin(e.Record)))
+	}
+	for _, k := range v.Open.Base.Adopts.Keys {
+		out = append(out, fmt.Sprintf("key %s in safe %s, left there by the void %s", k.ID, k.Safe, record.Origin(k.Record)))
+	}
+	return out
 }
 
 type cosignOptions struct {

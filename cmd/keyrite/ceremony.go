@@ -217,6 +217,11 @@ func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config,
 	if err != nil {
 		return nil, err
 	}
+	if o.after != "" {
+		if err := acts.Adopt(o.after); err != nil {
+			return nil, err
+		}
+	}
 	cfg.Actions, cfg.Base = acts, acts.Base()
 	return cfg, nil
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"keyrite/artifact/fault"
+	"keyrite/ceremony"
 	"keyrite/ceremony/actions"
 	"keyrite/ceremony/script"
 	"keyrite/internal/cli"
@@ -21,6 +23,7 @@ import (
 // asked at the terminal, and without one takes its default.
 type ceremonyNewOptions struct {
 	out, module string
+	after       string
 	enforce     bool
 	defaults    bool
 	answers     map[string]*string // by flag
@@ -44,6 +47,11 @@ and no others.
   keyrite ceremony new genesis
   keyrite ceremony new genesis --module /usr/lib/softhsm/libsofthsm2.so --out genesis.yaml
 
+After a void ceremony that left a safe under shares which it dealt, or a key in
+another token ('keyrite ceremony status' says so), the next one takes that over:
+
+  keyrite ceremony new reshare --after VOID_DIR --module PATH --out FILE
+
 Then read it, and: keyrite ceremony explain FILE, print FILE, rehearse FILE.
 
 Exit codes: 0 written, 2 unknown kind, an answer missing or not usable, 16 FILE
@@ -55,6 +63,7 @@ exists, 130 interrupted.`,
 	f := c.Flags()
 	f.StringVar(&o.out, "out", "", "file to write")
 	f.StringVar(&o.module, "module", "", "PKCS#11 module, absolute path")
+	f.StringVar(&o.after, "after", "", "reshare: record folder of a void ceremony; what that left in the safes is taken over")
 	f.BoolVar(&o.enforce, "enforce", true, "demand that network, swap and core dumps are off and the clock in UTC; false only records them")
 	f.BoolVar(&o.defaults, "defaults", false, "take the defaults at a terminal too")
 	// The genesis first: where kinds ask the same, its words say the most.
@@ -126,6 +135,9 @@ func runCeremonyNew(c *cobra.Command, std cli.IO, o *ceremonyNewOptions, kind st
 		}
 	}
 	text, err := script.Fill(template, answers, fixed)
+	if err == nil {
+		text, err = o.adopting(c, kind, text)
+	}
 	if err != nil {
 		return err
 	}
@@ -141,6 +153,37 @@ func runCeremonyNew(c *cobra.Command, std cli.IO, o *ceremonyNewOptions, kind st
 		return err
 	}
 	return printScript(c, o.out, s)
+}
+
+// adopting has a reshare take over what the void ceremony of --after left.
+func (o *ceremonyNewOptions) adopting(c *cobra.Command, kind, text string) (string, error) {
+	if o.after == "" {
+		return text, nil
+	}
+	if kind != "reshare" {
+		return "", cli.Usagef("--after: only a reshare takes over what a void ceremony left, not a ceremony of kind %s", kind)
+	}
+	st, err := ceremony.ReadState(o.after)
+	if err != nil {
+		return "", err
+	}
+	if st.State != "VOID" || !st.Ended {
+		return "", fault.Hint(cli.Usagef("the ceremony in %q is %s, not VOID", o.after, st.State), "clean it up first: keyrite ceremony recover --record "+o.after)
+	}
+	left := st.TellLeft(o.after)
+	if len(left) == 0 {
+		fmt.Fprintln(c.ErrOrStderr(), "The void ceremony left nothing that the charter does not know: the script adopts nothing.")
+		return text, nil
+	}
+	kept, err := st.LeftKeys(o.after)
+	if err != nil {
+		return "", err
+	}
+	var keys []script.FoundKey
+	for _, k := range kept {
+		keys = append(keys, script.FoundKey{ID: k.ID, From: k.From, To: k.Safe})
+	}
+	return script.Adopting(text, st.LeftSafes(), keys)
 }
 
 // askCommon asks what every kind asks.

@@ -44,7 +44,7 @@ Exit codes: 0 read, 2 no record, 14 it cannot be read.`,
 			if err != nil {
 				return err
 			}
-			return printStatus(c, st, alive)
+			return printStatus(c, st, dir, alive)
 		},
 	}
 	c.Flags().StringVar(&dir, "record", "", "record folder (required)")
@@ -85,7 +85,8 @@ Exit codes: 0 written, 2 no record, 14 the record cannot be read.`,
 	return c
 }
 
-func printStatus(c *cobra.Command, st *ceremony.Status, alive []share.Alive) error {
+func printStatus(c *cobra.Command, st *ceremony.Status, dir string, alive []share.Alive) error {
+	left := st.TellLeft(dir)
 	res := struct {
 		Schema  string `json:"schema"`
 		Record  string `json:"record"`
@@ -101,8 +102,9 @@ func printStatus(c *cobra.Command, st *ceremony.Status, alive []share.Alive) err
 		Root    string `json:"root"`
 		Ended   bool   `json:"ended"`
 
+		Left   []string      `json:"left,omitempty"`
 		Shares []share.Alive `json:"shares,omitempty"`
-	}{"keyrite/ceremony-status/v1", st.Record, st.World, st.Title, st.State, st.Step, st.StepDo, st.StepTitle, st.Met, st.Cause, st.Entries, st.Root, st.Ended, alive}
+	}{"keyrite/ceremony-status/v1", st.Record, st.World, st.Title, st.State, st.Step, st.StepDo, st.StepTitle, st.Met, st.Cause, st.Entries, st.Root, st.Ended, left, alive}
 	return cli.Print(c, res, func(w io.Writer) {
 		fmt.Fprintf(w, "%s (%s), world %s\nstate %s", cli.Escape(st.Title), st.Record, cli.Escape(st.World), st.State)
 		if st.Step != "" {
@@ -115,6 +117,9 @@ func printStatus(c *cobra.Command, st *ceremony.Status, alive []share.Alive) err
 			fmt.Fprintf(w, "\ncause: %s", cli.Escape(st.Cause))
 		}
 		fmt.Fprintf(w, "\n%d entries, root %s\n", st.Entries, st.Root)
+		for _, text := range left {
+			fmt.Fprintln(w, cli.Escape(text))
+		}
 		printAlive(w, alive, time.Now())
 	})
 }
@@ -204,5 +209,5 @@ func runRecover(c *cobra.Command, std cli.IO, o *recoverOptions) error {
 	if err != nil {
 		return err
 	}
-	return printStatus(c, st, nil)
+	return printStatus(c, st, o.record, nil)
 }
