@@ -35,6 +35,7 @@ type Status struct {
 	Leaving                             map[string]bool          // objects announced to be destroyed where they left
 	Exposed                             []string                 // epochs of which shares were combined, by the clean-up
 	InForce                             map[string]string        // by safe: the epoch, "safe/epoch", that opens a token whose PINs were changing, by the last clean-up
+	Stated                              map[string]bool          // hex SHA-256 of charter statements made in it
 	From                                map[string]string        // by key: the safe that it left in a transfer
 	Kept                                map[string][]string      // by safe: keys that a transfer left there, "key object", by the last clean-up
 }
@@ -54,7 +55,7 @@ func ReadState(dir string) (*Status, error) {
 		data = data[:n]
 	}
 	tr := record.NewTranscript()
-	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}, Leaving: map[string]bool{}, InForce: map[string]string{}, Kept: map[string][]string{}, From: map[string]string{}}
+	s := &Status{State: "DRAFT", PINsChanged: map[string]bool{}, Dealt: map[string]record.Dealt{}, Repinned: map[string]record.Intent{}, Announced: map[string]bool{}, Leaving: map[string]bool{}, InForce: map[string]string{}, Kept: map[string][]string{}, From: map[string]string{}, Stated: map[string]bool{}}
 	err = tr.Read(bytes.NewReader(data), func(e *record.Entry, d record.Data) error {
 		s.take(e, d)
 		return nil
@@ -101,6 +102,8 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 		case "destroy":
 			s.Leaving[d.Object] = true
 		}
+	case *record.Statement:
+		s.Stated[d.LineHash] = true
 	case *record.Transferred:
 		s.From[d.Key.ID] = d.From.Safe
 	case *record.Cleanup:

@@ -130,6 +130,11 @@ func (l *Left) in(s *charter.State) (Left, error) {
 		if !ok {
 			now, ok = s.Epochs[e.Safe]
 		}
+		if ok && e.Epoch == now.Epoch {
+			if same, err := equal(e.Shares, now); err != nil || !same {
+				return Left{}, bad("%w: the charter has another epoch %d of safe %s", ErrRecord, e.Epoch, e.Safe)
+			}
+		}
 		if !ok || e.Epoch <= now.Epoch {
 			continue // the safe has ended, or was dealt anew since
 		}

@@ -76,7 +76,7 @@ func (c *checker) loadOutputs(trusted *anchor.Anchors) error {
 	if c.Charter, err = charter.Fold(lines, c.Anchors.World, c.Anchors.Vault); err != nil {
 		return err
 	}
-	c.lines = bytes.Split(bytes.TrimSuffix(lines, []byte("\n")), []byte("\n"))
+	c.lines = splitLines(lines)
 	for _, line := range c.lines {
 		typ, err := typeOf(line)
 		if err != nil {

@@ -2,6 +2,8 @@ package record
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -92,6 +94,7 @@ func (c *checker) loadVoid(trusted *anchor.Anchors, lines []byte, depth int) err
 	if err := c.loadBase(lines, hash); err != nil {
 		return err
 	}
+	c.lines = splitLines(lines)
 	return c.loadAdopted(lines, depth)
 }
 
@@ -124,6 +127,12 @@ func (c *checker) checkVoidStatements() error {
 		if s.Seq != c.base.Size()+i || !slices.Contains(k.statements, s.Type) {
 			return bad("%w: statement %d of type %.40q", ErrRecord, s.Seq, s.Type)
 		}
+		if s.Seq >= len(c.lines) {
+			continue
+		}
+		if sum := sha256.Sum256(c.lines[s.Seq]); hex.EncodeToString(sum[:]) == s.LineHash {
+			return fault.Hint(bad("%w: the charter holds statement %d, which was made in this void ceremony", ErrRecord, s.Seq), "give the charter of the last ceremony that closed")
+		}
 	}
 	path := OutputsDir + "/charter.jsonl"
 	if _, written := c.outputs[path]; !written {
@@ -140,8 +149,12 @@ func (c *checker) checkVoidStatements() error {
 	if err := s.CheckHead(c.Open.Base.CharterSize, c.Open.Base.CharterHead); err != nil {
 		return err
 	}
-	c.lines = bytes.Split(bytes.TrimSuffix(lines, []byte("\n")), []byte("\n"))
+	c.lines = splitLines(lines)
 	return c.checkStatements()
+}
+
+func splitLines(file []byte) [][]byte {
+	return bytes.Split(bytes.TrimSuffix(file, []byte("\n")), []byte("\n"))
 }
 
 // checkVoidShares checks every opening and every receipt, and that what was dealt

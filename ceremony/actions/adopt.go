@@ -1,7 +1,9 @@
 package actions
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"io/fs"
 	"os"
@@ -59,14 +61,27 @@ func adoptHint(dir string) string {
 // otherwise nobody relies on.
 func (a *Actions) left(dir string) (record.Left, error) {
 	st, err := ceremony.ReadState(dir)
-	if err != nil || a.vault == nil || !st.LeftSomething() {
+	if err != nil || a.vault == nil {
 		return record.Left{}, err
+	}
+	for line := range bytes.Lines(a.lines) {
+		if st.Stated[sum256(bytes.TrimSuffix(line, []byte("\n")))] {
+			return record.Left{}, fault.Hint(fault.New(fault.Policy, "the charter of the binding holds a statement that was made in it: nothing of a void ceremony is used"), "give the charter of the last ceremony that closed")
+		}
+	}
+	if !st.LeftSomething() {
+		return record.Left{}, nil
 	}
 	v, err := record.VerifyVoid(os.DirFS(dir), a.vault.anchors, a.lines)
 	if err != nil {
 		return record.Left{}, err
 	}
 	return v.Pending(&a.vault.state)
+}
+
+func sum256(b []byte) string {
+	s := sha256.Sum256(b)
+	return hex.EncodeToString(s[:])
 }
 
 // mayAdopt wants the script to say that the safe's epoch may be taken over, and to

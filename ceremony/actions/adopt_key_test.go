@@ -71,6 +71,9 @@ func TestAdoptsTheKeyOfAVoidTransfer(t *testing.T) {
 	if _, err := h.find(t, "nothing", "", "", on); fault.ClassOf(err) != fault.Usage {
 		t.Errorf("key.find without a void ceremony: %v", err)
 	}
+	if _, err := h.find(t, "its-charter", void, "", func(b *Bind) { on(b); b.Charter = void + "/outputs/charter.jsonl" }); fault.ClassOf(err) != fault.Policy || !strings.Contains(err.Error(), "holds a statement that was made in it") {
+		t.Errorf("with the charter that the void ceremony wrote out: %v", err)
+	}
 	// Void too, after it was found: nothing is lost, and the next one finds it again.
 	again, err := h.find(t, "again", void, "incident: {step: \"3.1\", by: conductor, reason: the lamp fell}\n", on)
 	if fault.ClassOf(err) != fault.Void {
