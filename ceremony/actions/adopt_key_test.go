@@ -1,13 +1,18 @@
 package actions
 
 import (
+	"bytes"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
@@ -199,13 +204,40 @@ func TestAdoptsTheKeyOfAKilledTransfer(t *testing.T) {
 	if err := ceremony.Recover(t.Context(), dir, ceremony.SystemClock(), c, false); fault.ClassOf(err) != fault.Void {
 		t.Fatalf("recover: %v", err)
 	}
-	now, err := h.find(t, "found", dir, "", on)
+	// The charter may have grown since, by what concerns neither safe nor key.
+	h.write(t, "grown.jsonl", h.grown(t, slurp(t, h.path("record-genesis"))["outputs/charter.jsonl"]))
+	now, err := h.find(t, "found", dir, "", func(b *Bind) { on(b); b.Charter = "grown.jsonl" })
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.cosign(t, now, "witness2")
 	v, err := verifyOwn(now)
-	if err != nil || v.Charter.Keys["traveller"].Token.Label != "tok-2" {
+	if err != nil || v.Charter.Keys["traveller"].Token.Label != "tok-2" || len(v.Charter.Pipelines) != 1 {
 		t.Fatal(err)
 	}
+}
+
+// grown is a charter with one more statement, as approvers append it between ceremonies.
+func (h *house) grown(t *testing.T, lines []byte) []byte {
+	t.Helper()
+	s := &charter.State{}
+	for line := range bytes.Lines(lines) {
+		if err := s.Apply(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pub, _ := pem.Decode(slurp(t, h.dir)["pipeline1.pem"])
+	payload, err := s.Propose(charter.TypePipeline, charter.Pipeline{ID: "late", Key: pub.Bytes, Products: []string{"gw1"}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := envelope.Sign(charter.PayloadType, payload, h.people["approver1"].Signer(), h.people["approver2"].Signer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err := env.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(slices.Concat(lines, line), '\n')
 }
