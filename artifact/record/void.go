@@ -69,7 +69,7 @@ func verifyVoid(fsys fs.FS, trusted *anchor.Anchors, lines []byte, depth int) (*
 	if err := c.loadVoid(trusted, lines, depth); err != nil {
 		return nil, err
 	}
-	for _, check := range []func() error{c.checkVoidPresent, c.checkVoidStatements, c.checkVoidShares} {
+	for _, check := range []func() error{c.checkVoidPresent, c.checkAdmissions, c.checkVoidStatements, c.checkVoidShares} {
 		if err := check(); err != nil {
 			return nil, err
 		}
