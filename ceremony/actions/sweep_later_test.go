@@ -44,9 +44,7 @@ type laterKind struct {
 func laterKinds() map[string]laterKind {
 	root := func(b *Bind, x *later) { b.Root = filepath.Join(x.first, record.OutputsDir, "1.root.json") }
 	requests := func(b *Bind, _ *later) {
-		for name, file := range map[string]string{"factory2-ca": "a.csr", "factory3-ca": "a.csr", "report3": "b.csr", "relay-access3": "c.csr"} {
-			b.Requests[name] = file
-		}
+		maps.Copy(b.Requests, map[string]string{"factory2-ca": "a.csr", "factory3-ca": "a.csr", "report3": "b.csr", "relay-access3": "c.csr"})
 		b.Keys["pipeline3"] = "pipeline1.pem"
 	}
 	return map[string]laterKind{
