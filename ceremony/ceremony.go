@@ -13,7 +13,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -103,6 +102,9 @@ type Console interface {
 	Secret(ctx context.Context, who string) (*redact.Secret, error)
 	// Elsewhere says who will cosign on a machine of his own.
 	Elsewhere(who string) bool
+	// Page shows code as a QR code, if there is one, and rows below it. It returns
+	// once somebody has read them, or at once where they stay in sight.
+	Page(ctx context.Context, title, code string, rows []string) error
 	// Documents says which identity documents were seen: name → kind.
 	Documents(ctx context.Context, names []string) (map[string]string, error)
 }
@@ -204,7 +206,7 @@ func Execute(ctx context.Context, cfg Config) (*Run, error) {
 	defer r.lock()
 	defer close(r.left)
 	if err := r.serve(ctx, r.summon); err != nil {
-		return r, err
+		return r, early(err)
 	}
 	err = r.serve(ctx, r.armed)
 	if err != nil && r.state == "SUMMONED" { // no room for the record: nothing was done
@@ -241,7 +243,7 @@ func start(cfg Config) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := refuseExisting(cfg.Dir); err != nil {
+	if err := cfg.makeRoom(); err != nil {
 		return nil, err
 	}
 	for _, d := range []string{cfg.Dir, filepath.Join(cfg.Dir, record.PeopleDir), filepath.Join(cfg.Dir, record.OutputsDir)} {
@@ -287,25 +289,6 @@ func start(cfg Config) (*Run, error) {
 	return r, nil
 }
 
-// refuseExisting keeps an attempt from going on in a folder that has one.
-func refuseExisting(dir string) error {
-	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	transcript := filepath.Join(dir, record.TranscriptFile)
-	if _, err := os.Stat(transcript); err == nil {
-		if err := durable.CheckFree(transcript); err != nil {
-			return err // another process holds a ceremony here
-		}
-		st, err := ReadState(dir)
-		if err == nil && st.armed() && st.State != "CLOSED" {
-			return fault.Hint(fault.Errorf(fault.Void, "the ceremony in %q is %s and cannot go on", dir, st.State),
-				"a ceremony is never resumed: start from step 1 with another --record folder and --after "+dir)
-		}
-	}
-	return fault.Hint(fault.Errorf(fault.Exists, "record folder %q exists", dir), "records are never overwritten: choose another folder")
-}
-
 // write makes one entry durable.
 func (r *Run) write(d record.Data) error {
 	now, mono := r.Clock.Now(), r.Clock.Mono()
@@ -345,6 +328,9 @@ func (r *Run) Root() string { return look(r, func() string { return rootHex(r.tr
 
 // Size is the number of entries.
 func (r *Run) Size() int64 { return look(r, r.tr.Size) }
+
+// Step is the id of the open step, "" between steps.
+func (r *Run) Step() string { return look(r, func() string { return r.step }) }
 
 // State is the state of the attempt.
 func (r *Run) State() string { return look(r, func() string { return r.state }) }

@@ -350,6 +350,11 @@ func (s seats) Secret(ctx context.Context, who string) (*redact.Secret, error) {
 	return await(ctx, s.r, func(ctx context.Context) (*redact.Secret, error) { return s.r.room.Secret(ctx, who) })
 }
 
+func (s seats) Page(ctx context.Context, title, code string, rows []string) error {
+	_, err := await(ctx, s.r, func(ctx context.Context) (any, error) { return nil, s.r.room.Page(ctx, title, code, rows) })
+	return err
+}
+
 func (s seats) Documents(ctx context.Context, names []string) (map[string]string, error) {
 	return await(ctx, s.r, func(ctx context.Context) (map[string]string, error) { return s.r.room.Documents(ctx, names) })
 }

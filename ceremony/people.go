@@ -34,10 +34,11 @@ type Unlocker interface {
 	Lock()
 }
 
-// Teller is an Unlocker that has something to tell the room while its key is used.
-type Teller interface {
-	// Tell gives it the room's voice, Console.Say.
-	Tell(say func(level, text string))
+// Attended is an Unlocker whose signatures wait for somebody who is not in the room.
+type Attended interface {
+	// Attend lends it the room until leave is called. Its signatures wait no longer
+	// than ctx, and ask nobody outside of that time.
+	Attend(ctx context.Context, r *Run) (leave func())
 }
 
 // KeyFile unlocks NAME.key, the file given, with the passphrase of its person.
@@ -120,9 +121,6 @@ func (r *Run) Unlock(ctx context.Context, name string) error {
 	if !ok {
 		return fault.Errorf(fault.Policy, "%s takes no part in this ceremony", name)
 	}
-	if t, ok := p.Key.(Teller); ok {
-		t.Tell(r.Console.Say)
-	}
 	key, err := p.Key.Unlock(ctx, r.askFor(name))
 	if err != nil {
 		return err
@@ -148,13 +146,22 @@ func (r *Run) WithKey(ctx context.Context, name, what string, f func(k *person.K
 	} else if err := r.signs(ctx, name, what); err != nil {
 		return err
 	}
+	return r.use(ctx, name, f)
+}
+
+// use lends f a key that is held.
+func (r *Run) use(ctx context.Context, name string, f func(k *person.Key) error) error {
+	p, _ := r.Participant(name)
+	if a, ok := p.Key.(Attended); ok {
+		defer a.Attend(ctx, r)()
+	}
 	return f(r.held[name])
 }
 
 // signs asks a person whether his key may be used now. The yes is not an entry:
 // what he signs is.
 func (r *Run) signs(ctx context.Context, name, what string) error {
-	_, err := r.choose(ctx, &script.Step{ID: look(r, func() string { return r.step })}, name, "Sign "+what+"?", "yes")
+	_, err := r.choose(ctx, &script.Step{ID: r.Step()}, name, "Sign "+what+"?", "yes")
 	return err
 }
 

@@ -160,6 +160,33 @@ func (r *Run) Report(ctx context.Context, st *script.Step, name, text, ok, cause
 	return err
 }
 
+// Ask asks, on behalf of a person who is not in the room, for one of want, of which
+// the first is what Enter means, or for something else that the caller judges. An
+// incident that somebody calls instead is signed, and is the error.
+func (r *Run) Ask(ctx context.Context, name, text string, want ...string) (string, error) {
+	answer, call, err := r.Console.Ask(ctx, Prompt{Step: r.Step(), Who: name, Text: text, Want: want})
+	if err == nil && call != nil {
+		err = r.called(ctx, call)
+	}
+	return answer, err
+}
+
+// Missed records that what a person gave, the try-th time, could not be used. It
+// returns cause once there are no tries left.
+func (r *Run) Missed(name string, try int, cause error) error {
+	if err := r.miss("answer", name, try); err != nil {
+		return err
+	}
+	if of := r.allowed(); try >= of {
+		return fault.Errorf(fault.ClassOf(cause), "%s: %w, %d times", name, cause, of)
+	}
+	r.Console.Say("bad", name+": "+cause.Error())
+	if hint := fault.HintOf(cause); hint != "" {
+		r.Console.Say("", hint)
+	}
+	return nil
+}
+
 // Confirm asks a person for "yes". Any other answer is a planned miss until the
 // step's tries are used up.
 func (r *Run) Confirm(ctx context.Context, st *script.Step, name, text string) error {
@@ -203,7 +230,10 @@ func (r *Run) called(ctx context.Context, c *Call) error {
 	c = &Call{By: plain(c.By), Reason: plain(c.Reason)}
 	err := r.Unlock(ctx, c.By)
 	if err == nil { // calling it is the consent: nobody is asked whether he means it
-		env, err = r.incident(c)
+		err = r.use(ctx, c.By, func(k *person.Key) (err error) {
+			env, err = r.incident(c, k)
+			return err
+		})
 	}
 	if recErr := r.Record(&record.Incident{By: c.By, Class: string(fault.Void), Envelope: env, Reason: c.Reason}); recErr != nil {
 		err = errors.Join(err, recErr)
@@ -214,12 +244,12 @@ func (r *Run) called(ctx context.Context, c *Call) error {
 	return fault.Errorf(fault.Void, "%w called by %s: %s", ErrIncident, c.By, c.Reason)
 }
 
-func (r *Run) incident(c *Call) (*envelope.Envelope, error) {
+func (r *Run) incident(c *Call, k *person.Key) (*envelope.Envelope, error) {
 	payload, err := jcs.Marshal(record.IncidentCall{Format: "keyrite/incident/v1", Reason: c.Reason, Record: r.ID, Root: r.Root(), World: r.World})
 	if err != nil {
 		return nil, err
 	}
-	return envelope.Sign(record.IncidentType, payload, r.held[c.By].Signer())
+	return envelope.Sign(record.IncidentType, payload, k.Signer())
 }
 
 // close ends the transcript, signs it as the conductor, and lets those in the

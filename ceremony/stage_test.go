@@ -121,6 +121,8 @@ func (r *room) Secret(_ context.Context, who string) (*redact.Secret, error) {
 	return redact.New([]byte("passphrase of " + who)), nil
 }
 
+func (r *room) Page(context.Context, string, string, []string) error { return nil }
+
 func (r *room) Documents(context.Context, []string) (map[string]string, error) { return nil, nil }
 
 // acts are verbs that do nothing unless the test says so.

@@ -164,7 +164,7 @@ type keyFile struct {
 // CheckName says whether a person can have that name.
 func CheckName(name string) error {
 	if !nameRE.MatchString(name) {
-		return ErrName
+		return fault.Errorf(fault.Usage, "%w, not %.40q", ErrName, name)
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"encoding/base32"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"math"
 
@@ -162,12 +163,27 @@ func Seal(share []byte, p Place, recipient string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// hintFor says what is most likely wrong for the person who holds the medium.
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, ErrSealed):
+		return "is it this person's own medium? Only its holder's key opens a share; a copy, or its paper, helps if the file is damaged"
+	case errors.Is(err, ErrHolder):
+		return "the media were exchanged: each key master gives the share that bears his name"
+	case errors.Is(err, ErrEpoch):
+		return "the shares were dealt anew: take the file of the newest epoch (NAME.epochN.share), and destroy the old one"
+	case errors.Is(err, ErrSafe):
+		return "take the share of this safe: each safe has shares of its own, in a folder of its name"
+	}
+	return "the file is not what was dealt: take the copy, or the paper"
+}
+
 // Open decrypts a share file with its holder's identity and checks it against
 // what the charter says of that holder: want is the place, public the share key.
 // The error names the holder and what is wrong, before anything is combined.
 func Open(data []byte, id age.Identity, want Place, public ed25519.PublicKey) ([]byte, ed25519.PrivateKey, error) {
 	fail := func(err error) ([]byte, ed25519.PrivateKey, error) {
-		return nil, nil, fault.Errorf(fault.Verify, "share of %s for safe %s: %w", want.Holder, want.Safe, err)
+		return nil, nil, fault.Hint(fault.Errorf(fault.Verify, "share of %s for safe %s: %w", want.Holder, want.Safe, err), hintFor(err))
 	}
 	r, err := age.Decrypt(bytes.NewReader(data), id)
 	if err != nil {

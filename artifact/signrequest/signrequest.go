@@ -182,10 +182,10 @@ func ParseAnswer(data []byte) (*Answer, error) {
 	return &a, a.World.Check()
 }
 
-// Verify checks that data is p's answer to r and returns the signature over
-// r.Message.
+// Verify checks that data, an answer file or its lines, is p's answer to r and
+// returns the signature over r.Message.
 func Verify(data []byte, r *Request, p *person.Person) ([]byte, error) {
-	a, err := ParseAnswer(data)
+	a, err := answerTo(data, r)
 	if err != nil {
 		return nil, err
 	}

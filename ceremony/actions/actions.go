@@ -86,6 +86,9 @@ func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Actions, err
 	if b.Shares == "" {
 		return nil, fault.New(fault.Usage, "the binding names no folder for the shares")
 	}
+	if err := b.checkBrought(s); err != nil {
+		return nil, err
+	}
 	a := &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, admitted: map[string]*Admitted{}, keys: map[string]*key{}, certs: map[string][]byte{}, crls: map[string][]byte{}}
 	if s.Kind == "genesis" {
 		return a, b.checkFresh(s)

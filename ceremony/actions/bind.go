@@ -8,11 +8,13 @@
 package actions
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
@@ -116,7 +118,7 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 	for _, bp := range b.People {
 		data, err := intake.Read(b.Path(bp.Person), maxInputBytes)
 		if err != nil {
-			return nil, err
+			return nil, fault.Errorf(fault.ClassOf(err), "the binding's %s: %w", cmp.Or(bp.Role, "person"), err)
 		}
 		p, err := person.Parse(data)
 		if err != nil {
@@ -137,6 +139,30 @@ func (b *Bind) Participants(s *script.Script) ([]ceremony.Participant, error) {
 		count[office{bp.Role, bp.Group}]++
 	}
 	return out, b.checkRoles(s, count)
+}
+
+// checkBrought wants a file for everything that the script says others bring, and
+// names all that is missing.
+func (b *Bind) checkBrought(s *script.Script) error {
+	requests, keys := s.Brought()
+	var missing []string
+	look := func(what, under string, names []string, given map[string]string) {
+		for _, n := range names {
+			path, named := given[n]
+			if !named {
+				missing = append(missing, what+" "+n+" (under "+under+")")
+			} else if _, err := os.Stat(b.Path(path)); err != nil {
+				missing = append(missing, what+" "+n+" (there is no "+path+")")
+			}
+		}
+	}
+	look("request", "requests", requests, b.Requests)
+	look("public key", "keys", keys, b.Keys)
+	if len(missing) == 0 {
+		return nil
+	}
+	return fault.Hint(fault.Errorf(fault.Usage, "the binding lacks what others bring: %s", strings.Join(missing, ", ")),
+		"'keyrite ceremony explain SCRIPT' lists them; paths are taken from the binding's folder")
 }
 
 // checkFresh wants every safe of the script bound to a token that does not exist.

@@ -68,6 +68,16 @@ func (a *Actions) after(r *ceremony.Run) (*charter.People, error) {
 	return p, a.allDealt(p)
 }
 
+// checkChange finds before the ceremony is armed what people.change would void it
+// for, after shares were combined.
+func (a *Actions) checkChange(r *ceremony.Run) error {
+	if !a.does("people.change") {
+		return nil
+	}
+	_, err := a.after(r)
+	return err
+}
+
 // named are the names of all with that role, sorted.
 func named(p *charter.People, role string) []string {
 	var out []string

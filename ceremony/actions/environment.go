@@ -193,11 +193,19 @@ func Programs(hsmd, module string) ([]record.Program, error) {
 	for _, p := range [][2]string{{"keyrite", exe}, {"keyrite-hsmd", hsmd}, {"module", module}} {
 		sum, err := HashFile(p[1])
 		if err != nil {
-			return nil, err
+			return nil, fault.Hint(err, programHint(p[0]))
 		}
 		out = append(out, record.Program{Name: p[0], SHA256: sum})
 	}
 	return out, nil
+}
+
+// programHint says what to do about a program that cannot be read.
+func programHint(name string) string {
+	if name == "module" {
+		return "name the PKCS#11 module of your HSM with its whole path; SoftHSM's is /usr/lib/softhsm/libsofthsm2.so (apt-get install softhsm2)"
+	}
+	return "the programs lie in one folder: put keyrite-hsmd beside keyrite"
 }
 
 // checkEnvironment enforces what the script demands of computer and programs,

@@ -1,7 +1,11 @@
 package actions
 
 import (
+	"cmp"
+	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"keyrite/artifact/charter"
@@ -34,6 +38,10 @@ func offices(s *script.Script) map[office]script.Quorum {
 	if r.Operator > 0 {
 		out[office{charter.RoleOperator, ""}] = script.Quorum{Need: r.Operator, Of: r.Operator}
 	}
+	// Where every safe has a group, the others open nothing and stay at home.
+	if len(s.Safes) > 0 && !slices.ContainsFunc(s.Safes, func(x script.Safe) bool { return x.Group == "" }) {
+		delete(out, office{charter.RoleKeyMaster, ""})
+	}
 	for _, x := range s.Safes {
 		if x.Group == "" {
 			continue
@@ -44,26 +52,54 @@ func offices(s *script.Script) map[office]script.Quorum {
 	return out
 }
 
-// checkRoles wants as many people as the script calls for. A genesis needs all of
-// them; a vault that exists needs those who decide, and those who leave may come.
+// checkRoles wants as many people as the script calls for, and names everything that
+// differs. A genesis needs all of them; a vault that exists needs those who decide,
+// and those who leave may come.
 func (b *Bind) checkRoles(s *script.Script, count map[office]int) error {
-	for at, q := range offices(s) {
-		least, most := q.Of, q.Of
+	want := offices(s)
+	var short, strange []string
+	for _, at := range inOrder(want) {
+		least, most := want[at].Of, want[at].Of
 		if s.Kind != "genesis" {
-			least, most = q.Need, q.Of+len(b.Leaves)
+			least, most = want[at].Need, want[at].Of+len(b.Leaves)
 		}
 		if n := count[at]; n < least || n > most {
-			return fault.Errorf(fault.Quorum, "the script calls for %d of %s, the binding names %d", least, at, n)
+			short = append(short, strconv.Itoa(least)+" of "+at.String()+", the binding names "+strconv.Itoa(n))
 		}
-		delete(count, at)
 	}
-	for at := range count {
-		if at.group != "" {
-			return fault.Errorf(fault.Usage, "the binding names the group %.40q of role %.40q, which no safe of the script has", at.group, at.role)
+	for _, at := range inOrder(count) {
+		if _, ok := want[at]; !ok {
+			strange = append(strange, noOffice(at, want))
 		}
-		return fault.Errorf(fault.Usage, "the binding names the role %.40q, which the script does not have", at.role)
+	}
+	switch {
+	case len(strange) > 0 && len(short) > 0:
+		return fault.Hint(fault.Errorf(fault.Quorum, "%s; and the script calls for %s", strings.Join(strange, "; "), strings.Join(short, "; for ")), rolesHint)
+	case len(strange) > 0:
+		return fault.Hint(fault.Errorf(fault.Usage, "%s", strings.Join(strange, "; ")), rolesHint)
+	case len(short) > 0:
+		return fault.Hint(fault.Errorf(fault.Quorum, "the script calls for %s", strings.Join(short, "; for ")), rolesHint)
 	}
 	return nil
+}
+
+const rolesHint = "'keyrite ceremony explain SCRIPT' says who must come; the binding has one line under people for each of them"
+
+// noOffice says why nobody of the script has that office.
+func noOffice(at office, want map[office]script.Quorum) string {
+	for have := range want {
+		if at.group != "" && have.role == at.role {
+			return fmt.Sprintf("the binding names the group %.40q of role %.40q, which no safe of the script has", at.group, at.role)
+		}
+	}
+	return fmt.Sprintf("the binding names the role %.40q, which the script does not have", at.role)
+}
+
+// inOrder are the offices of a map in an order that does not change.
+func inOrder[V any](m map[office]V) []office {
+	return slices.SortedFunc(maps.Keys(m), func(a, b office) int {
+		return cmp.Or(strings.Compare(a.role, b.role), strings.Compare(a.group, b.group))
+	})
 }
 
 // masters are the key masters here of a group, sorted.

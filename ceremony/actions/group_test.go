@@ -74,6 +74,7 @@ func TestTwoQuorums(t *testing.T) {
 	}
 	t.Run("the right group", func(t *testing.T) { testRightGroup(t, f.fork(t)) })
 	t.Run("the wrong group", func(t *testing.T) { testWrongGroup(t, f.fork(t)) })
+	t.Run("reshare", func(t *testing.T) { testReshareByGroup(t, f.fork(t)) })
 	t.Run("shares of the other group", func(t *testing.T) { testSharesOfOthers(t, f.fork(t)) })
 }
 
@@ -99,6 +100,65 @@ func testRightGroup(t *testing.T, f *founded) {
 		t.Errorf("opened by %v, want %s", got, want)
 	}
 	if k, err := v.Charter.Key("firmware", "dsse"); err != nil || k.ID != "firmware-2" {
+		t.Errorf("firmware: %v, %v", k, err)
+	}
+}
+
+// A reshare replaces a key master of the second group: the dormant safes are dealt to
+// the new group and the others to theirs, each once more; who left holds nothing, and
+// nobody of the first group gets a share of the second. Whoever comes without his
+// group is refused before it is armed.
+func testReshareByGroup(t *testing.T, f *founded) {
+	first := filepath.Join(f.newest, record.OutputsDir, "1.root.json")
+	f.person(t, "other4")
+	answers, err := os.ReadFile(f.path("answers.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.write(t, "answers.yaml", append(answers, "  other4: other4.pass\n"...))
+	group := func(last string) func(b *Bind) {
+		return func(b *Bind) {
+			others("second", "other1", "other2", "other3")(b)
+			others(last, "other4")(b)
+			b.Leaves = []string{"other3"}
+		}
+	}
+	if dir, err := f.try(t, plan{kind: "reshare", record: "strange", edit: second, bind: group("")}); err == nil {
+		t.Error("other4 takes part without his group")
+	} else if _, statErr := os.Stat(dir); statErr == nil {
+		for _, e := range entries(t, dir) {
+			if e.Type == "intent" || e.Type == "opening" || e.Type == "dealt" {
+				t.Errorf("%v: %s", err, e.Type)
+			}
+		}
+	}
+	v := f.later(t, plan{kind: "reshare", record: "reshared", edit: second, bind: group("second")})
+	masters, ours := []string{"master1", "master2", "master3", "master4", "master5"}, []string{"other1", "other2", "other4"}
+	for safe, want := range map[string][]string{"root": masters, "work": masters, "root2": ours, "work2": ours} {
+		x, _ := v.Charter.People.Safe(safe)
+		e := v.Charter.Epochs[safe]
+		var holders []string
+		for _, sh := range e.Shares {
+			holders = append(holders, sh.Holder)
+		}
+		if e.Epoch != 2 || !slices.Equal(x.Openers.Members, want) || x.Openers.Need != len(want)/2+1 || !slices.Equal(sorted(holders), want) || v.Charter.Stale(safe) {
+			t.Errorf("safe %s: epoch %d, openers %+v, shares of %v", safe, e.Epoch, x.Openers, holders)
+		}
+	}
+	if _, ok := v.Charter.People.Person("other3"); ok {
+		t.Error("other3 is still there")
+	}
+	for _, n := range []string{"root/other4", "work/other1", "root2/master1", "work2/other3"} {
+		if _, err := os.Lstat(f.path("shares-founded/" + n + ".epoch2.share")); err == nil {
+			t.Errorf("there is a share %s", n)
+		}
+	}
+	// The new group opens: the work token is lost, and other4 helps.
+	w := f.later(t, f.lost(t, "after", func(b *Bind) {
+		others("second", "other2", "other4")(b)
+		b.Root = first
+	}))
+	if k, err := w.Charter.Key("firmware", "dsse"); err != nil || k.ID != "firmware-2" {
 		t.Errorf("firmware: %v, %v", k, err)
 	}
 }

@@ -151,6 +151,9 @@ func (a *Actions) loaded(_ context.Context, r *ceremony.Run, _ *script.Step) err
 	if err := a.keepAfter(r); err != nil {
 		return err
 	}
+	if err := a.checkChange(r); err != nil {
+		return err
+	}
 	words, err := record.HeadWords(&a.vault.state)
 	if err != nil {
 		return err

@@ -24,10 +24,26 @@ import (
 type seat struct {
 	*console.Answers
 	ask    func(p ceremony.Prompt) (string, *ceremony.Call)
+	free   func(ctx context.Context, p ceremony.Prompt) (string, *ceremony.Call, error) // for who is not in the room
+	page   func(code string, rows []string)
 	secret func(who string) string
+	said   []string
+}
+
+func (s *seat) Say(level, text string) {
+	s.said = append(s.said, text)
+	s.Answers.Say(level, text)
+}
+
+func (s *seat) Page(_ context.Context, _, code string, rows []string) error {
+	s.page(code, rows)
+	return nil
 }
 
 func (s *seat) Ask(ctx context.Context, p ceremony.Prompt) (string, *ceremony.Call, error) {
+	if s.free != nil && p.Role == "" {
+		return s.free(ctx, p)
+	}
 	if s.ask != nil {
 		if a, c := s.ask(p); a != "" || c != nil {
 			return a, c, nil
@@ -53,6 +69,7 @@ type scene struct {
 	bind          string // members of the binding
 	seat          seat
 	media         func() ([]string, error)
+	interrupt     chan os.Signal
 }
 
 // play runs the scene and returns its record folder.
@@ -110,7 +127,7 @@ seal: []
 	dir := filepath.Join(t.TempDir(), "record")
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: s, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: env, Console: &x.seat, Clock: ceremony.SystemClock(), Actions: acts, Media: x.media,
+		Environment: env, Console: &x.seat, Clock: ceremony.SystemClock(), Actions: acts, Media: x.media, Interrupt: x.interrupt,
 	})
 	return dir, err
 }

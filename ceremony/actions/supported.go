@@ -19,6 +19,12 @@ func supported(s *script.Script) error {
 			return fault.Errorf(fault.Usage, "key %s: signing keys are made, those that move without a login for each signature and not of ed25519", k.ID)
 		}
 	}
+	for i := range s.Safes {
+		if x := &s.Safes[i]; s.Kind != "genesis" && !s.IsExisting(x) {
+			return fault.Hint(fault.Errorf(fault.Usage, "safe %s is fresh: this version lints and explains new tokens in a ceremony of kind %s, and makes them only in a genesis", x.Name, s.Kind),
+				"make the token in a genesis of its own, or use one of the vault's tokens (state: existing)")
+		}
+	}
 	steps := slices.Concat(s.Summon, s.Run, s.Seal)
 	for _, c := range s.Contingencies {
 		steps = append(steps, c.Steps...)

@@ -48,6 +48,7 @@ func (s *Screen) key(k key) {
 	s.change(func() {
 		m := &s.m
 		switch {
+		case m.turn(k):
 		case k.kind == keyInterrupt:
 			interrupt = true
 			if m.q != nil && m.q.kind == askSecret {

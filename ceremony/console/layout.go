@@ -41,9 +41,12 @@ type painter struct {
 // render draws m on w columns and h rows.
 func render(m *model, l look, w, h int, now time.Time) frame {
 	p := &painter{look: l, m: m, w: w, h: h, now: now}
-	if w < minCols || h < minRows {
+	switch {
+	case w < minCols || h < minRows:
 		p.small()
-	} else {
+	case m.page != nil:
+		p.cover()
+	default:
 		p.full()
 	}
 	if len(p.out) > h {

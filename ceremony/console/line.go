@@ -14,12 +14,18 @@ import (
 
 	"keyrite/artifact/fault"
 	"keyrite/ceremony"
+	"keyrite/ceremony/paper"
 	"keyrite/ceremony/script"
 	"keyrite/internal/redact"
 )
 
 // ErrNoTerminal says that a question had nobody to answer it.
 var ErrNoTerminal = fault.New(fault.Usage, "there is no terminal to ask at")
+
+// noTerminal is ErrNoTerminal with what to do about it.
+func noTerminal() error {
+	return fault.Hint(ErrNoTerminal, "run it at a terminal; a rehearsal can have its answers prepared (--answers)")
+}
 
 // Line is a console of plain lines, for serial lines and screen readers: no line
 // is ever changed once it is written, and nothing moves. The terminal echoes only
@@ -127,7 +133,7 @@ func (l *Line) open() error {
 	}
 	if err != nil {
 		_ = tty.Close()
-		return ErrNoTerminal
+		return noTerminal()
 	}
 	l.tty, l.lines = tty, make(chan string, 1)
 	go l.read(tty)
@@ -330,6 +336,26 @@ func (l *Line) Secret(ctx context.Context, who string) (*redact.Secret, error) {
 		return nil, err
 	}
 	return redact.New([]byte(s)), nil
+}
+
+// Page is written as it is; whoever reads it scrolls.
+func (l *Line) Page(_ context.Context, title, code string, rows []string) error {
+	fmt.Fprintln(l.out)
+	l.say("1", "    %s", title)
+	if code != "" {
+		drawn, err := paper.QRRows(code, l.look.ascii)
+		if err != nil {
+			return err
+		}
+		for _, r := range drawn {
+			fmt.Fprintln(l.out, l.paint("97;40", r))
+		}
+	}
+	for _, r := range rows {
+		l.say("0", "    %s", r)
+	}
+	fmt.Fprintln(l.out)
+	return nil
 }
 
 // Elsewhere asks nobody: at a terminal everybody may cosign here.

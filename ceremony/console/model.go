@@ -60,6 +60,7 @@ type model struct {
 	scroll int // lines back from the newest
 	q      *question
 	call   *dialogue
+	page   *page  // covers all of it
 	end    string // how to leave, once all is over
 }
 

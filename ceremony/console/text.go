@@ -138,3 +138,6 @@ func shortHash(root string) string {
 	}
 	return root[:8] + " " + words.Of(b[:4])
 }
+
+// ASCII says that this terminal's locale has no characters beyond ASCII.
+func ASCII() bool { return lookOf().ascii }

@@ -42,7 +42,7 @@ func echo(fd int, on, flush bool) error {
 func openTTY() (*os.File, error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
-		return nil, ErrNoTerminal
+		return nil, noTerminal()
 	}
 	return tty, nil
 }

@@ -38,3 +38,44 @@ func qrSVG(text string, millimetres int) (template.HTML, error) {
 	return template.HTML(fmt.Sprintf(`<svg class="qr" role="img" aria-label="QR code" width="%dmm" height="%dmm" viewBox="0 0 %d %d" shape-rendering="crispEdges"><path d="%s"/></svg>`,
 		millimetres, millimetres, side, side, path.String())), nil
 }
+
+// textZone is the light border of a code on a screen, in modules: less than on
+// paper, since the screen around it is larger than the code.
+const textZone = 2
+
+// QRRows draws text as a QR code of characters, error correction level L (7 %), two
+// modules high each; light modules are the full ones, as on a dark terminal. With
+// ascii each module is two characters.
+func QRRows(text string, ascii bool) ([]string, error) {
+	code, err := qr.Encode(text, qr.L)
+	if err != nil {
+		return nil, fault.Errorf(fault.Usage, "%d bytes do not fit a QR code: %w", len(text), err)
+	}
+	light := func(x, y int) bool { return !code.Black(x, y) } // outside of it nothing is black
+	var rows []string
+	step := 2
+	if ascii {
+		step = 1
+	}
+	for y := -textZone; y < code.Size+textZone; y += step {
+		var row strings.Builder
+		for x := -textZone; x < code.Size+textZone; x++ {
+			switch {
+			case ascii && light(x, y):
+				row.WriteString("##")
+			case ascii:
+				row.WriteString("  ")
+			case light(x, y) && light(x, y+1):
+				row.WriteString("█")
+			case light(x, y):
+				row.WriteString("▀")
+			case light(x, y+1):
+				row.WriteString("▄")
+			default:
+				row.WriteString(" ")
+			}
+		}
+		rows = append(rows, row.String())
+	}
+	return rows, nil
+}

@@ -32,16 +32,21 @@ func Share(in ShareSheet) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	h := head{Title: "Share on paper", World: in.World, Footer: "share " + text[0][strings.LastIndexByte(text[0], ' ')+1:]}
+	return renderPage("share", page{h, struct {
+		ShareSheet
+		QR    string
+		Lines []shareLine
+	}{in, code, rowsOf(text)}}, shareHTML)
+}
+
+// rowsOf takes lines apart for a table.
+func rowsOf(text []string) []shareLine {
 	var rows []shareLine
 	for _, l := range text {
 		no, rest, _ := strings.Cut(l, " ")
 		i := strings.LastIndexByte(rest, ' ')
 		rows = append(rows, shareLine{no, rest[:i], rest[i+1:]})
 	}
-	h := head{Title: "Share on paper", World: in.World, Footer: "share " + text[0][strings.LastIndexByte(text[0], ' ')+1:]}
-	return renderPage("share", page{h, struct {
-		ShareSheet
-		QR    string
-		Lines []shareLine
-	}{in, code, rows}}, shareHTML)
+	return rows
 }

@@ -118,3 +118,6 @@ func meant(word string, known []string) string {
 	}
 	return ""
 }
+
+// Nearest is the known word that was probably meant, "" if none is near.
+func Nearest(word string, known []string) string { return nearest(word, known) }

@@ -84,6 +84,25 @@ func (s *Script) explainPeople() []string {
 	return append(out, "Nobody has two roles.")
 }
 
+// Brought are the names under which the binding must give certificate requests and
+// public keys.
+func (s *Script) Brought() (requests, keys []string) {
+	for _, c := range s.Certificates {
+		requests, keys = append(requests, c.CSR), append(keys, c.Public)
+	}
+	for _, x := range s.Stations {
+		requests = append(requests, x.ReportKey)
+	}
+	for _, x := range s.Pipelines {
+		keys = append(keys, x.Key)
+	}
+	tidy := func(list []string) []string {
+		slices.Sort(list)
+		return slices.DeleteFunc(slices.Compact(list), func(n string) bool { return n == "" })
+	}
+	return tidy(requests), tidy(keys)
+}
+
 // explainBrought names what the binding must give a file for, which is looked at in
 // the first step.
 func (s *Script) explainBrought() []string {

@@ -233,10 +233,11 @@ func (h *house) signElsewhere(t *testing.T, name string) {
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
-			next := h.path(fmt.Sprintf("medium/%s-%d", name, n+1))
-			if _, err := os.Stat(next + ".request"); err != nil {
+			found, err := filepath.Glob(h.path(fmt.Sprintf("medium/%s-*-%d.request", name, n+1)))
+			if err != nil || len(found) != 1 {
 				continue
 			}
+			next := strings.TrimSuffix(found[0], ".request")
 			n++
 			if code, out, errs := h.withPass(t, []string{name}, "person", "sign", next+".request", "--key", name+".key", "--out", next+".answer", "--passphrase-fd", "3"); code != 0 || !strings.Contains(errs, "in words: ") {
 				t.Errorf("person sign: exit %d, %s%s", code, out, errs)

@@ -110,7 +110,7 @@ func loadScript(path string) (*script.Script, []byte, error) {
 
 func runCeremony(c *cobra.Command, std cli.IO, o *ceremonyOptions, path string, live bool) error {
 	if o.bind == "" || o.record == "" {
-		return cli.Usagef("--bind and --record are required")
+		return &cli.Error{Class: "usage", Err: errors.New("--bind and --record are required"), Hint: "the binding says which file is whom (example: docs/formats/bind.md); the record is a new folder"}
 	}
 	if live && o.answers != "" {
 		return cli.Usagef("a live ceremony takes no answers file: its questions are answered by people")
@@ -186,7 +186,11 @@ func (o *ceremonyOptions) config(s *script.Script, live bool) (*ceremony.Config,
 		return nil, err
 	}
 	if bind.World.IsLive() != live {
-		return nil, fault.Errorf(fault.Policy, "the binding is of the world %s: 'run' takes only a live one, 'rehearse' only a rehearsal's", bind.World)
+		hint := "rehearse it: keyrite ceremony rehearse; a live binding names live people, made without --rehearsal"
+		if !live {
+			hint = "a rehearsal's binding has 'world: rehearsal:NAME', and people made with 'keyrite person new --rehearsal NAME'"
+		}
+		return nil, fault.Hint(fault.Errorf(fault.Policy, "the binding is of the world %s: 'run' takes only a live one, 'rehearse' only a rehearsal's", bind.World), hint)
 	}
 	cfg := &ceremony.Config{Script: s, BindHash: bind.Hash(), Dir: o.record, World: bind.World, Clock: ceremony.SystemClock()}
 	cfg.Media = actions.Media(s)

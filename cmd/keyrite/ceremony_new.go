@@ -24,6 +24,7 @@ import (
 type ceremonyNewOptions struct {
 	out, module string
 	after       string
+	boot        string // file or device; its hash is pinned
 	enforce     bool
 	defaults    bool
 	answers     map[string]*string // by flag
@@ -45,6 +46,7 @@ its keyrite-hsmd and the PKCS#11 module by hash, so it runs with these programs
 and no others.
 
   keyrite ceremony new genesis
+  keyrite ceremony new reshare --second-group=yes --boot /media/stick/keyrite.iso
   keyrite ceremony new genesis --module /usr/lib/softhsm/libsofthsm2.so --out genesis.yaml
 
 After a void ceremony that left a safe under shares which it dealt, or a key in
@@ -64,6 +66,7 @@ exists, 130 interrupted.`,
 	f.StringVar(&o.out, "out", "", "file to write")
 	f.StringVar(&o.module, "module", "", "PKCS#11 module, absolute path")
 	f.StringVar(&o.after, "after", "", "reshare: record folder of a void ceremony; what that left in the safes is taken over")
+	f.StringVar(&o.boot, "boot", "", "file or device with the image that the ceremony computer is booted from, which the script then pins")
 	f.BoolVar(&o.enforce, "enforce", true, "demand that network, swap and core dumps are off and the clock in UTC; false only records them")
 	f.BoolVar(&o.defaults, "defaults", false, "take the defaults at a terminal too")
 	// The genesis first: where kinds ask the same, its words say the most.
@@ -110,7 +113,7 @@ func completeKind(_ *cobra.Command, args []string, _ string) ([]string, cobra.Sh
 func runCeremonyNew(c *cobra.Command, std cli.IO, o *ceremonyNewOptions, kind string) error {
 	template, ok := ceremonies.Text(kind)
 	if !ok {
-		return &cli.Error{Class: "usage", Err: fmt.Errorf("no script of kind %s is shipped", cli.Escape(kind)), Hint: "there are: " + strings.Join(ceremonies.Kinds(), ", ")}
+		return &cli.Error{Class: "usage", Err: fmt.Errorf("no script of kind %s is shipped", cli.Escape(kind)), Hint: kindHint(kind)}
 	}
 	questions, err := script.Questions(template)
 	if err != nil {
@@ -133,6 +136,13 @@ func runCeremonyNew(c *cobra.Command, std cli.IO, o *ceremonyNewOptions, kind st
 		for _, word := range []string{"NETWORK", "SWAP", "DUMPS", "CLOCK"} {
 			fixed[word] = "any"
 		}
+	}
+	if o.boot != "" {
+		sum, err := actions.HashFile(o.boot)
+		if err != nil {
+			return err
+		}
+		fixed["MODULE"] += "\n  boot: " + sum // the member that follows it
 	}
 	text, err := script.Fill(template, answers, fixed)
 	if err == nil {
@@ -186,6 +196,14 @@ func (o *ceremonyNewOptions) adopting(c *cobra.Command, kind, text string) (stri
 	return script.Adopting(text, st.LeftSafes(), keys)
 }
 
+// kindHint names the kind that was meant, or all there are.
+func kindHint(kind string) string {
+	if meant := script.Nearest(kind, ceremonies.Kinds()); meant != "" {
+		return "did you mean " + meant + "?"
+	}
+	return "there are: " + strings.Join(ceremonies.Kinds(), ", ")
+}
+
 // askCommon asks what every kind asks.
 func (o *ceremonyNewOptions) askCommon(a *asker, kind string) (err error) {
 	if o.out, err = a.ask("out", kind+".yaml", "The file that the script is written to.", false, notEmpty); err != nil {
@@ -206,6 +224,16 @@ func (o *ceremonyNewOptions) askCommon(a *asker, kind string) (err error) {
 		return nil
 	})
 	o.enforce = enforce == "true"
+	if err != nil {
+		return err
+	}
+	o.boot, err = a.ask("boot", "", "The file or device with the image that the ceremony computer is booted from, whose hash the script then pins; nothing, if it is not booted from one.", true, func(s string) error {
+		if s == "" {
+			return nil
+		}
+		_, err := actions.HashFile(s)
+		return err
+	})
 	return err
 }
 

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,6 +26,11 @@ func TestNewAsksAtTheTerminal(t *testing.T) {
 	x.send(h.env.Config.Module + "\n")
 	x.expect("enforce [true]: ")
 	x.send("\n")
+	x.expect("boot []: ")
+	x.send("none.iso\n")
+	x.expect("none.iso")
+	x.expect("boot []: ")
+	x.send("bind-base.yaml\n") // a file is a file
 	x.expect("title [Reshare]: ")
 	x.send("The second \"reshare\"\n")
 	x.expect("without quotes")
@@ -37,7 +44,7 @@ func TestNewAsksAtTheTerminal(t *testing.T) {
 	}
 	x.expect("masters wants a whole number, not")
 	x.send("7\n")
-	for _, q := range []string{"approvers-need [2]: ", "approvers [2]: ", "printer [yes]: "} {
+	for _, q := range []string{"second-group [no]: ", "second-need [3]: ", "second-masters [5]: ", "approvers-need [2]: ", "approvers [2]: ", "printer [yes]: "} {
 		x.expect(q)
 		x.send("\n")
 	}
@@ -48,12 +55,13 @@ func TestNewAsksAtTheTerminal(t *testing.T) {
 	if strings.Contains(x.all(), "witnesses [") {
 		t.Error("what a flag says was asked again")
 	}
+	boot := sha256.Sum256([]byte(mustRead(t, h.path("bind-base.yaml"))))
 	data, err := os.ReadFile(h.path("mine.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	s, err := script.Parse("mine.yaml", data)
-	if err != nil || s.Title != "The second reshare" || s.Roles.KeyMasters.Of != 7 || s.Roles.Witnesses != 3 || s.Environment != (script.Environment{Network: "down", Swap: "off", CoreDumps: "off", Clock: "utc"}) {
+	if err != nil || s.Title != "The second reshare" || s.Pins.Boot != hex.EncodeToString(boot[:]) || s.Roles.KeyMasters.Of != 7 || s.Roles.Witnesses != 3 || s.Environment != (script.Environment{Network: "down", Swap: "off", CoreDumps: "off", Clock: "utc"}) {
 		t.Errorf("%+v, %v", s, err)
 	}
 	// Ctrl-C writes nothing.
@@ -122,6 +130,43 @@ func (h *house) objects(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	return list
+}
+
+// Every kind that opens a dormant token asks whether it has key masters of its own,
+// and its script lints and explains itself with them; a script without --boot pins no
+// image.
+func TestNewAsksEveryKindForItsGroup(t *testing.T) {
+	h := newHouse(t)
+	for _, kind := range []string{"genesis", "hsm-lost", "reshare", "succession", "transfer", "retire"} {
+		out := kind + "2.yaml"
+		if code, _, errs := h.run(t, "ceremony", "new", kind, "--module", h.env.Config.Module, "--second-group=yes", "--second-need", "2", "--second-masters", "3", "--out", out); code != 0 {
+			t.Errorf("%s: exit %d, %s", kind, code, errs)
+			continue
+		}
+		text := mustRead(t, h.path(out))
+		s, err := script.Parse(out, []byte(text))
+		if err != nil || s.Pins.Boot != "" || strings.Contains(text, "#+") {
+			t.Errorf("%s: %v", kind, err)
+			continue
+		}
+		n := 0
+		for _, x := range s.Safes {
+			if x.Group == "second" && x.Need == 2 && x.Of == 3 {
+				n++
+			}
+		}
+		if n == 0 || n != strings.Count(text, "group: second") {
+			t.Errorf("%s: %d safes of the second group", kind, n)
+		}
+		if code, text, errs := h.run(t, "ceremony", "explain", out); code != 0 || !strings.Contains(text, "group second") {
+			t.Errorf("%s: explain: exit %d, %s%s", kind, code, text, errs)
+		}
+	}
+	for _, kind := range []string{"new-key", "sign-offline", "enrol"} { // of the tokens in use only
+		if code, _, errs := h.run(t, "ceremony", "new", kind, "--module", h.env.Config.Module, "--second-group=yes", "--out", "x.yaml"); code != 2 || !strings.Contains(errs, "does not ask --second-group") {
+			t.Errorf("%s: exit %d, %s", kind, code, errs)
+		}
+	}
 }
 
 // The twins' key masters may be others: the script has their group, its paper and

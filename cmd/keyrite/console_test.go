@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -16,9 +17,9 @@ import (
 	"keyrite/internal/clitest"
 )
 
-// player sits at a terminal for everybody in the room: it sees what they see and
-// presses their keys. There is one terminal, as in a real room: the script has no
-// word for more, and each person comes to it when called.
+// player sits at a terminal for everybody who comes to it: it sees what they see and
+// presses their keys. The room has one, to which each person comes when called; who
+// signs elsewhere has one of his own.
 type player struct {
 	t    *testing.T
 	cmd  *exec.Cmd
@@ -34,6 +35,7 @@ type player struct {
 	reply func(step, question string) (keys string, ok bool)
 	step  string
 	seen  []string // questions, in order
+	heard string   // the full screens that told words, one after the other
 }
 
 // play starts a program at a terminal of that size. With no size it is played
@@ -85,13 +87,18 @@ var (
 	titleRE = regexp.MustCompile(`^ (\d+\.\d+)  `)
 	stepRE  = regexp.MustCompile(`\[\d+/\d+\] (\d+\.\d+) `)
 	// A question of the line mode is the end of what was printed.
-	lineRE  = regexp.MustCompile(`(?:^|\n)([^\n]*(?:\| incident\] |passphrase of your key: |\.\.\.\)\? |\(name\)\? |what happened\? ))$`)
+	lineRE  = regexp.MustCompile(`(?:^|\n)([^\n]*(?:\| incident\] |passphrase of [^\n]*: |\.\.\.\)\? |\(name\)\? |what happened\? ))$`)
 	colorRE = regexp.MustCompile("\x1b\\[[0-9;]*m")
 )
 
 // frame answers the question of a full screen, once. Between two questions there
 // is always a frame without one. It needs mu.
 func (x *player) frame() {
+	away := false
+	if text := strings.Join(strings.Fields(x.vt.Text()), " "); strings.Contains(text, ": signs elsewhere: ") {
+		x.heard += text
+		away = true
+	}
 	question, open := "", false
 	for i := range strings.Count(x.vt.Text(), "\n") {
 		row := x.vt.Row(i)
@@ -107,6 +114,9 @@ func (x *player) frame() {
 	end := strings.Contains(x.vt.Text(), "Enter = leave this screen")
 	if end {
 		question, open = "leave", true
+	}
+	if open && away {
+		question = "signs elsewhere" // it takes several rows
 	}
 	if !open {
 		x.asked = ""
@@ -133,6 +143,10 @@ func (x *player) answer(question string) {
 	keys := "\r"
 	name, _, _ := strings.Cut(strings.TrimSuffix(question, ":"), ":")
 	switch {
+	case strings.HasPrefix(question, "passphrase of "): // of a key file, on his own machine
+		keys = phrase(strings.TrimSuffix(filepath.Base(name), ".key")) + "\r"
+	case strings.Contains(question, "signs elsewhere"):
+		keys = "" // whoever brings the answer does it
 	case strings.Contains(question, "passphrase"):
 		keys = phrase(name) + "\r"
 	case strings.Contains(strings.ToLower(question), "which identity document"):

@@ -51,7 +51,10 @@ func newLiveHouse(t *testing.T) *liveHouse {
 			t.Fatalf("%.80q, %v", key, err)
 		}
 	}
-	live := strings.NewReplacer(houseWorld, "live", "{person: ", "{person: live/", "key: ", "key: live/").Replace(string(base))
+	live := strings.NewReplacer(houseWorld, "live", "{person: ", "{person: live/", "key: witness1.key", "elsewhere: medium", "key: ", "key: live/").Replace(string(base))
+	if err := os.Mkdir(h.path("medium"), 0o700); err != nil || !strings.Contains(live, "elsewhere: medium") {
+		t.Fatal(err)
+	}
 	h.write(t, "bind-live-base.yaml", live)
 	return h
 }
@@ -84,15 +87,25 @@ func (h *house) withPhrase(t *testing.T, name string, args ...string) (int, stri
 	return cmd.ProcessState.ExitCode(), string(out)
 }
 
-// cosign is what a witness does on a machine of his own.
+// cosignAtHome is what a witness does on a machine of his own, at his own terminal.
+func (h *house) cosignAtHome(t *testing.T, dir, anchors, name, folder string) {
+	t.Helper()
+	x := h.play(t, 0, 0, nil, nil, "keyrite-verify", "cosign", dir, "--key", folder+name+".key", "--anchor", anchors)
+	if code := x.exit(); code != 0 || len(x.seen) != 1 {
+		t.Errorf("cosign: exit %d after %q, %s", code, x.seen, x.output())
+	}
+	x.noPassphrase(h)
+}
+
+// cosign is the same with the passphrase from a descriptor.
 func (h *house) cosign(t *testing.T, dir, name, folder string) (int, string) {
 	t.Helper()
 	return h.withPhrase(t, name, "keyrite-verify", "cosign", dir, "--key", folder+name+".key", "--passphrase-fd", "3", "--anchor", dir+"/outputs/anchors.json")
 }
 
-// live plays one live attempt at a terminal, in a token store of its own: the
-// rehearsal's tokens have the same labels. One terminal serves everybody: the
-// script has no word for more.
+// live plays one live attempt at the room's terminal, in a token store of its own:
+// the rehearsal's tokens have the same labels. witness1, who must not sign in the
+// room, is not in it: his requests go to "medium".
 func (h *liveHouse) live(t *testing.T, store *hsmtest.Env, label string, reply func(step, question string) (string, bool), more ...string) *player {
 	t.Helper()
 	h.write(t, "bind-"+label+".yaml", mustRead(t, h.path("bind-live-base.yaml"))+"shares: shares-"+label+"\n")
@@ -145,9 +158,11 @@ func (h *liveHouse) rehearseReshare(t *testing.T) {
 }
 
 // A live genesis at the full screen: live people, their real passphrases at the
-// full work factor, no network, after a rehearsal of the very same script. It
-// closes; the witness who must not sign in the room cosigns elsewhere, and then
-// the record verifies. Before it, a witness spoils one by an incident, and a
+// full work factor, no network, after a rehearsal of the very same script. One
+// terminal serves the room; the witness who must not sign in it has his own, where
+// he signs what he saw, the founding and an incident, and cosigns; key masters prove
+// their shares at theirs; in the reshare an approver is elsewhere, too. It closes,
+// and the record verifies. Before it, a witness spoils one by an incident, and a
 // rehearsal of other bytes is refused (R-CER-10, R-CER-11, R-CER-12, R-CER-14).
 func TestLiveGenesis(t *testing.T) {
 	h := newLiveHouse(t)
@@ -182,7 +197,7 @@ func TestLiveGenesis(t *testing.T) {
 			}
 			return "", false
 		})
-		if code := x.exit(); code != 11 || called == "" {
+		if code := h.meanwhile(t, x, "live/", "witness1"); code != 11 || called == "" {
 			t.Fatalf("exit %d, %s", code, x.output())
 		}
 		x.noPassphrase(h.house)
@@ -194,7 +209,7 @@ func TestLiveGenesis(t *testing.T) {
 
 	store := hsmtest.NewStore(t)
 	x := h.live(t, store, "live", nil, "--after", "record-void")
-	if code := x.exit(); code != 0 {
+	if code := h.meanwhile(t, x, "live/", "witness1"); code != 0 {
 		t.Fatalf("exit %d after %q\n%s", code, x.seen, x.output())
 	}
 	x.noPassphrase(h.house)
@@ -205,12 +220,11 @@ func TestLiveGenesis(t *testing.T) {
 	if code, out, errs := h.run(t, verify...); code != 10 || !strings.Contains(out+errs, "witness1") {
 		t.Errorf("before witness1 cosigned: exit %d, %s%s", code, out, errs)
 	}
-	if code, text := h.cosign(t, "record-live", "witness1", "live/"); code != 0 {
-		t.Errorf("cosign: exit %d, %s", code, text)
-	}
+	h.cosignAtHome(t, "record-live", "record-live/outputs/anchors.json", "witness1", "live/")
 	if code, out, errs := h.run(t, verify...); code != 0 || !strings.Contains(out, "world live") {
 		t.Errorf("verify: exit %d, %s%s", code, out, errs)
 	}
+	t.Run("shares alive", func(t *testing.T) { h.proveAtHome(t) })
 	t.Run("reshare", func(t *testing.T) { h.reshare(t, store) })
 	h.noOrphans(t)
 }
@@ -218,9 +232,10 @@ func TestLiveGenesis(t *testing.T) {
 // reshare deals all four safes of the live vault anew, at the full screen.
 func (h *liveHouse) reshare(t *testing.T, store *hsmtest.Env) {
 	h.rehearseReshare(t)
-	h.write(t, "bind-reshare.yaml", later(mustRead(t, h.path("bind-live-base.yaml")), "record-live", "shares-live"))
+	base := strings.Replace(mustRead(t, h.path("bind-live-base.yaml")), "key: live/approver2.key", "elsewhere: medium", 1)
+	h.write(t, "bind-reshare.yaml", later(base, "record-live", "shares-live"))
 	x := h.in(t, store, nil, "ceremony", "run", "reshare.yaml", "--bind", "bind-reshare.yaml", "--rehearsal", "reshare-rehearsal", "--record", "record-reshare")
-	if code := x.exit(); code != 0 {
+	if code := h.meanwhile(t, x, "live/", "witness1", "approver2"); code != 0 {
 		t.Fatalf("exit %d after %q\n%s", code, x.seen, x.output())
 	}
 	x.noPassphrase(h.house)
@@ -228,9 +243,7 @@ func (h *liveHouse) reshare(t *testing.T, store *hsmtest.Env) {
 		t.Errorf("strange %q", x.vt.Strange)
 	}
 	anchors := "record-live/outputs/anchors.json"
-	if code, text := h.withPhrase(t, "witness1", "keyrite-verify", "cosign", "record-reshare", "--key", "live/witness1.key", "--passphrase-fd", "3", "--anchor", anchors); code != 0 {
-		t.Errorf("cosign: exit %d, %s", code, text)
-	}
+	h.cosignAtHome(t, "record-reshare", anchors, "witness1", "live/")
 	if code, out, errs := h.run(t, "keyrite-verify", "record", "record-reshare", "--anchor", anchors); code != 0 {
 		t.Errorf("verify: exit %d, %s%s", code, out, errs)
 	}

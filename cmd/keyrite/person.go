@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -82,8 +83,11 @@ func runPersonNew(c *cobra.Command, std cli.IO, o *personNewOptions, name string
 	if o.rehearsal != "" {
 		var err error
 		if w, err = world.Rehearsal(o.rehearsal); err != nil {
-			return cli.Usagef("--rehearsal: %w", err)
+			return cli.Usagef("--rehearsal is the name of a rehearsal, 8 to 32 of a-z and 0-9, not %s", cli.Escape(o.rehearsal))
 		}
+	}
+	if info, err := os.Stat(o.out); err != nil || !info.IsDir() {
+		return &cli.Error{Class: "usage", Err: fmt.Errorf("there is no folder %s", cli.Escape(o.out)), Hint: "make the folder first: mkdir -p " + cli.Escape(o.out)}
 	}
 	if o.card.module != "" {
 		return o.card.run(c, std, o, name, w)
@@ -96,6 +100,11 @@ func runPersonNew(c *cobra.Command, std cli.IO, o *personNewOptions, name string
 		return err
 	}
 	defer k.Zero()
+	for _, suffix := range []string{".person", ".key"} {
+		if err := absent(filepath.Join(o.out, name+suffix)); err != nil {
+			return err // before somebody thinks of a passphrase
+		}
+	}
 	sealed, err := sealNew(k, cli.NewSecrets(std, o.passphraseFD), o.passphraseFD < 0)
 	if err != nil {
 		return err

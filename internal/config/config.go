@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -43,6 +45,24 @@ func Load(path string, v any) ([]byte, error) {
 	return data, Parse(path, data, v)
 }
 
+var (
+	unknownRE = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	wrongRE   = regexp.MustCompile("cannot unmarshal !!(\\w+) (`[^`]*` )?into \\S+")
+)
+
+// plain says what a decoder found without the names of Go types, on one line.
+func plain(err error) error {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	text = strings.TrimPrefix(text, "unmarshal errors:\n")
+	text = unknownRE.ReplaceAllString(text, `unknown member "$1"`)
+	text = wrongRE.ReplaceAllString(text, "a value of another kind is wanted than $1 $2")
+	var lines []string
+	for l := range strings.Lines(text) {
+		lines = append(lines, strings.TrimSpace(l))
+	}
+	return errors.New(strings.Join(lines, "; "))
+}
+
 // Parse reads data into v; path names it in errors.
 func Parse(path string, data []byte, v any) error {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -51,7 +71,7 @@ func Parse(path string, data []byte, v any) error {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("the file is empty")
 		}
-		return &Error{path, err}
+		return &Error{path, plain(err)}
 	}
 	if err := dec.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return &Error{path, errors.New("a second document follows the first")}

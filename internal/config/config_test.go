@@ -13,13 +13,13 @@ type conf struct {
 func TestParseIsStrict(t *testing.T) {
 	tests := []struct{ name, in, want string }{
 		{"good", "name: a\nn: 1\n", ""},
-		{"unknown key", "name: a\nm: 1\n", "field m not found"},
+		{"unknown key", "name: a\nm: 1\n", "line 2: unknown member \"m\""},
 		{"repeated key", "name: a\nname: b\n", "already defined"},
 		{"second document", "name: a\n---\nname: b\n", "second document"},
 		{"empty", "", "empty"},
 		{"only a comment", "# nothing\n", "empty"},
-		{"wrong type", "n: many\n", "cannot unmarshal"},
-		{"list", "- a\n", "cannot unmarshal"},
+		{"wrong type", "n: many\n", "a value of another kind is wanted than str `many`"},
+		{"list", "- a\n", "a value of another kind is wanted than seq"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -31,11 +31,20 @@ func CreateDir(path string, fill func(dir string) error) error {
 		err = SyncDir(temp)
 	}
 	if err == nil {
-		// Unlike rename(2), this never replaces an empty folder of that name.
-		err = wrap("create", path, unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE))
+		err = Rename(temp, path)
 	}
 	if err != nil {
 		return errors.Join(err, wrap("remove", temp, os.RemoveAll(temp)))
 	}
-	return SyncDir(filepath.Dir(path))
+	return nil
+}
+
+// Rename gives a file or folder another name in the same folder. A name that is
+// taken, in any form, is an Error of class "exists".
+func Rename(from, to string) error {
+	// Unlike rename(2), this never replaces an empty folder of that name.
+	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
+		return wrap("rename", to, err)
+	}
+	return SyncDir(filepath.Dir(to))
 }

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -43,9 +44,11 @@ func (e *Error) FaultClass() string {
 	return "storage"
 }
 
-// FaultHint tells what to do about a full disk.
+// FaultHint tells what to do about it, where there is something to do.
 func (e *Error) FaultHint() string {
 	switch {
+	case errors.Is(e.Err, fs.ErrNotExist) && strings.HasPrefix(e.Op, "create"):
+		return "make the folder first: mkdir -p " + filepath.Dir(e.Path)
 	case errors.Is(e.Err, syscall.ENOSPC), errors.Is(e.Err, syscall.EDQUOT):
 		return "free some space and run the command again; nothing was left behind"
 	case errors.Is(e.Err, fs.ErrExist):

@@ -76,11 +76,14 @@ func openError(path string, err error) error {
 	if p := (*fs.PathError)(nil); errors.As(err, &p) {
 		err = p.Err
 	}
-	class := "usage"
-	if errors.Is(err, syscall.EIO) {
+	class, hint := "usage", ""
+	switch {
+	case errors.Is(err, syscall.EIO):
 		class = "storage"
+	case errors.Is(err, fs.ErrNotExist):
+		hint = "is the name right? Relative names are taken from the folder in which the command runs; names in a binding from the binding's"
 	}
-	return &Error{Path: path, Class: class, Err: fmt.Errorf("open: %w", err)}
+	return &Error{Path: path, Class: class, Hint: hint, Err: fmt.Errorf("open: %w", err)}
 }
 
 func (f *File) admit() error {
