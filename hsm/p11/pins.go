@@ -146,6 +146,17 @@ func hinted(f *frame.Fault, hint string) *frame.Fault {
 	return f
 }
 
+// meant takes back a wrong PIN that was given on purpose, to prove that it is
+// refused or to learn which of two is in force: a change of PINs that is killed again
+// and again must not make its own recovery wait.
+func (s *session) meant(who uint) error {
+	if err := s.store.hold(); err != nil {
+		return err
+	}
+	defer s.store.release()
+	return s.pins.locked(func() error { return pinFault(s.pins.GiveBack(owner(who))) })
+}
+
 // enter gives the module a PIN of who, counted, with the token's file safe.
 func (s *session) enter(who uint, low, probe bool, pin *secmem.Buffer, cut bool, what string) error {
 	p, err := s.limits.pinString(pin, cut)

@@ -108,7 +108,7 @@ func (s *session) refused(who uint, pin *secmem.Buffer, cut bool) error {
 	if asFault("login", "", err).Code != pkcs11.CKR_PIN_INCORRECT {
 		return err
 	}
-	return nil
+	return s.meant(who)
 }
 
 func (s *session) logout() error {

@@ -58,6 +58,9 @@ func (s *session) loginSO(job frame.Job, pins frame.PINs) error {
 	if err == nil || pins[frame.NextSOPIN] == nil || asFault("login", "", err).Code != pkcs11.CKR_PIN_INCORRECT {
 		return err
 	}
+	if err := s.meant(pkcs11.CKU_SO); err != nil {
+		return err
+	}
 	if err := s.login(pkcs11.CKU_SO, pins[frame.NextSOPIN], job.CutNext); err != nil {
 		return err
 	}
