@@ -91,7 +91,6 @@ type errand struct {
 	r     *ceremony.Run
 	q     *signrequest.Request
 	base  string       // path without .request and .answer
-	sheet []byte       // the page, nil where the request is too long for one
 	typed *lines.Sheet // lines of the answer so far
 	tries int          // answers that could not be used
 	file  []byte       // what came by file, the last time it was looked at

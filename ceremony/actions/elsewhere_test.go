@@ -26,7 +26,6 @@ type far struct {
 	*house
 	t     *testing.T
 	scene scene
-	asked int // prompts so far
 }
 
 func newFar(t *testing.T) *far {

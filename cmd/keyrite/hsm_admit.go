@@ -52,7 +52,7 @@ the error; 2 unusable input; 16 the report exists.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runHSMAdmit(c.Context(), c, &o, std) },
 	}
-	o.inspectOptions.addFlags(c)
+	o.addFlags(c)
 	f := c.Flags()
 	f.StringVar(&o.signer, "signer", "", "key file of the person who signs the report")
 	f.IntVar(&o.signerFD, "signer-fd", -1, "with --safe: descriptor with the passphrase of the signer (default: the terminal)")

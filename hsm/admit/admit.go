@@ -62,13 +62,15 @@ func Algorithms() map[string]hsm.Algorithm {
 
 // Describe says what a report has to fit.
 func Describe(m hsm.ModuleInfo, t hsm.TokenInfo) (*admission.Module, *admission.Token) {
-	return &admission.Module{
+	module := &admission.Module{
 		Path: m.Path, SHA256: m.SHA256, Manufacturer: m.Manufacturer, Description: m.Description,
 		LibraryVersion: m.LibraryVersion, Libraries: files(m.Libraries), Configuration: files(m.Configuration),
-	}, &admission.Token{
+	}
+	token := &admission.Token{
 		Label: t.Label, Serial: t.Serial, Manufacturer: t.Manufacturer, Model: t.Model,
 		Hardware: t.Hardware, Firmware: t.Firmware,
 	}
+	return module, token
 }
 
 func files(ls []hsm.Library) []admission.File {

@@ -162,7 +162,7 @@ func until(t testing.TB, what string, reached func() bool) {
 		if reached() {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
+		<-time.After(20 * time.Millisecond) // a daemon of its own
 	}
 	t.Fatalf("%s: not within 10 s", what)
 }
