@@ -265,7 +265,7 @@ func testSuccession(t *testing.T, f *founded) {
 		end := strings.Index(text, "existing:")
 		text = text[:cut] + text[end:]
 		for _, r := range [][2]string{
-			{"  - {name: root2, token: founded-root-2, state: existing, dormant: true}\n", ""},
+			{"  - name: root2\n    token: founded-root-2\n    state: existing\n    dormant: true\n", ""},
 			{"  - {id: firmware, safe: work, domain: dsse}\n  - {id: firmware-2, safe: work2, domain: dsse}", "  - {id: firmware-2, safe: work2, domain: dsse}\n  - {id: firmware-3, safe: work, domain: dsse}"},
 			{"  - {id: succession-2, safe: root2, domain: dsse}\n", ""},
 			{"{id: firmware, by: firmware-2,", "{id: firmware-2, by: firmware-3,"},

@@ -137,7 +137,7 @@ func (x *later) binding(t *testing.T) *Bind {
 }
 
 func (x *later) bound(b *Bind) {
-	b.Module, b.Shares = x.faults.Module, x.shares
+	b.Module, b.Shares, b.Released = x.faults.Module, x.shares, []string{}
 	x.on(b)
 	if x.mends.bind != nil {
 		x.mends.bind(b, x)
