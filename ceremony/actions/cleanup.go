@@ -55,7 +55,7 @@ func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) (*record.Cleanup, e
 	if sf.epoch.Epoch > 0 {
 		e.Burned = append(e.Burned, sf.name+"/"+itoa(sf.epoch.Epoch))
 	}
-	sf.end()
+	_ = sf.end() // the ceremony is void by now
 	if sf.inForce.Epoch > 0 {
 		return e, a.cleanupExisting(ctx, sf, e)
 	}
@@ -87,11 +87,13 @@ func (a *Actions) cleanupSafe(ctx context.Context, sf *safe) (*record.Cleanup, e
 	return e, nil
 }
 
-// end closes whatever the safe has open.
-func (sf *safe) end() {
+// end closes whatever the safe has open. A process that does not end well may have
+// lost what it answered for.
+func (sf *safe) end() error {
+	var err error
 	for _, s := range []*hsm.Session{sf.birth, sf.fresh} {
 		if s != nil {
-			_ = s.Close()
+			err = errors.Join(err, s.Close())
 		}
 	}
 	sf.birth, sf.fresh = nil, nil
@@ -99,6 +101,7 @@ func (sf *safe) end() {
 		sf.dealing.Abandon()
 		sf.dealing = nil
 	}
+	return err
 }
 
 // cleanupExisting leaves a token that was there before as it was: under the epoch

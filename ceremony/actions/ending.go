@@ -98,7 +98,9 @@ func (a *Actions) endToken(ctx context.Context, r *ceremony.Run, st *script.Step
 			return fault.Errorf(fault.Policy, "token %s holds the key %s, which is in force", sf.token.Label, id)
 		}
 	}
-	sf.end()
+	if err := sf.end(); err != nil {
+		return err
+	}
 	if err := a.give(ctx, r, st, sf, true); err != nil {
 		return err
 	}

@@ -243,7 +243,9 @@ func (a *Actions) finishMoves(ctx context.Context, r *ceremony.Run, sf *safe) er
 	if len(moves) == 0 {
 		return nil
 	}
-	sf.end()
+	if err := sf.end(); err != nil {
+		return err
+	}
 	err := a.withSession(ctx, sf.token, func(s *hsm.Session) error {
 		for _, m := range moves {
 			k, err := s.Signer(ctx, m.arrived.KeyID)
@@ -260,7 +262,9 @@ func (a *Actions) finishMoves(ctx context.Context, r *ceremony.Run, sf *safe) er
 		return err
 	}
 	for _, m := range moves {
-		m.from.end()
+		if err := m.from.end(); err != nil {
+			return err
+		}
 		if err := a.announceEnd(r, m.from, m.t.Key.ID, m.spec.KeyID); err != nil {
 			return err
 		}
