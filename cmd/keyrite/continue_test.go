@@ -53,9 +53,7 @@ func TestLaterCeremonies(t *testing.T) {
 		h.write(t, "bind-"+record+".yaml", bind)
 		if _, err := os.Stat(h.path(kind + ".yaml")); err != nil {
 			args := []string{"ceremony", "new", kind, "--module", h.env.Config.Module, "--enforce=false", "--work-token", "one-work", "--out", kind + ".yaml"}
-			if kind == "reshare" {
-				args = append(args, "--root-token", "one-root")
-			}
+			args = append(args, "--root-token", "one-root") // a key that the field is told of is signed for there
 			must(args...)
 		}
 		return append([]string{"ceremony", "rehearse", kind + ".yaml", "--bind", "bind-" + record + ".yaml", "--answers", answers, "--record", record}, more...)
