@@ -16,8 +16,9 @@ type FoundKey struct {
 }
 
 var (
-	safeLineRE = regexp.MustCompile(`^  - \{name: ([a-z][a-z0-9-]*), .*\}$`)
-	openLineRE = regexp.MustCompile(`^  - \{id: "([1-9][0-9]*)\.([1-9][0-9]*)", do: safe\.open, `)
+	safeLineRE  = regexp.MustCompile(`^  - \{name: ([a-z][a-z0-9-]*), .*\}$`)
+	safeBlockRE = regexp.MustCompile(`^  - name: ([a-z][a-z0-9-]*)$`)
+	openLineRE  = regexp.MustCompile(`^  - \{id: "([1-9][0-9]*)\.([1-9][0-9]*)", do: safe\.open, `)
 )
 
 // Adopting has the text of a shipped reshare take over what a void ceremony left: the
@@ -26,8 +27,19 @@ var (
 func Adopting(text string, safes []string, keys []FoundKey) (string, error) {
 	lines := strings.Split(text, "\n")
 	lastSafe, lastOpen, phase, step := -1, -1, "", 0
-	marked := map[string]bool{}
+	marked, block := map[string]bool{}, ""
 	for i, line := range lines {
+		if m := safeBlockRE.FindStringSubmatch(line); m != nil {
+			lastSafe, block = i, m[1]
+		} else if block != "" && strings.HasPrefix(line, "    ") {
+			lastSafe = i
+			if line == "    state: existing" && slices.Contains(safes, block) && !marked[block] {
+				lines[i] += "\n    adopts: true"
+				marked[block] = true
+			}
+		} else {
+			block = ""
+		}
 		if m := safeLineRE.FindStringSubmatch(line); m != nil {
 			lastSafe = i
 			if slices.Contains(safes, m[1]) && !marked[m[1]] {
