@@ -18,6 +18,7 @@ require (
 	go.etcd.io/bbolt v1.5.0
 	go.yaml.in/yaml/v3 v3.0.5
 	golang.org/x/mod v0.42.0
+	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	golang.org/x/text v0.42.0
 	k8s.io/klog/v2 v2.130.1
@@ -68,5 +69,4 @@ require (
 	github.com/spf13/pflag v1.0.10 // indirect
 	github.com/transparency-dev/tessera v1.0.4
 	golang.org/x/crypto v0.57.0
-	golang.org/x/sys v0.49.0
 )

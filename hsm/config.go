@@ -14,6 +14,9 @@ import (
 type Config struct {
 	// Module is the path of the PKCS#11 module. Required.
 	Module string
+	// ModuleSHA256 is the hash of the module that was admitted, 64 hex digits: any
+	// other is refused before its code runs. Optional: any module.
+	ModuleSHA256 string
 	// ModuleArgs is handed to C_Initialize; only NSS wants it. Optional.
 	ModuleArgs string
 	// HSMD is the keyrite-hsmd to start. Optional: the one beside the running
@@ -53,7 +56,7 @@ func (c *Config) settings() frame.Settings {
 	if reopen <= 0 {
 		reopen = defaultReopen
 	}
-	return frame.Settings{ReopenMS: max(1, reopen.Milliseconds()), StateDir: c.stateDir(), Sockets: c.Sockets, Folders: c.Folders}
+	return frame.Settings{ReopenMS: max(1, reopen.Milliseconds()), ModuleSHA256: c.ModuleSHA256, StateDir: c.stateDir(), Sockets: c.Sockets, Folders: c.Folders}
 }
 
 // stateDir is the default of the XDG Base Directory Specification 0.8.

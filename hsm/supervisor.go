@@ -59,7 +59,7 @@ func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	}
 	defer far.Close()
 	// Not CommandContext: the process must outlive the context of its start.
-	cmd := exec.Command(path, "supervise")
+	cmd := exec.Command(path, "supervise") // supervise.Start
 	cmd.Env, cmd.Dir = environment(env), "/"
 	if cfg.Stderr != nil {
 		cmd.Stderr = cfg.Stderr

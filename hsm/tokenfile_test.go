@@ -353,6 +353,9 @@ func TestFullDiskIsRefusedBeforeALogin(t *testing.T) {
 	if err := os.CopyFS(f.TokenDir, os.DirFS(saved)); err != nil {
 		t.Fatal(err)
 	}
+	// What was mounted later is another folder for the module's sandbox.
+	f.Supervisor = f.Start(t)
+	f.Take(t, f.Supervisor, f.id, hsm.Current, newSO, newUser)
 	f.opens(t, "with space")
 	before, err := os.ReadFile(f.file(t))
 	if err != nil {

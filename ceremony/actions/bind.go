@@ -21,6 +21,7 @@ import (
 	"keyrite/artifact/world"
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
+	"keyrite/hsm"
 	"keyrite/internal/config"
 	"keyrite/internal/intake"
 )
@@ -56,10 +57,25 @@ type Bind struct {
 	Leaves      []string          `yaml:"leaves"` // names of people whom people.change takes out of the charter
 	Boot        string            `yaml:"boot"`   // device or file with the image that the computer was booted from, where the script pins it
 	Media       map[string]string `yaml:"media"`  // folders where the script's media are mounted, by name
+	Sandbox     BindSandbox       `yaml:"sandbox"`
 
 	dir  string
 	hash string
 	hsmd string // empty but in tests
+}
+
+// BindSandbox is what the module may use beside what its own configuration names;
+// all of it is optional.
+type BindSandbox struct {
+	Sockets  []string `yaml:"sockets"`   // "unix", or "tcp:PORT"
+	Folders  []string `yaml:"folders"`   // absolute, which it writes to
+	StateDir string   `yaml:"state_dir"` // absolute, for the counter of wrong PINs
+}
+
+// HSM is the configuration of the module that the binding names. hsmd is empty but
+// in tests.
+func (b *Bind) HSM(hsmd string) hsm.Config {
+	return hsm.Config{Module: b.Module, HSMD: hsmd, Sockets: b.Sandbox.Sockets, Folders: b.Sandbox.Folders, StateDir: b.Sandbox.StateDir}
 }
 
 // BindPerson is one participant.

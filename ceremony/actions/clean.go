@@ -47,7 +47,7 @@ func (c *Cleaner) Clean(ctx context.Context, st *ceremony.Status, t record.Token
 }
 
 func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.TokenReady, e *record.Cleanup) (err error) {
-	sup, err := hsm.Start(ctx, hsm.Config{Module: c.Bind.Module, HSMD: c.HSMD})
+	sup, err := hsm.Start(ctx, c.Bind.HSM(c.HSMD))
 	if err != nil {
 		return err
 	}

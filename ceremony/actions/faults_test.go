@@ -77,7 +77,8 @@ func newStand(t *testing.T) *stand {
 		t.Fatal(err)
 	}
 	st.programs = programs
-	bind := "format: keyrite/bind/v1\nworld: " + testWorld + "\nmodule: " + st.faults.Module + "\ntokens: {work: fresh}\nshares: shares\npeople:\n"
+	bind := "format: keyrite/bind/v1\nworld: " + testWorld + "\nmodule: " + st.faults.Module +
+		"\nsandbox: {folders: [" + h.env.Dir + "]}\ntokens: {work: fresh}\nshares: shares\npeople:\n"
 	for name, role := range map[string]string{
 		"conductor": charter.RoleConductor, "master1": charter.RoleKeyMaster, "master2": charter.RoleKeyMaster,
 		"witness1": charter.RoleWitness, "witness2": charter.RoleWitness, "approver1": charter.RoleApprover, "approver2": charter.RoleApprover,

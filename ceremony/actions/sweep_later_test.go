@@ -77,7 +77,7 @@ func newLater(t *testing.T) *later {
 	text = strings.Replace(text, `  - {id: "6.1"`, `  - {id: "5.99", do: key.generate, key: traveller, title: Traveller, limit: 10m}`+"\n"+`  - {id: "6.1"`, 1)
 	x.faults.Reset(0, 0, 0)
 	var err error
-	x.first, err = x.perform(t, attempt{name: "genesis", text: text, file: "bind.yaml", bind: func(b *Bind) { b.Module, b.Shares = x.faults.Module, x.shares }})
+	x.first, err = x.perform(t, attempt{name: "genesis", text: text, file: "bind.yaml", bind: x.faulty})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +88,11 @@ func newLater(t *testing.T) *later {
 		t.Fatal(err)
 	}
 	return x
+}
+
+// faulty makes a binding use the module that spoils a call, and lets it count.
+func (x *later) faulty(b *Bind) {
+	b.Module, b.Shares, b.Sandbox.Folders = x.faults.Module, x.shares, []string{x.env.Dir}
 }
 
 // become takes up another kind and counts its requests.
@@ -137,7 +142,8 @@ func (x *later) binding(t *testing.T) *Bind {
 }
 
 func (x *later) bound(b *Bind) {
-	b.Module, b.Shares, b.Released = x.faults.Module, x.shares, []string{}
+	x.faulty(b)
+	b.Released = []string{}
 	x.on(b)
 	if x.mends.bind != nil {
 		x.mends.bind(b, x)

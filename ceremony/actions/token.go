@@ -22,7 +22,9 @@ func (a *Actions) startHSM(ctx context.Context, r *ceremony.Run) (err error) {
 	if a.tag, err = parseTag(r.Attempt); err != nil {
 		return err
 	}
-	a.sup, err = hsm.Start(ctx, hsm.Config{Module: a.bind.Module, HSMD: a.hsmd})
+	conf := a.bind.HSM(a.hsmd)
+	conf.ModuleSHA256 = a.script.Pins.Module
+	a.sup, err = hsm.Start(ctx, conf)
 	return err
 }
 

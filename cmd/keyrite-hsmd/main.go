@@ -27,10 +27,7 @@ func run(args []string) error {
 	if len(args) == 1 && args[0] == "module" {
 		return p11.Main()
 	}
-	if len(args) != 1 || args[0] != "supervise" {
-		return fmt.Errorf("keyrite starts this program by itself; there is nothing to run by hand")
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	return supervise.Main(ctx)
+	return supervise.Main(ctx, args)
 }

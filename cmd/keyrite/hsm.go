@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,7 @@ func newHSM(std cli.IO) *cobra.Command {
 // tokenOptions names a token and how to open it.
 type tokenOptions struct {
 	module, moduleArgs, token, serial string
-	stateDir                          string
+	moduleSum, stateDir               string
 	sockets, folders                  []string
 	pinFD                             int
 }
@@ -29,6 +30,7 @@ type tokenOptions struct {
 func (o *tokenOptions) addNameFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.module, "module", "", "absolute path of the PKCS#11 module")
+	f.StringVar(&o.moduleSum, "module-sha256", "", "SHA-256 of the module, hex; any other is refused before it is loaded")
 	f.StringVar(&o.moduleArgs, "module-args", "", "string for C_Initialize (NSS)")
 	f.StringVar(&o.token, "token", "", "label of the token")
 	f.StringVar(&o.serial, "serial", "", "serial number that the token must have")
@@ -44,7 +46,7 @@ func (o *tokenOptions) addFlags(c *cobra.Command) {
 }
 
 func (o *tokenOptions) config() hsm.Config {
-	return hsm.Config{Module: o.module, ModuleArgs: o.moduleArgs, StateDir: o.stateDir, Sockets: o.sockets, Folders: o.folders}
+	return hsm.Config{Module: o.module, ModuleSHA256: o.moduleSum, ModuleArgs: o.moduleArgs, StateDir: o.stateDir, Sockets: o.sockets, Folders: o.folders}
 }
 
 // find finds the token by its label, and by its serial number where one is given.
@@ -67,7 +69,7 @@ func (o *tokenOptions) open(ctx context.Context, sup *hsm.Supervisor) (*hsm.Sess
 	}
 	pin := os.NewFile(uintptr(o.pinFD), "pin")
 	if _, err := pin.Stat(); err != nil {
-		return nil, cli.Usagef("--pin-fd %d is not an open descriptor", o.pinFD)
+		return nil, &cli.Error{Class: "usage", Err: fmt.Errorf("--pin-fd %d is not an open descriptor", o.pinFD), Hint: "open it in the shell, for example: --pin-fd 3 3< FILE"}
 	}
 	if err := sup.TakeUserPIN(ctx, id, pin); err != nil {
 		return nil, err

@@ -161,6 +161,9 @@ func inspectToken(ctx context.Context, s *hsm.Access) ([]hsm.Object, []inspected
 
 func printInspected(w io.Writer, r *hsmInspectResult) {
 	fmt.Fprintf(w, "module %s\n  %s %s, sha256 %s\n", cli.Escape(r.Module.Path), cli.Escape(r.Module.Description), cli.Escape(r.Module.LibraryVersion), r.Module.SHA256)
+	h := &r.Module.Hardening
+	fmt.Fprintf(w, "module process: user %d, capabilities %s, no new privileges %v, seccomp %s, landlock %s, sockets %s, network %s, core files %v, readable by others %v\n",
+		h.User, cli.Escape(h.Capabilities), h.NoNewPrivileges, h.Seccomp, h.Landlock, h.Sockets, cli.Escape(h.Network), h.CoreFiles, h.Dumpable)
 	for _, t := range r.Tokens {
 		state := "free"
 		if t.Initialised {

@@ -198,7 +198,7 @@ func (o *openOptions) open(ctx context.Context, std cli.IO, state *charter.State
 	}
 	defer release()
 	defer pass.Close()
-	sup, err := hsm.Start(ctx, hsm.Config{Module: bind.Module})
+	sup, err := hsm.Start(ctx, bind.HSM(""))
 	if err != nil {
 		return nil, err
 	}

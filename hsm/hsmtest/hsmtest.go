@@ -135,7 +135,7 @@ func NewStore(t testing.TB) *Env {
 		t.Fatal(err)
 	}
 	// Tests lose tokens on purpose and more often than an HSM does.
-	e.Config = hsm.Config{Module: module, HSMD: hsmd, Env: []string{"SOFTHSM2_CONF=" + e.Conf}, Reopen: time.Millisecond, StateDir: filepath.Join(dir, "state")}
+	e.Config = hsm.Config{Module: module, HSMD: hsmd, Env: []string{"SOFTHSM2_CONF=" + e.Conf}, Reopen: time.Millisecond, StateDir: filepath.Join(dir, "state"), Folders: []string{dir}}
 	return e
 }
 

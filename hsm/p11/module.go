@@ -12,10 +12,7 @@ package p11
 
 import (
 	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -36,27 +33,23 @@ type module struct {
 }
 
 // loadModule hashes the file and loads it through the same descriptor, so that
-// the hash is that of the file which the dynamic linker opened. initialize is
-// still to come.
-func loadModule(path string) (*module, error) {
-	f, err := os.Open(path)
+// the hash is that of the file which the dynamic linker opened, and hashes it once
+// more, in case it was written to meanwhile (CWE-367). initialize is still to come.
+func loadModule(job frame.Job) (*module, error) {
+	f, sum, err := openModule(job)
 	if err != nil {
-		return nil, faultf("load module", frame.KindUsage, "%v", err)
+		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || !st.Mode().IsRegular() {
-		return nil, faultf("load module", frame.KindUsage, "%s is not a regular file", path)
-	}
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return nil, wrap("load module", "hash "+path, err)
-	}
 	ctx := pkcs11.New(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if ctx == nil {
-		return nil, faultf("load module", frame.KindUsage, "%s is no PKCS#11 module", path)
+		return nil, hinted(faultf("load module", frame.KindUsage, "%s is no PKCS#11 module, or a library that it needs is missing", job.Module),
+			"ldd "+job.Module+" shows what it needs")
 	}
-	return &module{ctx: ctx, info: frame.ModuleInfo{Path: path, SHA256: hex.EncodeToString(h.Sum(nil))}}, nil
+	if again, err := digest(f); err != nil || again != sum {
+		return nil, faultf("load module", frame.KindVerify, "%s was changed while it was loaded", job.Module)
+	}
+	return &module{ctx: ctx, info: frame.ModuleInfo{Path: job.Module, SHA256: sum}}, nil
 }
 
 // initialize makes the loaded module ready and asks it what it is.
@@ -136,7 +129,7 @@ func mapped(modulePath string) ([]frame.Library, error) {
 			continue
 		}
 		seen[p] = true
-		sum, err := hashFile(p)
+		sum, err := hashLibrary(p)
 		if err != nil {
 			return nil, wrap("load module", "hash library "+p, err)
 		}
@@ -155,17 +148,18 @@ func realPath(p string) (string, error) {
 	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 }
 
-func hashFile(p string) (string, error) {
+// hashLibrary hashes a file whose code is in this process; nobody else may be able
+// to change it, as with the module.
+func hashLibrary(p string) (string, error) {
 	f, err := os.Open(p)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if err := unshared(f); err != nil {
 		return "", err
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return digest(f)
 }
 
 // tokens lists every token that is present, with its slot for use inside

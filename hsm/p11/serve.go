@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"keyrite/hsm/internal/confine"
 	"keyrite/hsm/internal/frame"
 	"keyrite/hsm/keyspec"
 	"keyrite/internal/secmem"
@@ -40,7 +41,11 @@ func Main() error {
 		return fmt.Errorf("read job: %w", err)
 	}
 	// Before the first secret, and after it is known whom to tell.
-	if err := secmem.Harden(); err != nil {
+	err := secmem.Harden()
+	if err == nil {
+		err = confine.Filter(confine.Rules{Unix: job.Unix, TCP: job.TCP})
+	}
+	if err != nil {
 		return report(data, job, err)
 	}
 	pins, err := frame.ReadPINs(jobs, frame.SOPIN, frame.UserPIN, frame.NextSOPIN, frame.NextUserPIN)
@@ -113,7 +118,7 @@ func report(w io.Writer, job frame.Job, err error) error {
 // fails to start now and then beside one that is. What a killed login destroyed is
 // put back before the module looks at it.
 func start(job frame.Job) (*module, *store, error) {
-	m, err := loadModule(job.Module)
+	m, err := loadModule(job)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,6 +137,8 @@ func start(job frame.Job) (*module, *store, error) {
 	}
 	st, err = confirm(st, missing, m.info)
 	m.job, m.store = job, st
+	m.info.Hardening = confine.Report(job.Landlock)
+	m.info.Hardening.Sockets = job.Sockets
 	return m, st, err
 }
 

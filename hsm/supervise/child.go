@@ -12,7 +12,9 @@ import (
 	"syscall"
 	"time"
 
+	"keyrite/hsm/internal/confine"
 	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/places"
 	"keyrite/internal/secmem"
 )
 
@@ -70,6 +72,7 @@ type children struct {
 	env     []string
 	breaker *breaker
 	starts  chan func()
+	folders string // what Landlock keeps them to, in words
 
 	mu    sync.Mutex // guards last, alive and badly
 	last  uint64
@@ -79,16 +82,21 @@ type children struct {
 
 // newChildren starts the one thread that starts processes. The kernel sends
 // PDEATHSIG when the starting thread ends, so that thread must never end
-// before this process does.
-func newChildren(env []string, b *breaker) *children {
+// before this process does. It is restricted to the folders of the module, which
+// every process that it starts inherits.
+func newChildren(env []string, b *breaker, p *places.Places, stateDir string) (*children, error) {
 	c := &children{env: env, breaker: b, starts: make(chan func()), alive: map[uint64]*child{}, badly: map[uint64]string{}}
+	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		var err error
+		c.folders, err = confine.Folders(p, stateDir)
+		ready <- err
 		for f := range c.starts {
 			f()
 		}
 	}()
-	return c
+	return c, <-ready
 }
 
 // open starts a module process that logs in and serves, as far as the circuit

@@ -11,11 +11,8 @@ package supervise
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
 	"keyrite/hsm/internal/frame"
@@ -35,71 +32,13 @@ type supervisor struct {
 	children *children
 	module   string
 	args     string
+	sum      string // SHA-256 of the module, or empty
 	stateDir string // of the PIN counters
+	places   *places.Places
 
 	mu     sync.Mutex // guards cancel
 	cancel map[uint64]context.CancelFunc
 	busy   sync.WaitGroup
-}
-
-// Main is the whole supervisor process.
-func Main(ctx context.Context) error {
-	f := os.NewFile(ControlFD, "control")
-	if f == nil {
-		return errors.New("keyrite-hsmd: started by hand; programs of keyrite start it")
-	}
-	// Ctrl-C at a terminal is for the program in front; what happens to open
-	// tokens then is its decision.
-	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	control, err := frame.NewControl(f)
-	if err != nil {
-		return err
-	}
-	s := &supervisor{control: control, hold: newHold(), cancel: map[uint64]context.CancelFunc{}}
-	defer s.hold.wipeAll()
-	stop := context.AfterFunc(ctx, func() { control.Close() })
-	defer stop()
-	if err := s.greet(); err != nil {
-		return err
-	}
-	defer s.children.killAll()
-	err = s.serve()
-	s.cancelAll()
-	s.children.killAll()
-	s.busy.Wait()
-	if errors.Is(err, io.EOF) || ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-// greet takes the module's name; one supervisor serves one module.
-func (s *supervisor) greet() error {
-	var c frame.Command
-	fd, err := s.control.Receive(&c)
-	if err != nil {
-		return err
-	}
-	if fd != nil {
-		fd.Close()
-	}
-	if c.Verb != frame.VerbHello || c.Version != frame.Version || c.Module == "" {
-		return errors.New("keyrite-hsmd: not the program of the same build at the other end")
-	}
-	if c.Settings.ReopenMS < 1 {
-		return errors.New("keyrite-hsmd: no time between two re-initialisations")
-	}
-	_, err = places.Of(c.Module, c.ModuleArgs, os.Getenv, c.Settings.Sockets, c.Settings.Folders)
-	if err != nil {
-		return s.control.Send(frame.Answer{ID: c.ID, Fault: fault(frame.KindUsage, "usage", err.Error())}, nil)
-	}
-	s.module, s.args, s.stateDir = c.Module, c.ModuleArgs, stateFolder(&c)
-	s.children = newChildren(os.Environ(), newBreaker(time.Duration(c.Settings.ReopenMS)*time.Millisecond, time.Now))
-	// Before the first secret, and after it is known whom to tell.
-	if err := secmem.Harden(); err != nil {
-		return errors.Join(err, s.control.Send(frame.Answer{ID: c.ID, Fault: asFault(err)}, nil))
-	}
-	return s.control.Send(frame.Answer{ID: c.ID, Version: frame.Version}, nil)
 }
 
 func (s *supervisor) serve() error {
@@ -211,7 +150,10 @@ func asFault(err error) *frame.Fault {
 }
 
 func (s *supervisor) job(p frame.Purpose, t frame.Token) frame.Job {
-	return frame.Job{Purpose: p, Module: s.module, ModuleArgs: s.args, StateDir: s.stateDir, Token: t}
+	return frame.Job{
+		Purpose: p, Module: s.module, ModuleArgs: s.args, ModuleSHA256: s.sum, StateDir: s.stateDir, Token: t,
+		Unix: s.places.Unix, TCP: len(s.places.TCP) > 0, Sockets: s.places.Sockets(), Landlock: s.children.folders,
+	}
 }
 
 func (s *supervisor) tokens(ctx context.Context, a *frame.Answer) error {
@@ -257,14 +199,20 @@ func (s *supervisor) take(c *frame.Command, fd *os.File) error {
 		return fault(frame.KindUsage, "usage", "PIN descriptor cannot be examined")
 	}
 	if st.Mode().IsRegular() && st.Mode().Perm()&0o077 != 0 {
-		return fault(frame.KindRefused, "policy", "the PIN file can be read by others; chmod 600")
+		f := fault(frame.KindRefused, "policy", "the PIN file can be read by others")
+		f.Hint = "chmod 600, and take it as known to them: change the PIN"
+		return f
 	}
 	if c.Epoch != frame.Current && c.Epoch != frame.Next {
 		return fault(frame.KindUsage, "usage", "PIN epoch is not known")
 	}
 	pins, err := read(c, fd, st.Mode().IsRegular())
 	if err != nil {
-		return fault(frame.KindUsage, "usage", err.Error())
+		f := fault(frame.KindUsage, "usage", err.Error())
+		if c.Form == frame.UserText {
+			f.Hint = "the descriptor must give the user PIN alone, 1 to 255 characters on one line"
+		}
+		return f
 	}
 	if pins[frame.UserPIN] == nil {
 		pins.Wipe()

@@ -49,6 +49,8 @@ type Settings struct {
 	ReopenMS int64 `json:"reopen_ms,omitempty"`
 	// StateDir is the folder of the PIN counters, absolute, or empty.
 	StateDir string `json:"state_dir,omitempty"`
+	// ModuleSHA256 is the hash in hex that the module must have, or empty.
+	ModuleSHA256 string `json:"module_sha256,omitempty"`
 	// Sockets and Folders are what the module may use beside what its own
 	// configuration names: "unix", "tcp:PORT"; absolute paths.
 	Sockets []string `json:"sockets,omitempty"`
@@ -145,8 +147,16 @@ type Job struct {
 	Purpose    Purpose `json:"purpose"`
 	Module     string  `json:"module"`
 	ModuleArgs string  `json:"module_args,omitempty"`
-	StateDir   string  `json:"state_dir,omitempty"` // folder of the PIN counters, empty where there is none
-	Token      Token   `json:"token"`               // serial is empty where a fresh token is meant
+	// ModuleSHA256 is the hash in hex that the module must have, or empty.
+	ModuleSHA256 string `json:"module_sha256,omitempty"`
+	StateDir     string `json:"state_dir,omitempty"` // folder of the PIN counters, empty where there is none
+	Token        Token  `json:"token"`               // serial is empty where a fresh token is meant
+	// Unix and TCP are the sockets that the module may open, Sockets the same in
+	// words, Landlock what keeps it to its folders.
+	Unix     bool   `json:"unix"`
+	TCP      bool   `json:"tcp"`
+	Sockets  string `json:"sockets"`
+	Landlock string `json:"landlock"`
 	// CutCurrent and CutNext say that the PINs of that epoch may be cut to the
 	// token's limits.
 	CutCurrent bool `json:"cut_current"`

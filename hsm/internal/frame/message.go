@@ -122,6 +122,22 @@ type ModuleInfo struct {
 	// Configuration is what decides beside its code how the module behaves: files,
 	// and variables as $NAME.
 	Configuration []Library `json:"configuration"`
+	// Hardening is what the kernel said of the module process.
+	Hardening Hardening `json:"hardening"`
+}
+
+// Hardening is what is in force in a module process, as the kernel says.
+type Hardening struct {
+	User            int    `json:"user"`         // effective user id
+	Capabilities    string `json:"capabilities"` // "none", or the effective set in hex
+	NoNewPrivileges bool   `json:"no_new_privileges"`
+	Seccomp         string `json:"seccomp"`  // "filter", or why there is none
+	Landlock        string `json:"landlock"` // version of its ABI, or why there is none
+	Sockets         string `json:"sockets"`  // what the filter lets through
+	Network         string `json:"network"`  // "no interface", or their names
+	CoreFiles       bool   `json:"core_files"`
+	Dumpable        bool   `json:"dumpable"` // others of the same user may read its memory
+	LockedKB        int64  `json:"locked_kb"`
 }
 
 // Library is one further file whose code the module process has mapped.

@@ -48,6 +48,12 @@ func (p PINs) Wipe() {
 var (
 	errPINFrame = errors.New("pin: malformed frame")
 	errPINRole  = errors.New("pin: unknown or repeated role")
+
+	// Of a PIN as text, with what a person can make of it.
+	errPINEmpty   = errors.New("the PIN is empty")
+	errPINLong    = errors.New("the PIN is longer than 255 bytes")
+	errPINLines   = errors.New("more than one line where the PIN is expected")
+	errPINControl = errors.New("a control character in the PIN")
 )
 
 // WritePIN writes one frame. It makes no copy that outlives the call.
@@ -117,7 +123,7 @@ func readLine(r io.Reader, page []byte, whole bool) (int, error) {
 		m, err := r.Read(page[n : n+1])
 		if m == 1 && page[n] == '\n' {
 			if m, _ := readRest(r, whole); m != 0 {
-				return 0, errors.New("pin: more than one line")
+				return 0, errPINLines
 			}
 			break
 		}
@@ -132,12 +138,15 @@ func readLine(r io.Reader, page []byte, whole bool) (int, error) {
 	if n > 0 && page[n-1] == '\r' {
 		n--
 	}
-	if n == 0 || n > 255 {
-		return 0, errors.New("pin: need one line of 1 to 255 bytes")
+	if n == 0 {
+		return 0, errPINEmpty
+	}
+	if n > 255 {
+		return 0, errPINLong
 	}
 	for _, c := range page[:n] {
 		if c < ' ' {
-			return 0, errors.New("pin: control character")
+			return 0, errPINControl
 		}
 	}
 	return n, nil

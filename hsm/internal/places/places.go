@@ -26,6 +26,24 @@ type Places struct {
 	// that it may connect to.
 	Unix bool
 	TCP  []uint16
+	// Abstract says that a Unix socket has an abstract name, which is the network
+	// namespace's and not the file system's (unix(7)).
+	Abstract bool
+}
+
+// Sockets says it in words.
+func (p *Places) Sockets() string {
+	var out []string
+	if p.Unix {
+		out = append(out, "unix")
+	}
+	for _, port := range p.TCP {
+		out = append(out, "tcp:"+strconv.Itoa(int(port)))
+	}
+	if len(out) == 0 {
+		return "none"
+	}
+	return strings.Join(out, " ")
 }
 
 // StoreLock is the file in TokenDir that all processes of keyrite lock around
@@ -141,7 +159,7 @@ func (p *Places) tpm(env func(string) string) error {
 		return nil
 	case "swtpm", "mssim":
 	default: // tabrmd over D-Bus; empty: the loader tries that first
-		p.Unix = true
+		p.Unix, p.Abstract = true, strings.Contains(env("DBUS_SESSION_BUS_ADDRESS"), "abstract=")
 		return nil
 	}
 	port, path := 2321, "" // tpm2-tss, default of both simulators
