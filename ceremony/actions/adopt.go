@@ -26,6 +26,9 @@ import (
 // charter does not know it, the record is verified and this ceremony takes it over:
 // all of it, and only if the script says so. Without anything left it does nothing.
 func (a *Actions) Adopt(dir string) error {
+	if a.vault == nil {
+		return nil // a genesis goes on from no charter: there is nothing to take over
+	}
 	left, err := a.left(dir)
 	if err != nil {
 		return fault.Errorf(fault.ClassOf(err), "void ceremony in %q: %w", dir, err)
@@ -61,7 +64,7 @@ func adoptHint(dir string) string {
 // otherwise nobody relies on.
 func (a *Actions) left(dir string) (record.Left, error) {
 	st, err := ceremony.ReadState(dir)
-	if err != nil || a.vault == nil {
+	if err != nil {
 		return record.Left{}, err
 	}
 	for line := range bytes.Lines(a.lines) {
