@@ -119,6 +119,12 @@ type member struct {
 
 // group commits updates together and answers each.
 func (s *Store) group(us []*update) {
+	// After a failed write bbolt has forgotten pages that the disk may have: one
+	// more commit could overwrite what is in use.
+	if s.Health().Stopped != nil {
+		answer(us, s.stopped())
+		return
+	}
 	if err := s.lagging(); err != nil {
 		answer(us, err)
 		return
