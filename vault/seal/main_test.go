@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,18 +17,19 @@ import (
 // TestMain is also the guarded process, and the one that is killed while it
 // writes.
 func TestMain(m *testing.M) {
+	// Not os.Exit: under the race detector it waits a second.
 	if len(os.Args) == 3 && os.Args[1] == CheckCommand {
 		if err := CheckMain(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			syscall.Exit(1)
 		}
-		os.Exit(0)
+		syscall.Exit(0)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "write-until-killed" {
 		writeUntilKilled(os.Args[2])
 	}
 	if len(os.Args) == 3 && os.Args[1] == "reseal-until-killed" {
-		os.Exit(resealUntilKilled(os.Args[2]))
+		syscall.Exit(resealUntilKilled(os.Args[2]))
 	}
 	os.Exit(m.Run())
 }
@@ -134,7 +136,7 @@ func get(t testing.TB, s *Store, bucket, key string) string {
 func writeUntilKilled(dir string) {
 	fail := func(err error) {
 		fmt.Fprintln(os.Stdout, "failed", fault.ClassOf(err), err)
-		os.Exit(3)
+		syscall.Exit(3)
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, "wrapped"))
 	if err != nil {
