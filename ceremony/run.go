@@ -10,7 +10,6 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
-	"keyrite/artifact/jcs"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 	"keyrite/artifact/tlog"
@@ -245,11 +244,8 @@ func (r *Run) called(ctx context.Context, c *Call) error {
 }
 
 func (r *Run) incident(c *Call, k *person.Key) (*envelope.Envelope, error) {
-	payload, err := jcs.Marshal(record.IncidentCall{Format: "keyrite/incident/v1", Reason: c.Reason, Record: r.ID, Root: r.Root(), World: r.World})
-	if err != nil {
-		return nil, err
-	}
-	return envelope.Sign(record.IncidentType, payload, k.Signer())
+	call := record.IncidentCall{Format: "keyrite/incident/v1", Reason: c.Reason, Record: r.ID, Root: r.Root(), World: r.World}
+	return envelope.SignJSON(record.IncidentType, call, k.Signer())
 }
 
 // close ends the transcript, signs it as the conductor, and lets those in the

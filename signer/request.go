@@ -106,11 +106,7 @@ func NewRequest(c *charter.State, w Wish, sha256hex string, size int64, key cryp
 }
 
 func seal(typ string, v any, key crypto.Signer) ([]byte, error) {
-	payload, err := jcs.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	env, err := envelope.Sign(typ, payload, key)
+	env, err := envelope.SignJSON(typ, v, key)
 	if err != nil {
 		return nil, err
 	}

@@ -142,11 +142,7 @@ func Sign(a *Acceptance, key crypto.Signer) ([]byte, error) {
 	if err := a.Check(); err != nil {
 		return nil, err
 	}
-	payload, err := jcs.Marshal(a)
-	if err != nil {
-		return nil, err
-	}
-	env, err := envelope.Sign(PayloadType, payload, key)
+	env, err := envelope.SignJSON(PayloadType, a, key)
 	if err != nil {
 		return nil, err
 	}

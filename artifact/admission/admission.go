@@ -223,11 +223,7 @@ func (r *Report) refuse(format string, args ...any) error {
 
 // Sign puts a report into an envelope.
 func Sign(r *Report, by crypto.Signer) ([]byte, error) {
-	payload, err := jcs.Marshal(r)
-	if err != nil {
-		return nil, err
-	}
-	env, err := envelope.Sign(PayloadType, payload, by)
+	env, err := envelope.SignJSON(PayloadType, r, by)
 	if err != nil {
 		return nil, err
 	}

@@ -83,6 +83,15 @@ func Sign(payloadType string, payload []byte, signers ...crypto.Signer) (*Envelo
 	return e, nil
 }
 
+// SignJSON is Sign of the canonical JSON of v (RFC 8785).
+func SignJSON(payloadType string, v any, signers ...crypto.Signer) (*Envelope, error) {
+	payload, err := jcs.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	return Sign(payloadType, payload, signers...)
+}
+
 // Add appends a signature by s. A key that has signed already is refused.
 func (e *Envelope) Add(s crypto.Signer) error {
 	id, err := KeyID(s.Public())

@@ -58,11 +58,7 @@ type Attribute struct {
 
 // Sign puts an inspection into an envelope.
 func Sign(i *Inspection, by crypto.Signer) ([]byte, error) {
-	payload, err := jcs.Marshal(i)
-	if err != nil {
-		return nil, err
-	}
-	env, err := envelope.Sign(PayloadType, payload, by)
+	env, err := envelope.SignJSON(PayloadType, i, by)
 	if err != nil {
 		return nil, err
 	}

@@ -124,11 +124,7 @@ func Sign(p *Policy, key crypto.Signer) ([]byte, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	payload, err := jcs.Marshal(p)
-	if err != nil {
-		return nil, err
-	}
-	env, err := envelope.Sign(PayloadType, payload, key)
+	env, err := envelope.SignJSON(PayloadType, p, key)
 	if err != nil {
 		return nil, err
 	}

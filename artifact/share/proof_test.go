@@ -66,7 +66,7 @@ func (d *dealt) proofBy(t testing.TB, holder, shareOf, person string, c *share.C
 	if edit != nil {
 		edit(&p)
 	}
-	env, err := share.Sign(share.ProofType, p, d.keys[shareOf], d.People[person].Signer())
+	env, err := envelope.SignJSON(share.ProofType, p, d.keys[shareOf], d.People[person].Signer())
 	if err != nil {
 		t.Fatal(err)
 	}

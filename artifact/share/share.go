@@ -228,16 +228,6 @@ type Opening struct {
 	Place     Place  `json:"place"`
 }
 
-// Sign wraps a Receipt or Opening, signed by share key and person key in that
-// order.
-func Sign(payloadType string, v any, signers ...crypto.Signer) (*envelope.Envelope, error) {
-	payload, err := jcs.Marshal(v)
-	if err != nil {
-		return nil, err
-	}
-	return envelope.Sign(payloadType, payload, signers...)
-}
-
 // PlaceOf returns the place and public half of holder's share in a safe's epoch.
 func PlaceOf(s *charter.State, safe, holder string) (Place, ed25519.PublicKey, error) {
 	e, err := s.Epoch(safe)

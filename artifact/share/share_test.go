@@ -10,6 +10,7 @@ import (
 
 	"filippo.io/age"
 
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 )
@@ -141,7 +142,7 @@ func TestReceiptAndOpening(t *testing.T) {
 	nonce := make([]byte, 32)
 	rand.Read(nonce)
 	op := hex.EncodeToString(nonce)
-	env, err := Sign(OpeningType, Opening{OpeningFormat, nonce, op, place()}, shareKey, k.Signer())
+	env, err := envelope.SignJSON(OpeningType, Opening{OpeningFormat, nonce, op, place()}, shareKey, k.Signer())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +156,7 @@ func TestReceiptAndOpening(t *testing.T) {
 	if VerifyOpening(env, place(), pub, k.Public().PublicKey(), op, nonce) == nil {
 		t.Error("opening without the person's signature was taken")
 	}
-	rc, err := Sign(ReceiptType, Receipt{op, ReceiptFormat, place()}, shareKey, k.Signer())
+	rc, err := envelope.SignJSON(ReceiptType, Receipt{op, ReceiptFormat, place()}, shareKey, k.Signer())
 	if err != nil {
 		t.Fatal(err)
 	}

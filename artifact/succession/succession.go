@@ -150,11 +150,7 @@ func (s *Statement) Sign(a *anchor.Anchors, signers ...crypto.Signer) ([]byte, e
 	if len(signers) > 1 {
 		s.Prior = nil // two signatures need nobody to vouch for them
 	}
-	payload, err := jcs.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	env, err := envelope.Sign(PayloadType, payload, signers...)
+	env, err := envelope.SignJSON(PayloadType, s, signers...)
 	if err != nil {
 		return nil, err
 	}

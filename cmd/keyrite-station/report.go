@@ -110,10 +110,7 @@ func runClose(c *cobra.Command, o closeOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(file); err != nil {
-		return &durable.Error{Op: "write", Path: o.out, Err: err}
-	}
-	if err := f.Commit(); err != nil {
+	if err := f.Finish(file); err != nil {
 		return err
 	}
 	return cli.Print(c, resultOf("keyrite/station-close/v1", r, o.out), func(w io.Writer) {

@@ -84,10 +84,7 @@ func runCharterApprove(c *cobra.Command, std cli.IO, o *charterApproveOptions, p
 	if err != nil {
 		return err
 	}
-	if _, err := out.Write(approval); err != nil {
-		return &durable.Error{Op: "write", Path: o.out, Err: err}
-	}
-	if err := out.Commit(); err != nil {
+	if err := out.Finish(approval); err != nil {
 		return err
 	}
 	res := charterApproveResult{"keyrite/charter-approve/v1", o.out, key.Public().Name, p.Digest, p.Shown}

@@ -208,10 +208,7 @@ func runCharterPropose(c *cobra.Command, o *charterProposeOptions, typ string) e
 	if err != nil {
 		return err
 	}
-	if _, err := out.Write(data); err != nil {
-		return &durable.Error{Op: "write", Path: o.out, Err: err}
-	}
-	if err := out.Commit(); err != nil {
+	if err := out.Finish(data); err != nil {
 		return err
 	}
 	need, who := p.Need()

@@ -96,10 +96,7 @@ func runReleaseApprove(c *cobra.Command, o *releaseApproveOptions, path string, 
 	if err != nil {
 		return err
 	}
-	if _, err := out.Write(approval); err != nil {
-		return &durable.Error{Op: "write", Path: o.out, Err: err}
-	}
-	if err := out.Commit(); err != nil {
+	if err := out.Finish(approval); err != nil {
 		return err
 	}
 	res := releaseApproveResult{"keyrite/release-approve/v1", o.out, key.Public().Name, q.Hash, sum, q.Shown()}

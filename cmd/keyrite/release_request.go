@@ -111,10 +111,7 @@ func runReleaseRequest(c *cobra.Command, o *releaseRequestOptions, image string)
 	if err != nil {
 		return err
 	}
-	if _, err := out.Write(data); err != nil {
-		return &durable.Error{Op: "write", Path: o.out, Err: err}
-	}
-	if err := out.Commit(); err != nil {
+	if err := out.Finish(data); err != nil {
 		return err
 	}
 	return cli.Print(c, requestResult("keyrite/release-request/v1", &q.Request, q.Hash, true), func(w io.Writer) {

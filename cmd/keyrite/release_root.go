@@ -107,10 +107,7 @@ func runReleaseRoot(ctx context.Context, c *cobra.Command, o *releaseRootOptions
 	if err := tuf.CheckRoot(root, state); err != nil {
 		return err
 	}
-	if _, err := out.Write(root); err != nil {
-		return &durable.Error{Op: "write", Path: o.out, Err: err}
-	}
-	if err := out.Commit(); err != nil {
+	if err := out.Finish(root); err != nil {
 		return err
 	}
 	res := releaseRootResult{

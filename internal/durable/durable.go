@@ -130,6 +130,14 @@ func (f *File) Commit() error {
 	return SyncDir(filepath.Dir(f.path))
 }
 
+// Finish writes data, all that the output holds, and commits it.
+func (f *File) Finish(data []byte) error {
+	if _, err := f.Write(data); err != nil {
+		return wrap("write", f.path, err)
+	}
+	return f.Commit()
+}
+
 func (f *File) replace() error {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		f.Abort()
@@ -151,10 +159,7 @@ func WriteNew(path string, data []byte, perm fs.FileMode) error {
 		return err
 	}
 	defer f.Abort()
-	if _, err := f.Write(data); err != nil {
-		return wrap("write", path, err)
-	}
-	return f.Commit()
+	return f.Finish(data)
 }
 
 // Replace writes a whole state file, in place of the old one if there is one.

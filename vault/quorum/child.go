@@ -146,7 +146,7 @@ func (g *given) sign(payloadType string, v any) (*envelope.Envelope, error) {
 	if g.holder.key != nil {
 		signers = append(signers, g.holder.key.Signer())
 	}
-	return share.Sign(payloadType, v, signers...)
+	return envelope.SignJSON(payloadType, v, signers...)
 }
 
 // take takes the n-th opener's key and checks his share against the charter.
