@@ -21,28 +21,8 @@ import (
 // ceremony is refused before it is armed, so nothing is void (R-CER-9).
 func TestAdmissionOfOpening(t *testing.T) {
 	f := found(t)
-	b, err := LoadBind(f.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.continued(b)
-	lines, err := os.ReadFile(b.Charter)
-	if err != nil {
-		t.Fatal(err)
-	}
-	state, err := charter.Fold(lines, f.anchors.World, f.anchors.Vault)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tokens, module, err := f.env.Start(t).Tokens(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := slices.IndexFunc(tokens, func(x hsm.TokenInfo) bool { return token(x.Token) == state.Epochs["work"].Token })
-	if at < 0 {
-		t.Fatal("no work token")
-	}
-	work, now := tokens[at], time.Now()
+	b, state, module, work := f.workToken(t)
+	now := time.Now()
 	made, err := b.Reports(state).Admit(module, work, now)
 	if err != nil {
 		t.Fatalf("the record of the genesis admits nothing: %v", err)
@@ -150,4 +130,32 @@ func TestAdmissionOfOpening(t *testing.T) {
 	if relied != 1 {
 		t.Errorf("%d reports that the record shows, want 1", relied)
 	}
+}
+
+// workToken is the work token and its module as they are, with the binding and the
+// charter of the next ceremony.
+func (f *founded) workToken(t *testing.T) (*Bind, *charter.State, hsm.ModuleInfo, hsm.TokenInfo) {
+	t.Helper()
+	b, err := LoadBind(f.path("bind.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.continued(b)
+	lines, err := os.ReadFile(b.Charter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := charter.Fold(lines, f.anchors.World, f.anchors.Vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens, module, err := f.env.Start(t).Tokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(tokens, func(x hsm.TokenInfo) bool { return token(x.Token) == state.Epochs["work"].Token })
+	if at < 0 {
+		t.Fatal("no work token")
+	}
+	return b, state, module, tokens[at]
 }

@@ -7,10 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"keyrite/artifact/charter"
-	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/firmware"
 	"keyrite/artifact/record"
@@ -88,19 +86,7 @@ func (f *founded) decide(t *testing.T, typ string, body any) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	payload, err := state.Propose(typ, body, time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	env, err := envelope.Sign(charter.PayloadType, payload, f.people["approver1"].Signer(), f.people["approver2"].Signer())
-	if err != nil {
-		t.Fatal(err)
-	}
-	line, err := env.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.write(t, "charter.jsonl", append(append(lines, line...), '\n'))
+	f.write(t, "charter.jsonl", append(append(lines, f.approved(t, state, typ, body)...), '\n'))
 }
 
 func spkiOf(t *testing.T, path string) []byte {

@@ -368,8 +368,11 @@ func entries(t testing.TB, dir string) []entry {
 // rules can refuse it.
 func (m *twoRecords) forge(t testing.TB, dir string, list []entry) {
 	t.Helper()
-	m.forgeAs(t, dir, list, "witness1", "witness2", "master1", "master2", "master3")
+	m.forgeAs(t, dir, list, everybody()...)
 }
+
+// everybody are those who cosign a genesis of the fixture.
+func everybody() []string { return []string{"witness1", "witness2", "master1", "master2", "master3"} }
 
 // forgeAs is forge with those cosigners.
 func (h *house) forgeAs(t testing.TB, dir string, list []entry, cosigners ...string) {

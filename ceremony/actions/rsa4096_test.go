@@ -20,9 +20,7 @@ import (
 
 	"keyrite/artifact/admission"
 	"keyrite/artifact/anchor"
-	"keyrite/artifact/charter"
 	"keyrite/artifact/record"
-	"keyrite/hsm"
 )
 
 // TestRSA4096Keys makes keys of 4,096 bits in a vault that exists, with either padding,
@@ -216,28 +214,8 @@ func leafBelow(t *testing.T, sub *x509.Certificate) *x509.Certificate {
 // own only, since attacks with RSA-4096 take long.
 func (f *founded) admittedFor(t *testing.T, algorithms ...string) func(*Bind) {
 	t.Helper()
-	b, err := LoadBind(f.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.continued(b)
-	lines, err := os.ReadFile(b.Charter)
-	if err != nil {
-		t.Fatal(err)
-	}
-	state, err := charter.Fold(lines, f.anchors.World, f.anchors.Vault)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tokens, module, err := f.env.Start(t).Tokens(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := slices.IndexFunc(tokens, func(x hsm.TokenInfo) bool { return token(x.Token) == state.Epochs["work"].Token })
-	if at < 0 {
-		t.Fatal("no work token")
-	}
-	made, err := b.Reports(state).Admit(module, tokens[at], time.Now())
+	b, state, module, work := f.workToken(t)
+	made, err := b.Reports(state).Admit(module, work, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
