@@ -36,13 +36,3 @@ func (s *State) Consider(payload []byte) (*Statement, error) {
 	}
 	return &st, take(s, &st)
 }
-
-// ApproverOf returns the member who may sign statements, or an error of class
-// policy.
-func (p *People) ApproverOf(name string) (*Member, error) {
-	m, ok := p.Person(name)
-	if !ok || !slices.Contains(p.Sets.Approvers.Members, name) {
-		return nil, fault.Errorf(fault.Policy, "%.40q is none of the charter's approvers", name)
-	}
-	return m, nil
-}

@@ -209,7 +209,7 @@ func (s *State) decide(st *Statement, env *envelope.Envelope) error {
 		return decode(st, func(p *People) error { return s.changePeople(p, env) })
 	}
 	set := s.People.Sets.Approvers
-	if _, _, err := envelope.Verify(env, PayloadType, s.People.keys(set), set.Need); err != nil {
+	if _, _, err := envelope.Verify(env, PayloadType, s.People.Keys(set), set.Need); err != nil {
 		return err
 	}
 	take, ok := deciders()[st.Type]

@@ -132,8 +132,8 @@ func (p *People) Added(after *People) []Member {
 	return out
 }
 
-// keys returns the keys of a set's members, for envelope.Verify.
-func (p *People) keys(set Set) []envelope.Key {
+// Keys are the keys of a set's members, for envelope.Verify.
+func (p *People) Keys(set Set) []envelope.Key {
 	var keys []envelope.Key
 	for _, n := range set.Members {
 		if m, ok := p.Person(n); ok {
@@ -149,7 +149,7 @@ func (s *State) changePeople(after *People, env *envelope.Envelope) error {
 	if err := s.checkPeople(after); err != nil {
 		return err
 	}
-	old, next := s.People.keys(s.People.Sets.Approvers), after.keys(after.Sets.Approvers)
+	old, next := s.People.Keys(s.People.Sets.Approvers), after.Keys(after.Sets.Approvers)
 	all := append(append([]envelope.Key{}, old...), next...)
 	added := s.People.Added(after)
 	for _, m := range added {

@@ -9,6 +9,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -123,9 +125,10 @@ func (p *Proposal) Need() (need int, approvers []string) {
 // Approve signs a proposal with an approver's key. The approval counts for this
 // statement at this place in the charter, and for nothing else.
 func Approve(p *Proposal, k *person.Key) ([]byte, error) {
-	m, err := p.people.ApproverOf(k.Public().Name)
-	if err != nil {
-		return nil, err
+	name := k.Public().Name
+	m, ok := p.people.Person(name)
+	if !ok || !slices.Contains(p.people.Sets.Approvers.Members, name) {
+		return nil, fault.Errorf(fault.Policy, "%.40q is none of the charter's approvers", name)
 	}
 	if m.Person.KeyID() != k.Public().KeyID() {
 		return nil, fault.Errorf(fault.Policy, "the charter knows another key of %s", m.Person.Name)
@@ -145,7 +148,7 @@ func Approve(p *Proposal, k *person.Key) ([]byte, error) {
 func Merge(p *Proposal, approvals map[string][]byte) (line []byte, err error) {
 	out := &envelope.Envelope{Payload: p.Payload, PayloadType: charter.PayloadType}
 	by := map[string]string{}
-	for _, name := range sortedNames(approvals) {
+	for _, name := range slices.Sorted(maps.Keys(approvals)) {
 		env, err := envelope.Parse(approvals[name])
 		if err != nil {
 			return nil, fault.Errorf(fault.ClassOf(err), "approval %q: %w", name, err)
@@ -153,7 +156,7 @@ func Merge(p *Proposal, approvals map[string][]byte) (line []byte, err error) {
 		if !bytes.Equal(env.Payload, p.Payload) {
 			return nil, fault.Errorf(fault.Policy, "approval %q is of another proposal", name)
 		}
-		_, who, err := envelope.Verify(env, charter.PayloadType, p.keys(), 1)
+		_, who, err := envelope.Verify(env, charter.PayloadType, p.people.Keys(p.people.Sets.Approvers), 1)
 		if err != nil {
 			return nil, fault.Errorf(fault.ClassOf(err), "approval %q: %w", name, err)
 		}
@@ -166,7 +169,8 @@ func Merge(p *Proposal, approvals map[string][]byte) (line []byte, err error) {
 		out.Signatures = append(out.Signatures, env.Signatures...)
 	}
 	if need, all := p.Need(); len(by) < need {
-		return nil, fault.Hint(fault.Errorf(fault.Quorum, "%d of %d approvals are there", len(by), need), "any of "+strings.Join(missing(all, by), ", ")+" may add one")
+		left := slices.DeleteFunc(slices.Clone(all), func(n string) bool { return by[n] != "" })
+		return nil, fault.Hint(fault.Errorf(fault.Quorum, "%d of %d approvals are there", len(by), need), "any of "+strings.Join(left, ", ")+" may add one")
 	}
 	return out.Marshal()
 }
