@@ -284,6 +284,10 @@ func TestLoginAfterTheRelayCAGaveWay(t *testing.T) {
 	if err != nil {
 		t.Errorf("another vault: %v", err)
 	}
+	// Going back to the first one takes back nothing that was said.
+	if err := login(old, nil); fault.ClassOf(err) != fault.Peer {
+		t.Errorf("the old relay after a login to another vault: %v", err)
+	}
 }
 
 func deviceCert(w *artifacttest.World) tls.Certificate {

@@ -9,7 +9,6 @@
 package client
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -19,6 +18,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math/big"
 	"net"
@@ -43,7 +43,7 @@ import (
 const (
 	keyFile    = "client.key"
 	anchorFile = "anchors.json"
-	statement  = "succession.json"
+	statement  = "succession-%.16s.json" // by the hash of the anchors it belongs to
 	loginFile  = "login.json"
 	seenFile   = "policy.json"
 )
@@ -195,33 +195,23 @@ func (h *Home) Session() (*Session, error) {
 
 // inForce holds a succession statement that is offered, nil for none, against the one
 // that is kept with these anchors, and returns the one that counts and the anchors
-// under it. A statement kept with other anchors counts for nothing.
+// under it. Each anchors' statement has a file of its own, so that neither counts for
+// the others, and going back to former anchors takes back nothing that was said.
 func (h *Home) inForce(a *anchor.Anchors, offered []byte) ([]byte, *anchor.Anchors, error) {
-	read := func(name string) ([]byte, error) {
-		b, err := os.ReadFile(filepath.Join(h.dir, name))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, fault.Errorf(fault.Storage, "read %s: %w", name, err)
-		}
-		return b, nil
-	}
-	mine, err := a.Marshal()
+	name, err := h.statementFile(a)
 	if err != nil {
 		return nil, nil, err
 	}
-	known, err := read(anchorFile)
-	if err != nil {
-		return nil, nil, err
-	}
-	var kept []byte
-	if bytes.Equal(known, mine) {
-		if kept, err = read(statement); err != nil {
-			return nil, nil, err
-		}
+	kept, err := os.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fault.Errorf(fault.Storage, "read the succession statement: %w", err)
 	}
 	return succession.Renew(a, kept, offered)
+}
+
+func (h *Home) statementFile(a *anchor.Anchors) (string, error) {
+	hash, err := a.Hash()
+	return filepath.Join(h.dir, fmt.Sprintf(statement, hash)), err
 }
 
 func (h *Home) session(l login, a *anchor.Anchors) (*Session, error) {

@@ -48,30 +48,31 @@ func (h *Home) Login(ctx context.Context, o LoginOptions) (*Session, error) {
 		return nil, err
 	}
 	s.login.Token, s.login.Expires, s.control.Token = in.Token, in.Expires, in.Token
-	ab, err := o.Anchors.Marshal()
-	if err != nil {
-		return nil, err
-	}
 	lb, err := jcs.Marshal(s.login)
 	if err != nil {
 		return nil, err
 	}
-	if err := h.keep(ab, kept); err != nil {
+	if err := h.keep(o.Anchors, kept); err != nil {
 		return nil, err
 	}
 	return s, durable.Replace(filepath.Join(h.dir, loginFile), lb, 0o600)
 }
 
-// keep writes anchors and statement. Between the two files a cut leaves new anchors
-// without a statement, or with one that Renew refuses; the next login writes both.
-func (h *Home) keep(anchors, kept []byte) error {
-	path := filepath.Join(h.dir, statement)
-	if kept == nil {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fault.Errorf(fault.Storage, "remove the statement of other anchors: %w", err)
-		}
-	} else if err := durable.Replace(path, kept, 0o600); err != nil {
+// keep writes the statement, nil for none, and then the anchors that it belongs to: a
+// cut between them leaves the login of before, with the statement of its anchors.
+func (h *Home) keep(a *anchor.Anchors, kept []byte) error {
+	anchors, err := a.Marshal()
+	if err != nil {
 		return err
+	}
+	name, err := h.statementFile(a)
+	if err != nil {
+		return err
+	}
+	if kept != nil {
+		if err := durable.Replace(name, kept, 0o600); err != nil {
+			return err
+		}
 	}
 	return durable.Replace(filepath.Join(h.dir, anchorFile), anchors, 0o600)
 }

@@ -172,7 +172,7 @@ long_fuzz() {
       bad=$((bad + 1))
     fi
     echo $((before + SECONDS - from)) >"$state/fuzz.seconds"
-  done < <(grep -rHoE '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' artifact wire | sort)
+  done < <(fuzz_targets)
   long_row fuzz "every fuzz target for $each s" "$n" "$total" "$bad" $((before + SECONDS - from))
 }
 

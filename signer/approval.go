@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"keyrite/artifact/charter"
@@ -43,10 +44,17 @@ type Approval struct {
 // RoleOf is the role of the key that signs the releases of a product: that of the
 // product's own key if the charter ever had one, be it retired, else the common one.
 func RoleOf(c *charter.State, product string) string {
-	if _, ok := c.Keys[firmware.KeyIDOf(product)]; ok {
-		return firmware.KeyIDOf(product)
+	if id := firmware.KeyIDOf(product); ownKey(c, id) {
+		return id
 	}
 	return firmware.KeyID
+}
+
+// ownKey says whether a key of the charter was made to sign one product's releases.
+// A dormant twin may bear such a name by chance.
+func ownKey(c *charter.State, id string) bool {
+	k, ok := c.Keys[id]
+	return ok && strings.HasPrefix(id, firmware.KeyIDOf("")) && k.SuccessorOf == "" && k.Domain == "dsse"
 }
 
 // releaseKey is the key of the charter that signs in that role, and its key id.

@@ -304,8 +304,8 @@ func (s *Signer) trust() (*firmware.Trust, error) { return TrustOf(s.State) }
 func TrustOf(c *charter.State) (*firmware.Trust, error) {
 	t := &firmware.Trust{World: c.World, Vault: c.Vault, Products: map[string]crypto.PublicKey{}}
 	for id := range c.Keys {
-		product, own := strings.CutPrefix(id, firmware.KeyIDOf(""))
-		if id != firmware.KeyID && (!own || c.Keys[id].SuccessorOf != "" || c.Keys[id].Domain != "dsse") {
+		own := ownKey(c, id)
+		if id != firmware.KeyID && !own {
 			continue
 		}
 		pub, _, err := releaseKey(c, id)
@@ -319,7 +319,7 @@ func TrustOf(c *charter.State) (*firmware.Trust, error) {
 			return nil, err
 		}
 		if own {
-			t.Products[product] = pub
+			t.Products[strings.TrimPrefix(id, firmware.KeyIDOf(""))] = pub
 		} else {
 			t.Firmware = pub
 		}

@@ -197,6 +197,24 @@ func TestProductWithAKeyOfItsOwn(t *testing.T) {
 	}
 }
 
+// A dormant twin that bears the name of a product's key by chance is none: product 2
+// has the common key although the charter knows firmware-2, the twin of firmware.
+func TestTwinIsNoProductKey(t *testing.T) {
+	b := newBench(t)
+	b.AddSuccessors()
+	if _, ok := b.State.Keys["firmware-2"]; !ok {
+		t.Fatal("the fixture has no twin of that name")
+	}
+	for product, want := range map[string]string{"2": "firmware", "gw100": "firmware"} {
+		if got := signer.RoleOf(b.State, product); got != want {
+			t.Errorf("product %s is signed as %s, want %s", product, got, want)
+		}
+	}
+	if trust, err := signer.TrustOf(b.State); err != nil || len(trust.Products) != 0 {
+		t.Errorf("the twin is trusted for a product: %v, %v", trust, err)
+	}
+}
+
 func TestRequestsAreRefused(t *testing.T) {
 	b, other := newBench(t), newBench(t)
 	rogue, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -125,6 +125,7 @@ func TestStatementsThatFailClosed(t *testing.T) {
 		body      any
 	}{
 		{"no products", charter.TypePipeline, charter.Pipeline{ID: "p", Key: w.SPKI("report"), Products: []string{}}},
+		{"product that is no id", charter.TypePipeline, charter.Pipeline{ID: "p", Key: w.SPKI("report"), Products: []string{"gw100", "GW100"}}},
 		{"no key", charter.TypePipeline, charter.Pipeline{ID: "p", Products: []string{"x"}}},
 		{"taken id", charter.TypePipeline, charter.Pipeline{ID: "pipeline1", Key: w.SPKI("report"), Products: []string{"x"}}},
 		{"bad id", charter.TypePipeline, charter.Pipeline{ID: "../p", Key: w.SPKI("report"), Products: []string{"x"}}},

@@ -251,8 +251,8 @@ func decider[T any](take func(*State, *T) error) func(*State, *Statement) error 
 }
 
 func (s *State) addPipeline(p *Pipeline) error {
-	if len(p.Products) == 0 {
-		return fault.Errorf(fault.Verify, "%w: a pipeline names its products", ErrStatement)
+	if len(p.Products) == 0 || slices.ContainsFunc(p.Products, func(x string) bool { return !idRE.MatchString(x) }) {
+		return fault.Errorf(fault.Verify, "%w: a pipeline names its products, each an id", ErrStatement)
 	}
 	if err := checkSPKI(p.Key); err != nil {
 		return err

@@ -157,18 +157,10 @@ func (x *Vault) since(rec *anchor.KeyRecord) []Link {
 func between(v *record.Verified, n int) Link {
 	types := slices.Compact(slices.Sorted(slices.Values(v.Statements[n:began(v)])))
 	is := fmt.Sprintf("statements %d to %d of the charter: %s", n, began(v)-1, strings.Join(types, ", "))
-	if slices.ContainsFunc(types, func(t string) bool { return !slices.Contains(withoutCeremony(), t) }) {
+	if slices.ContainsFunc(types, func(t string) bool { return !slices.Contains(charter.Proposable(), t) }) {
 		return Link{"before", is, "a ceremony made them, and its record is not given: pass its folder with --record", false}
 	}
 	return link("before", is, "signed by the approvers in force; no ceremony is needed for them")
-}
-
-// withoutCeremony are the statements that the approvers may make by themselves.
-func withoutCeremony() []string {
-	return []string{
-		charter.TypePipeline, charter.TypeFactory, charter.TypeStation, charter.TypeRelay,
-		charter.TypeMount, charter.TypePolicy, charter.TypeIdentity, charter.TypeAccessEnded,
-	}
 }
 
 // back goes from record i through those before it to the genesis.

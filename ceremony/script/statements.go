@@ -23,6 +23,11 @@ func (s *Script) lintStatements() error {
 		if len(p.Products) == 0 || p.Key == "" || !nameRE.MatchString(p.ID) {
 			return s.bad("pipelines."+itoa(i), "pipeline "+p.ID, "needs id, products and key; an empty list grants nothing and is refused")
 		}
+		for _, product := range p.Products {
+			if !nameRE.MatchString(product) {
+				return s.bad("pipelines."+itoa(i), "product "+product, "is no id: a-z first, then a-z, 0-9 and -, 32 at most; nothing of that name could be released")
+			}
+		}
 	}
 	for i, r := range s.Relays {
 		c, ok := s.CertByID(r.Certificate)

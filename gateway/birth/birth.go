@@ -183,7 +183,7 @@ func (d *dialog) run(info *secureelement.Info) (*Born, error) {
 
 // believe takes the anchors of the offer if they are the expected ones, and returns
 // those in force under its succession statement: a device that is born after a key gave
-// way never believes that key.
+// way never believes that key at birth. The statement itself reaches it with its first update.
 func (d *dialog) believe(o *wire.Offer) (*anchor.Anchors, error) {
 	if len(d.config.Anchors) > 0 && string(d.config.Anchors) != string(o.Anchors) {
 		return nil, fault.New(fault.Policy, "the station belongs to other anchors than this device")
