@@ -1,0 +1,165 @@
+// Package engine is what the vault's engines have in common: the request that an
+// engine is given, the plan it makes of it, and the answer. The engines are the
+// packages below it (kv, transit, pki, token, password); vault/node calls them.
+//
+// A request goes one way:
+//
+//	plan, err := e.Plan(request)             // reads it wholly, touches nothing
+//	err = access.Decide(rules, path, plan.Needs)
+//	err = plan.Work(ctx)                     // what takes time: token, cryptography
+//	answer, err = plan.Apply(tx)             // in the transaction of its audit entry
+//
+// so what is decided upon is what is done, and nothing is answered that is not in
+// the log. An engine must never decide who may ask, write outside of Apply, or
+// keep a secret where the audit can see it.
+package engine
+
+import (
+	"context"
+	"time"
+
+	"keyrite/artifact/access"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/internal/redact"
+	"keyrite/vault/seal"
+)
+
+// Classes of refusal, beside those of the packages used.
+var (
+	// ErrNoPath says that the engine has nothing at this path.
+	ErrNoPath = fault.New(fault.Usage, "no such path")
+	// ErrNotThere says that what was asked for is not in the vault.
+	ErrNotThere = fault.New(fault.Policy, "not there")
+	// ErrByCharter says that only the charter changes this.
+	ErrByCharter = fault.New(fault.Policy, "only the charter changes this")
+	// ErrConflict says that it changed since the caller looked (check-and-set).
+	ErrConflict = fault.New(fault.Usage, "changed in the meantime")
+)
+
+// Method is what a client does with a path. The zero value is none.
+type Method int
+
+// The methods, with their forms in HTTP.
+const (
+	Read   Method = iota + 1 // GET
+	List                     // LIST, or GET with ?list=true
+	Write                    // POST, PUT
+	Patch                    // PATCH with application/merge-patch+json
+	Delete                   // DELETE
+)
+
+// Caller is the process that asks, as identity proved it.
+type Caller struct {
+	Identity string // id in the charter
+	Means    string // certificate, jwt, approle or unix
+	Accessor string // names its token without being it; hex
+	// Bound says that the token is of use only over a connection with the client
+	// certificate for which it was issued. Others never sign releases.
+	Bound   bool
+	Charter int // size of the charter under which the decision was made
+}
+
+// Request is one call.
+type Request struct {
+	Caller Caller
+	Method Method
+	Path   access.Path // the whole, with the mount
+	Rest   []string    // the segments behind the mount
+	Params Params
+	Now    time.Time
+}
+
+// Plan is what an engine makes of a request. Needs and Apply are required.
+type Plan struct {
+	Needs access.Capability
+	// Shown is what the audit keeps of the parameters: public values only.
+	Shown map[string]any
+	// Strict makes the answer wait until the head outside the store knows of it:
+	// for revocation and quota.
+	Strict bool
+	// Intent has an entry written before Work: for every use of a key that signs
+	// releases or certificates, and for every effect in a token.
+	Intent bool
+	// Work does what takes time, and writes nothing into the store. It may be nil.
+	Work func(ctx context.Context) error
+	// Apply changes the store and makes the answer, in the transaction of the audit
+	// entry. It must not block. An error leaves nothing behind but its own entry.
+	Apply func(tx *seal.Tx) (*Answer, error)
+}
+
+// Answer is what the caller gets.
+type Answer struct {
+	// Data is encoded as JSON under "data"; nil gives no content (204).
+	Data any
+	// Raw, if set, is answered as it is, as ContentType: certificates and lists.
+	Raw         []byte
+	ContentType string
+	// Lease is set where what was given ends.
+	Lease *Lease
+	// Result is what the audit keeps of the answer: public values only, such as the
+	// hash of a signature or the number of a certificate.
+	Result   map[string]any
+	Warnings []string
+	// Auth is set by a login and nothing else.
+	Auth *Auth
+}
+
+// Auth is a token that was given out.
+type Auth struct {
+	Token     redact.Secret // the caller gets it once; the vault keeps its hash
+	Accessor  string
+	Identity  string
+	Policies  []string
+	TTL       time.Duration
+	Renewable bool
+}
+
+// Lease says until when something holds that was given out. The node keeps it and
+// gives it its id.
+type Lease struct {
+	TTL       time.Duration
+	Renewable bool
+	// Object names, within the engine, what ends with the lease; handed to Ender.
+	Object string
+}
+
+// Engine is one engine at one mount.
+type Engine interface {
+	// Plan reads a request. What it does not know is ErrNoPath; what only the
+	// charter changes is ErrByCharter, with the command as hint.
+	Plan(r *Request) (*Plan, error)
+}
+
+// Ender is an Engine whose leases mean something: End is called in the transaction
+// in which a lease expires or is revoked.
+type Ender interface {
+	End(tx *seal.Tx, object string, now time.Time) error
+}
+
+// Founder is an Engine that makes things when the charter says so, such as the
+// versions of a key: Found brings the store to what the charter wants, in the
+// transaction that takes the charter over. It must be safe to call again.
+type Founder interface {
+	Found(tx *seal.Tx, c *charter.State, now time.Time) error
+}
+
+// Host is what a node gives to an engine when it makes it.
+type Host struct {
+	// Mount is the id of the mount: the first segment of its paths. The engine's
+	// buckets in the store are called by Bucket.
+	Mount string
+	// Charter is the charter in force. It must not be changed.
+	Charter func() *charter.State
+	// View reads the store at one moment.
+	View func(func(*seal.View) error) error
+	// Token is the open work token; nil where the charter's safe has none that is
+	// open.
+	Token Token
+	// Public is the address under which clients reach the vault, for what is
+	// written into certificates and tokens; "https://HOST:PORT".
+	Public string
+}
+
+// Bucket is the name of one of the mount's buckets in the store.
+func (h *Host) Bucket(kind string) string { return kind + "/" + h.Mount }
