@@ -167,6 +167,12 @@ func (l *Left) Opens(s *charter.State) *charter.State {
 	return &out
 }
 
+// adopted says whether an output is of the void record that this one adopts; a record
+// that adopts none has no such outputs.
+func (c *checker) adopted(path string) bool {
+	return c.Open.Base != nil && c.Open.Base.Adopts != nil && strings.HasPrefix(path, AfterDir+"/")
+}
+
 // loadAdopted verifies the void record under AfterDir and takes over what it left;
 // the opening entry must have named all of it and nothing else.
 func (c *checker) loadAdopted(lines []byte, depth int) error {

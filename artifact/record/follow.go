@@ -422,7 +422,7 @@ func (c *checker) checkTold() error {
 	}
 	var err error
 	for path := range c.outputs {
-		if strings.HasPrefix(path, AfterDir+"/") {
+		if c.adopted(path) {
 			continue // of another ceremony, which is void
 		}
 		name, isKey := strings.CutSuffix(strings.TrimPrefix(path, OutputsDir+"/"), ".pub.pem")

@@ -229,7 +229,7 @@ func (a *Actions) seek(ctx context.Context, r *ceremony.Run, st *script.Step) er
 		if err != nil {
 			return err
 		}
-		return proveBy(r, &rec, signer)
+		return proveBy(ctx, r, &rec, signer)
 	})
 	if err != nil {
 		return err

@@ -136,7 +136,13 @@ func (s *stand) unlocked(t *testing.T, people []ceremony.Participant) {
 // try runs the tiny genesis with label.
 func (s *stand) try(t *testing.T, label string, action hsmtest.Action, enters func(state string)) (string, error) {
 	t.Helper()
-	return s.perform(t, attempt{name: label, text: strings.ReplaceAll(tinyScript, "@TOKEN@", label), action: action, enters: enters, bind: func(b *Bind) { b.Shares = "shares-" + label }})
+	return s.found(t, label, tinyScript, action, enters)
+}
+
+// found runs a genesis like the tiny one with label.
+func (s *stand) found(t *testing.T, label, text string, action hsmtest.Action, enters func(state string)) (string, error) {
+	t.Helper()
+	return s.perform(t, attempt{name: label, text: strings.ReplaceAll(text, "@TOKEN@", label), action: action, enters: enters, bind: func(b *Bind) { b.Shares = "shares-" + label }})
 }
 
 // attempt is one ceremony at a stand.

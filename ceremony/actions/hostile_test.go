@@ -3,6 +3,7 @@ package actions
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -435,28 +436,42 @@ func pemBase64(t *testing.T, m *twoRecords, id string) any {
 // A public key or certificate written out must be the one made, whoever signs.
 func TestForgedOutputIsRefused(t *testing.T) {
 	m := genesis(t)
-	swap := func(a, b string) func(t *testing.T, dir string, l []entry) {
-		return func(t *testing.T, dir string, l []entry) {
+	swap := func(a, b string) func(t *testing.T, dir string, l []entry) []entry {
+		return func(t *testing.T, dir string, l []entry) []entry {
 			data, err := os.ReadFile(filepath.Join(m.closed, b))
 			if err != nil {
 				t.Fatal(err)
 			}
 			m.put(t, dir, l, a, data)
+			return l
 		}
 	}
-	for name, do := range map[string]func(t *testing.T, dir string, l []entry){
+	// more is a further output, of a void record that this one does not adopt.
+	more := func(a, b string) func(t *testing.T, dir string, l []entry) []entry {
+		return func(t *testing.T, dir string, l []entry) []entry {
+			i := slices.IndexFunc(l, func(e entry) bool { return e.Data["path"] == b })
+			e := l[i]
+			e.Data = maps.Clone(e.Data)
+			e.Data["path"] = a
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, a)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			l = slices.Insert(l, i+1, e)
+			return swap(a, b)(t, dir, l)
+		}
+	}
+	for name, do := range map[string]func(t *testing.T, dir string, l []entry) []entry{
 		"public key of another":    swap("outputs/firmware.pub.pem", "outputs/log.pub.pem"),
 		"certificate of another":   swap("outputs/factory-ca.cert.pem", "outputs/relay-ca.cert.pem"),
 		"certificate in a request": swap("outputs/factory-ca.cert.pem", "outputs/log.pub.pem"),
+		"key of a void record":     more(record.AfterDir+"/outputs/log.pub.pem", "outputs/log.pub.pem"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "copy")
 			if err := os.CopyFS(dir, os.DirFS(m.closed)); err != nil {
 				t.Fatal(err)
 			}
-			l := entries(t, dir)
-			do(t, dir, l)
-			m.forge(t, dir, l)
+			m.forge(t, dir, do(t, dir, entries(t, dir)))
 			if _, err := verifyOwn(dir); fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), "is not the one made here") {
 				t.Errorf("got %v", err)
 			}

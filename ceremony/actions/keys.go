@@ -2,7 +2,6 @@ package actions
 
 import (
 	"context"
-	"crypto"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
@@ -155,7 +154,7 @@ func (a *Actions) prove(ctx context.Context, r *ceremony.Run, st *script.Step) e
 		if err != nil {
 			return err
 		}
-		if err := proveBy(r, &k.rec, signer.Within(ctx)); err != nil {
+		if err := proveBy(ctx, r, &k.rec, signer); err != nil {
 			return err
 		}
 	}
@@ -170,14 +169,15 @@ func (a *Actions) prove(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	return fresh.Close()
 }
 
-// proveBy has a key sign its proof of possession over the transcript so far.
-func proveBy(r *ceremony.Run, rec *anchor.KeyRecord, signer crypto.Signer) error {
+// proveBy has a key sign its proof of possession over the transcript so far. It signs
+// as long as ctx lasts.
+func proveBy(ctx context.Context, r *ceremony.Run, rec *anchor.KeyRecord, k *hsm.Key) error {
 	size, root := r.Size(), r.Root()
 	msg, err := record.PossessionMessage(r.ID, rec.ID, rec.SpecHash, size, root)
 	if err != nil {
 		return err
 	}
-	sig, err := rec.SignBytes(signer, msg)
+	sig, err := rec.SignBytes(k.Within(ctx), msg)
 	if err != nil {
 		return err
 	}

@@ -102,8 +102,6 @@ func (a *Actions) checkSafes() error {
 		x := &a.script.Safes[i]
 		e, ok := a.state.Epochs[x.Name]
 		switch {
-		case !a.script.IsExisting(x):
-			return fault.Errorf(fault.Usage, "safe %s: this version makes safes in a genesis only", x.Name)
 		case !ok:
 			return fault.Errorf(fault.Policy, "the charter knows no safe %s", x.Name)
 		case e.Token.Label != x.Token:
@@ -154,11 +152,30 @@ func (a *Actions) loaded(_ context.Context, r *ceremony.Run, _ *script.Step) err
 	if err := a.checkChange(r); err != nil {
 		return err
 	}
+	if err := a.checkFollows(); err != nil {
+		return err
+	}
 	words, err := record.HeadWords(&a.vault.state)
 	if err != nil {
 		return err
 	}
 	r.Console.Say("good", "vault "+a.state.Vault[:16]+"…, charter of "+itoa(a.state.Size())+" statements: "+words)
+	return nil
+}
+
+// checkFollows wants what the ceremony will add a statement or an update root to, as
+// the steps that do so want it when shares were combined.
+func (a *Actions) checkFollows() error {
+	if a.does("succession.sign") {
+		if err := a.newest(); err != nil {
+			return err
+		}
+	}
+	if a.does("update.root") {
+		if _, err := a.rootBefore(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

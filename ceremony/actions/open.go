@@ -23,25 +23,34 @@ func (a *Actions) open(ctx context.Context, r *ceremony.Run, st *script.Step) er
 	if err := a.startHSM(ctx, r); err != nil {
 		return err
 	}
-	e := a.vault.opening(st.Safe).Epochs[st.Safe]
-	if _, adopted := a.vault.left.Epoch(st.Safe); !adopted && a.vault.state.Stale(st.Safe) {
-		return fault.Errorf(fault.Policy, "safe %s is held by people who left: it is dealt anew before it is used", st.Safe)
-	}
-	sf := &safe{name: st.Safe, token: hsm.TokenID{Label: e.Token.Label, Serial: e.Token.Serial}, inForce: e}
-	a.safes[st.Safe] = sf
-	// Before the first share: whoever finds a dead attempt knows that these may have
-	// been combined.
-	if err := r.Record(&record.Intent{Effect: "open", Epoch: e.Epoch, Safe: sf.name, Token: e.Token}); err != nil {
-		return err
-	}
-	if err := a.rely(r, sf); err != nil {
-		return err
+	sf := a.safes[st.Safe] // of this very step, if it is begun again: what it announced stands
+	if sf == nil {
+		var err error
+		if sf, err = a.announceOpening(r, st.Safe); err != nil {
+			return err
+		}
 	}
 	if err := a.give(ctx, r, st, sf, false); err != nil {
 		return err
 	}
 	r.Console.Say("good", "token "+sf.token.Label+" is open for this ceremony")
 	return a.withSession(ctx, sf.token, func(s *hsm.Session) error { return sf.admitted.Check(s.Access, r.Clock.Now()) })
+}
+
+// announceOpening says, once, that a safe is about to be opened, and why its token may
+// be: before the first share, so that whoever finds a dead attempt knows that the
+// shares may have been combined.
+func (a *Actions) announceOpening(r *ceremony.Run, name string) (*safe, error) {
+	e := a.vault.opening(name).Epochs[name]
+	if _, adopted := a.vault.left.Epoch(name); !adopted && a.vault.state.Stale(name) {
+		return nil, fault.Errorf(fault.Policy, "safe %s is held by people who left: it is dealt anew before it is used", name)
+	}
+	sf := &safe{name: name, token: hsm.TokenID{Label: e.Token.Label, Serial: e.Token.Serial}, inForce: e}
+	a.safes[name] = sf
+	if err := r.Record(&record.Intent{Effect: "open", Epoch: e.Epoch, Safe: name, Token: e.Token}); err != nil {
+		return nil, err
+	}
+	return sf, a.rely(r, sf)
 }
 
 // give has the key masters give their shares in force for this step; the PINs go

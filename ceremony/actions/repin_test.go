@@ -62,6 +62,8 @@ type tiny struct {
 	after string
 	// edit changes the script of the next one, if it is set.
 	edit func(string) string
+	// root is the update root that the next one follows with one of its own, or "".
+	root string
 }
 
 // teller calls invalid when the ceremony says so.
@@ -77,12 +79,15 @@ func (c *teller) Say(class, text string) {
 	}
 }
 
-func newTiny(t *testing.T) *tiny {
+func newTiny(t *testing.T) *tiny { return tinyOf(t, tinyScript) }
+
+// tinyOf is a vault of one safe that this script founds.
+func tinyOf(t *testing.T, text string) *tiny {
 	t.Helper()
 	x := &tiny{stand: newStand(t)}
 	x.faults.Reset(0, 0, 0)
 	var err error
-	if x.dir, err = x.try(t, "tiny", 0, nil); err != nil {
+	if x.dir, err = x.found(t, "tiny", text, 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	x.cosign(t, x.dir, "witness2")
@@ -121,7 +126,7 @@ func (x *tiny) binding(t *testing.T) *Bind {
 	}
 	b.Shares, b.Tokens = "shares-tiny", nil
 	b.Anchors, b.Charter = filepath.Join(x.dir, "outputs/anchors.json"), filepath.Join(x.dir, "outputs/charter.jsonl")
-	b.Records = []string{x.dir}
+	b.Records, b.Root = []string{x.dir}, x.root
 	return b
 }
 
@@ -135,6 +140,9 @@ func (x *tiny) adopting(t *testing.T) (*script.Script, []byte) {
 	text := strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256).Replace(tinyReshare)
 	if x.after != "" {
 		text = strings.ReplaceAll(text, "state: existing}", "state: existing, adopts: true}")
+	}
+	if x.root != "" {
+		text = renewsRoot(text)
 	}
 	if x.edit != nil {
 		text = x.edit(text)
@@ -201,6 +209,7 @@ func TestHeldElsewhere(t *testing.T) {
 	}
 	x := &tiny{stand: &stand{house: &house{dir: dir, env: &hsmtest.Env{}}, faults: &hsmtest.Faults{Module: os.Getenv("KEYRITE_TEST_MODULE")}}}
 	x.env.Config.HSMD, x.dir, x.after = os.Getenv("KEYRITE_TEST_HSMD"), filepath.Join(dir, "record-tiny"), os.Getenv("KEYRITE_TEST_AFTER")
+	x.root = os.Getenv("KEYRITE_TEST_ROOT")
 	_, err := x.reshare(t, os.Getenv("KEYRITE_TEST_NAME"))
 	t.Log(err)
 }
@@ -209,7 +218,7 @@ func TestHeldElsewhere(t *testing.T) {
 func (x *tiny) kill(t *testing.T, name string, now func(transcript []byte) bool) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHeldElsewhere$", "-test.v")
-	cmd.Env = append(os.Environ(), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name, "KEYRITE_TEST_AFTER="+x.after)
+	cmd.Env = append(os.Environ(), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name, "KEYRITE_TEST_AFTER="+x.after, "KEYRITE_TEST_ROOT="+x.root)
 	dir := x.path("record-" + name)
 	killWhen(t, cmd, dir, now)
 	return dir

@@ -1,6 +1,7 @@
 package actions
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -135,4 +136,63 @@ func (f *founded) rootBy(t *testing.T, v *record.Verified, version int64, names 
 		t.Fatal(err)
 	}
 	return data
+}
+
+// withRoot is tinyScript with the keys of an update root, which it signs.
+func withRoot(text string) string {
+	var keys, born string
+	for i, id := range []string{tuf.RootKeyID, tuf.TargetsKeyID, tuf.OnlineKeyID} {
+		keys += "  - {id: " + id + ", safe: work, purpose: " + id + ", algorithm: p256, domain: " + id + ", usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: false, destroyable: true}}\n"
+		born += "  - {id: \"5.9" + itoa(i) + "\", do: key.generate, key: " + id + ", title: a, limit: @LIMIT@}\n"
+	}
+	text = strings.Replace(text, "certificates:", keys+"certificates:", 1)
+	text = strings.Replace(text, "  - {id: \"6.1\"", born+"  - {id: \"6.1\"", 1)
+	return strings.Replace(text, "seal:", "  - {id: \"7.2\", do: update.root, title: a, limit: @LIMIT@}\nseal:", 1)
+}
+
+// renewsRoot has tinyReshare sign the next update root.
+func renewsRoot(text string) string {
+	text = strings.Replace(text, "keys: []", "keys: []\nexisting: [{id: tuf-root, safe: work, domain: tuf-root}]", 1)
+	return strings.Replace(text, "seal:", "  - {id: \"2.6\", do: update.root, title: a, limit: 5m}\nseal:", 1)
+}
+
+// A void reshare that wrote an update root out leaves its epoch, and nothing of the
+// root: the one that adopts the epoch signs that version itself, and holds with the
+// other's inside it.
+func TestAdoptsAfterAVoidRoot(t *testing.T) {
+	x := tinyOf(t, withRoot(tinyScript))
+	x.root = filepath.Join(x.dir, record.OutputsDir, "1.root.json")
+	void := x.killed(t, "void", 2, entryOf("output", "outputs/2.root.json"))
+	dir, v := x.closes(t, "adopting", void)
+	if e := v.Charter.Epochs["work"]; e.Epoch != 3 || v.Open.Base.Adopts == nil {
+		t.Errorf("epoch %d, adopts %+v", e.Epoch, v.Open.Base.Adopts)
+	}
+	files := slurp(t, dir)
+	own, theirs := files[record.OutputsDir+"/2.root.json"], files[record.AfterDir+"/outputs/2.root.json"]
+	if len(own) == 0 || len(theirs) == 0 || bytes.Equal(own, theirs) {
+		t.Errorf("roots of %d and %d bytes", len(own), len(theirs))
+	}
+	if err := tuf.CheckNext(files[record.OutputsDir+"/1.root.json"], own); err != nil {
+		t.Error(err)
+	}
+}
+
+// A missing root to follow, or what is none, is found before ARMED, where it costs
+// nothing yet.
+func TestRootToFollowIsWantedBeforeArmed(t *testing.T) {
+	f := found(t)
+	for name, x := range map[string]struct {
+		root  string
+		class fault.Class
+	}{
+		"none":    {"", fault.Usage},
+		"nowhere": {"nowhere.json", fault.Usage},
+		"no root": {"conductor.person", fault.Verify},
+	} {
+		name := strings.ReplaceAll(name, " ", "-")
+		_, err := f.try(t, plan{kind: "reshare", record: name, edit: rootOnly, bind: func(b *Bind) { b.Root = x.root }})
+		if fault.ClassOf(err) != x.class {
+			t.Errorf("%s: %v (%s)", name, err, fault.ClassOf(err))
+		}
+	}
 }

@@ -252,7 +252,7 @@ func (a *Actions) finishMoves(ctx context.Context, r *ceremony.Run, sf *safe) er
 			if err != nil {
 				return err
 			}
-			if err := proveBy(r, &m.t.Key, k.Within(ctx)); err != nil {
+			if err := proveBy(ctx, r, &m.t.Key, k); err != nil {
 				return err
 			}
 		}
