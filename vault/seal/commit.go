@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -35,6 +36,9 @@ type update struct {
 	promise Promise
 	make    func(*Tx) (any, error)
 	done    chan outcome // has room for one
+	// taken is set once: by the commit that makes the update, or by a caller who
+	// gives up before.
+	taken atomic.Bool
 }
 
 type outcome struct {
@@ -48,7 +52,8 @@ type outcome struct {
 //
 // An error of f is returned as it is and leaves nothing behind. ErrStopped and
 // ErrUnconfirmed say that the change may or may not hold after a restart. When
-// ctx ends before the commit begins, nothing was done.
+// ctx ends before f is run, it never is, and the error of ctx is returned; later
+// it is not looked at.
 func (s *Store) Update(ctx context.Context, p Promise, f func(*Tx) (entry any, err error)) (uint64, error) {
 	if p != Durable && p != Strict {
 		return 0, fault.New(fault.Usage, "an update without a promise")
@@ -61,11 +66,20 @@ func (s *Store) Update(ctx context.Context, p Promise, f func(*Tx) (entry any, e
 	case <-ctx.Done():
 		return 0, fmt.Errorf("update the store: %w", ctx.Err())
 	}
-	// From here on the outcome is known only from the commit.
 	select {
 	case o := <-u.done:
 		return o.seq, o.err
 	case <-s.ended:
+	case <-ctx.Done():
+		if u.taken.CompareAndSwap(false, true) {
+			return 0, fmt.Errorf("update the store: %w", ctx.Err())
+		}
+		// The outcome is known only from the commit.
+		select {
+		case o := <-u.done:
+			return o.seq, o.err
+		case <-s.ended:
+		}
 	}
 	select {
 	case o := <-u.done:
@@ -125,7 +139,7 @@ func (s *Store) group(us []*update) {
 		answer(us, s.stopped())
 		return
 	}
-	if err := s.lagging(); err != nil {
+	if err := s.catchUp(); err != nil {
 		answer(us, err)
 		return
 	}
@@ -154,7 +168,9 @@ func (s *Store) group(us []*update) {
 		s.nudge()
 		return
 	}
-	if err = s.advance(context.Background()); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), advanceTimeout)
+	defer cancel()
+	if err = s.advance(ctx); err != nil {
 		err = fmt.Errorf("%w: %w", ErrUnconfirmed, err)
 	}
 	for _, m := range members {
@@ -184,6 +200,9 @@ func (s *Store) write(us []*update) (members []*member, st *state, err error) {
 	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
 	over := map[slot]change{}
 	for _, u := range us {
+		if !u.taken.CompareAndSwap(false, true) {
+			continue // its caller gave up
+		}
 		t := &Tx{reader: reader{tx.Bucket(bucketValues), s.sealer}, over: over, changes: map[slot]change{}}
 		entry, err := u.make(t)
 		var raw []byte
@@ -255,16 +274,22 @@ func (s *sealer) putState(tx *bolt.Tx, st *state) error {
 	return tx.Bucket(bucketMeta).Put(keyState, sealed)
 }
 
-// lagging says whether the head has been behind for too long. Then nothing more
-// is written: the promise of Durable is that only Window can be lost.
-func (s *Store) lagging() error {
+// catchUp waits for the Keeper where the head has been behind for too long, and
+// refuses where it cannot be reached: the promise of Durable is that only Window
+// can be lost, also while a Keeper hangs.
+func (s *Store) catchUp() error {
 	s.mu.Lock()
-	since, err := s.behindSince, s.advanceErr
+	since := s.behindSince
 	s.mu.Unlock()
-	if since.IsZero() || err == nil || s.now().Sub(since) < s.window {
+	if since.IsZero() || s.now().Sub(since) < s.window {
 		return nil
 	}
-	return fmt.Errorf("%w: nothing is written until it can be: %w", ErrUnconfirmed, err)
+	ctx, cancel := context.WithTimeout(context.Background(), advanceTimeout)
+	defer cancel()
+	if err := s.advance(ctx); err != nil {
+		return fmt.Errorf("%w: nothing is written until it can be: %w", ErrUnconfirmed, err)
+	}
+	return nil
 }
 
 // heads is the goroutine that advances the head after Durable updates, and tries

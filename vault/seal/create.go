@@ -3,6 +3,7 @@ package seal
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,18 +16,24 @@ import (
 )
 
 // Create makes an empty store with its first entry. The folder must exist and
-// must not have one.
+// must not have one. An error of the Keeper leaves the store, which is opened
+// later; any other leaves nothing.
 func Create(ctx context.Context, c Config, k *DataKey, entry any) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	sl, err := newSealer(k, c.Place)
+	if err != nil {
+		return err
+	}
+	unlock, err := lock(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	path := filepath.Join(c.Dir, FileName)
 	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 		return fault.Errorf(fault.Exists, "%s exists: a store is never made anew over another", path)
-	}
-	s, err := newSealer(k, c.Place)
-	if err != nil {
-		return err
 	}
 	// Under another name until it is whole: a crash leaves nothing that looks
 	// like a store.
@@ -34,19 +41,18 @@ func Create(ctx context.Context, c Config, k *DataKey, entry any) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.Errorf(fault.Storage, "remove what an earlier try left: %w", err)
 	}
-	if err := create(tmp, c.Place, s, entry); err != nil {
+	if err := errors.Join(create(tmp, c.Place, sl, entry), c.Check(ctx, tmp)); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fault.Errorf(fault.Storage, "name the new store: %w", err)
+	if err := durable.Rename(tmp, path); err != nil {
+		return errors.Join(err, os.Remove(tmp))
 	}
-	if err := durable.SyncDir(c.Dir); err != nil {
-		return err
-	}
-	st, err := Open(ctx, c, k)
+	st, err := openLocked(ctx, c, k, path)
 	if err != nil {
-		return err
+		// It stays: the Keeper may have its head, and would refuse another store.
+		return fault.Hint(fmt.Errorf("the store is made, but was not opened: %w", err), "open it once more; do not make another")
 	}
+	st.unlock = func() {}
 	return st.Close()
 }
 

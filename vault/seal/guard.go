@@ -3,6 +3,7 @@ package seal
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -12,6 +13,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"keyrite/artifact/fault"
+	"keyrite/internal/cli"
 )
 
 // CheckCommand is the hidden first argument that makes a program run CheckMain
@@ -37,16 +39,33 @@ func Guard(executable string) func(ctx context.Context, path string) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("check the store: %w", ctx.Err())
 		}
-		if err != nil {
-			line, _, _ := bytes.Cut(bytes.TrimSpace(said.Bytes()), []byte("\n"))
-			return fault.Errorf(fault.Verify, "check the store: %w (%s; %s)", ErrAltered, err, line)
-		}
-		return nil
+		return judge(err, said.Bytes())
 	}
 }
 
+// judge says what the end of the guarded process means.
+func judge(err error, said []byte) error {
+	if err == nil {
+		return nil
+	}
+	line, _, _ := bytes.Cut(bytes.TrimSpace(said), []byte("\n"))
+	x, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		return fault.Errorf(fault.Storage, "start the check of the store: %w", err)
+	}
+	// Any other end is that of a damaged file: also a signal, or the 2 of a Go
+	// program that panicked.
+	for _, class := range []fault.Class{fault.Sealed, fault.Storage} {
+		if x.ExitCode() == cli.CodeOf(fault.New(class, "")) {
+			return fault.Errorf(class, "check the store: %s (%w)", line, err)
+		}
+	}
+	return fault.Errorf(fault.Verify, "check the store: %w (%w; %s)", ErrAltered, err, line)
+}
+
 // CheckMain is the guarded process: it walks every page and every key of the
-// file, without any key of ours. Only its end counts.
+// file, without any key of ours. Only its end counts: whoever calls it ends with
+// the exit code of the error's class (internal/cli).
 func CheckMain(path string) error {
 	db, err := open(path, true)
 	if err != nil {

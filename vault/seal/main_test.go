@@ -12,6 +12,7 @@ import (
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
+	"keyrite/internal/cli"
 )
 
 // TestMain is also the guarded process, and the one that is killed while it
@@ -21,7 +22,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == CheckCommand {
 		if err := CheckMain(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			syscall.Exit(1)
+			syscall.Exit(cli.CodeOf(err))
 		}
 		syscall.Exit(0)
 	}

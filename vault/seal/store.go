@@ -212,16 +212,23 @@ func (s *Store) setState(st state) {
 
 // Head is the newest head.
 func (s *Store) Head() Head {
-	st := s.current()
-	return Head{Vault: s.place.Vault, World: s.place.World, Size: st.size, Root: st.root}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.headLocked()
+}
+
+// headLocked is Head; the caller holds mu.
+func (s *Store) headLocked() Head {
+	return Head{Vault: s.place.Vault, World: s.place.World, Size: s.state.size, Root: s.state.root}
 }
 
 // advance brings the keeper to the newest head.
 func (s *Store) advance(ctx context.Context) error {
 	s.advancing.Lock()
 	defer s.advancing.Unlock()
-	h := s.Head()
 	s.mu.Lock()
+	h := s.headLocked()
+	taken := s.now()
 	done := s.advanced == h.Size
 	s.mu.Unlock()
 	if done {
@@ -234,7 +241,7 @@ func (s *Store) advance(ctx context.Context) error {
 		s.advanced = h.Size
 		s.behindSince = time.Time{}
 		if s.state.size > h.Size {
-			s.behindSince = s.now()
+			s.behindSince = taken // what came since is not older than that
 		}
 	}
 	s.mu.Unlock()
@@ -267,21 +274,33 @@ func (s *Store) stopped() error {
 	return fault.New(fault.Sealed, "the store is closed")
 }
 
-// View gives f the store at one moment. Nothing is served after a failed write.
-func (s *Store) View(f func(*View) error) error {
+// serving is nil until the store was closed or stopped.
+func (s *Store) serving() error {
 	s.mu.Lock()
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
 		return s.stopped()
 	}
+	return nil
+}
+
+// View gives f the store at one moment. Nothing is served after a failed write.
+func (s *Store) View(f func(*View) error) error {
+	if err := s.serving(); err != nil {
+		return err
+	}
 	return s.db.View(func(tx *bolt.Tx) error {
 		return f(&View{reader{tx.Bucket(bucketValues), s.sealer}})
 	})
 }
 
-// Entry returns entry n of the log as it was hashed.
+// Entry returns entry n of the log as it was hashed. Like View it serves nothing
+// after the end.
 func (s *Store) Entry(n uint64) ([]byte, error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
 	var out []byte
 	if n >= uint64(s.current().size) {
 		return nil, ErrNotFound
