@@ -318,6 +318,7 @@ func (s *State) endAccess(e *AccessEnded) error {
 			}
 		}
 		delete(s.Access.Mounts, e.ID)
+		s.unmount(e.ID)
 	}
 	if !there {
 		return badAccess(e.Type, e.ID, "there is none to end")

@@ -33,8 +33,9 @@ type State struct {
 	Factories map[string]Factory
 	Stations  map[string]Station
 	Relays    map[string]Relay
-	Access    Access           // who may ask the vault for what
-	Floors    map[string]Floor // by product
+	Access    Access              // who may ask the vault for what
+	Floors    map[string]Floor    // by product
+	KV        map[string]KVConfig // by mount; see KVConfig for those without one
 
 	successor map[string]string // id → the dormant key that took it over
 	former    map[string]string // key id → name, of people once in the roster
@@ -195,7 +196,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	}
 	s.Vault, s.World, s.People = id, g.World, g.People
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
-	s.Floors = map[string]Floor{}
+	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.adopted = map[string]int{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
@@ -238,6 +239,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeIdentity:    decider((*State).addIdentity),
 		TypeAccessEnded: decider((*State).endAccess),
 		TypeFloor:       decider((*State).raise),
+		TypeKVConfig:    decider((*State).configureKV),
 
 		TypeEpochAdopted: decider((*State).adoptEpoch),
 		TypeKeyAdopted:   decider((*State).adoptKey),

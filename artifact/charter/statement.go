@@ -219,15 +219,20 @@ func checkSPKI(der []byte) error {
 	return nil
 }
 
-// About says in one word what a statement is about: the id it defines, or the
-// safe of an epoch. It is for display.
+// About says in one word what a statement is about: the id it defines, the safe
+// of an epoch, or the mount of an engine and what is there. It is for display.
 func About(s *Statement) string {
 	var body struct {
-		ID   string `json:"id"`
-		Safe string `json:"safe"`
+		ID    string `json:"id"`
+		Safe  string `json:"safe"`
+		Mount string `json:"mount"`
+		Name  string `json:"name"`
 	}
 	if err := json.Unmarshal(s.Body, &body); err != nil {
 		return ""
 	}
-	return body.ID + body.Safe
+	if body.Mount != "" && body.Name != "" {
+		return body.Mount + "/" + body.Name
+	}
+	return body.ID + body.Safe + body.Mount
 }

@@ -46,7 +46,7 @@ What each type needs:
   station   --id --factory --key (public report key, PEM)
   relay     --id --role access|vpn --certificate (PEM)
   factory   --id --product --from --to (serials) --certificate (its CA, PEM) --evidence (which ceremony certified it)
-  mount, policy, identity, access-ended
+  mount, policy, identity, access-ended, kv-config
             --body FILE: the statement's body as JSON, as docs/formats/charter.md has it
 
 People, keys and epochs are not proposed: they change in a ceremony.
@@ -61,7 +61,7 @@ Exit codes: 0 written, 2 usage, 13 other vault or world, or not made by proposal
 	f := c.Flags()
 	f.StringVar(&o.out, "out", "", "file for the proposal; it is never overwritten (required)")
 	f.StringVar(&o.id, "id", "", "the name that the charter will know it by")
-	f.StringVar(&o.bodyFile, "body", "", "JSON file with the body of a mount, policy, identity or access-ended")
+	f.StringVar(&o.bodyFile, "body", "", "JSON file with the body of a statement that has no flags of its own")
 	f.StringVar(&o.key, "key", "", "public key, PEM")
 	f.StringVar(&o.certificate, "certificate", "", "certificate, PEM")
 	f.StringVar(&o.factory, "factory", "", "factory of a station")
@@ -77,21 +77,31 @@ Exit codes: 0 written, 2 usage, 13 other vault or world, or not made by proposal
 // proposalFlags are those that each type takes, and needs.
 func proposalFlags() map[string][]string {
 	return map[string][]string{
-		charter.TypePipeline:    {"id", "key", "product"},
-		charter.TypeStation:     {"factory", "id", "key"},
-		charter.TypeRelay:       {"certificate", "id", "role"},
-		charter.TypeFactory:     {"certificate", "evidence", "from", "id", "product", "to"},
-		charter.TypeMount:       {"body"},
-		charter.TypePolicy:      {"body"},
-		charter.TypeIdentity:    {"body"},
-		charter.TypeAccessEnded: {"body"},
+		charter.TypePipeline: {"id", "key", "product"},
+		charter.TypeStation:  {"factory", "id", "key"},
+		charter.TypeRelay:    {"certificate", "id", "role"},
+		charter.TypeFactory:  {"certificate", "evidence", "from", "id", "product", "to"},
+	}
+}
+
+// bodies read the types that are written as a whole.
+func bodies() map[string]func(path string) (any, error) {
+	return map[string]func(string) (any, error){
+		charter.TypeAccessEnded: readBody[charter.AccessEnded],
+		charter.TypeIdentity:    readBody[charter.Identity],
+		charter.TypeKVConfig:    readBody[charter.KVConfig],
+		charter.TypeMount:       readBody[charter.Mount],
+		charter.TypePolicy:      readBody[charter.Policy],
 	}
 }
 
 // checkFlags refuses a flag that the type has no use for, and a missing one.
 func checkFlags(c *cobra.Command, typ string) error {
-	need, ok := proposalFlags()[typ]
-	if !ok {
+	need := proposalFlags()[typ]
+	if bodies()[typ] != nil {
+		need = []string{"body"}
+	}
+	if need == nil {
 		return cli.Usagef("a statement of type %.40q is not made by proposal; the types are %s", typ, strings.Join(charter.Proposable(), ", "))
 	}
 	for _, name := range []string{"body", "certificate", "evidence", "factory", "from", "id", "key", "product", "role", "to"} {
@@ -106,15 +116,10 @@ func checkFlags(c *cobra.Command, typ string) error {
 }
 
 func (o *charterProposeOptions) body(typ string) (any, error) {
+	if read := bodies()[typ]; read != nil {
+		return read(o.bodyFile)
+	}
 	switch typ {
-	case charter.TypeMount:
-		return readBody[charter.Mount](o.bodyFile)
-	case charter.TypePolicy:
-		return readBody[charter.Policy](o.bodyFile)
-	case charter.TypeIdentity:
-		return readBody[charter.Identity](o.bodyFile)
-	case charter.TypeAccessEnded:
-		return readBody[charter.AccessEnded](o.bodyFile)
 	case charter.TypePipeline:
 		key, err := readPEM(o.key, "PUBLIC KEY")
 		return charter.Pipeline{ID: o.id, Key: key, Products: o.products}, err

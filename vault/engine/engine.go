@@ -95,6 +95,9 @@ type Answer struct {
 	// Raw, if set, is answered as it is, as ContentType: certificates and lists.
 	Raw         []byte
 	ContentType string
+	// Gone says that what was asked for is not there any more, and Data what it
+	// was: 404 with a body, as clients of KV expect of a deleted version.
+	Gone bool
 	// Lease is set where what was given ends.
 	Lease *Lease
 	// Result is what the audit keeps of the answer: public values only, such as the
