@@ -17,7 +17,7 @@ const (
 	TypeMount       = "mount"        // an engine at a place
 	TypePolicy      = "policy"       // rules under a name
 	TypeIdentity    = "identity"     // a process that may ask
-	TypeAccessEnded = "access-ended" // one of these three that is no more
+	TypeAccessEnded = "access-ended" // one of these, or a host, that is no more
 )
 
 // Mount puts an engine at the first segment of paths.
@@ -89,10 +89,10 @@ type Unix struct {
 	UID int `json:"uid"` // 1 or more: root is not an identity
 }
 
-// AccessEnded ends a mount, policy or identity. Its id is not given again.
+// AccessEnded ends a mount, policy, identity or host. Its id is not given again.
 type AccessEnded struct {
 	ID   string `json:"id"`
-	Type string `json:"type"` // mount, policy or identity
+	Type string `json:"type"` // mount, policy, identity or host
 }
 
 // Access is the part of the state that says who may ask for what.
@@ -100,11 +100,13 @@ type Access struct {
 	Mounts     map[string]Mount
 	Policies   map[string]Policy
 	Identities map[string]Identity
+	Hosts      map[string]Host // on which the vault may run
 	ended      map[string]bool // type and id
+	hostKeys   map[string]bool // DER of every key that was ever a host's
 }
 
 func newAccess() Access {
-	return Access{map[string]Mount{}, map[string]Policy{}, map[string]Identity{}, map[string]bool{}}
+	return Access{map[string]Mount{}, map[string]Policy{}, map[string]Identity{}, map[string]Host{}, map[string]bool{}, map[string]bool{}}
 }
 
 // Rules are those of an identity's policies, together. An identity that is not in
@@ -319,6 +321,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 		}
 		delete(s.Access.Mounts, e.ID)
 		s.unmount(e.ID)
+	case TypeHost:
+		_, there = s.Access.Hosts[e.ID]
+		delete(s.Access.Hosts, e.ID)
 	}
 	if !there {
 		return badAccess(e.Type, e.ID, "there is none to end")

@@ -238,6 +238,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypePolicy:      decider((*State).addPolicy),
 		TypeIdentity:    decider((*State).addIdentity),
 		TypeAccessEnded: decider((*State).endAccess),
+		TypeHost:        decider((*State).addHost),
 		TypeFloor:       decider((*State).raise),
 		TypeKVConfig:    decider((*State).configureKV),
 

@@ -45,6 +45,7 @@ What each type needs:
   pipeline  --id --key (public key, PEM) --product (may repeat)
   station   --id --factory --key (public report key, PEM)
   relay     --id --role access|vpn --certificate (PEM)
+  host      --id --key (public key of a vault host, PEM, as 'keyrite-vault create' writes it)
   factory   --id --product --from --to (serials) --certificate (its CA, PEM) --evidence (which ceremony certified it)
   mount, policy, identity, access-ended, kv-config
             --body FILE: the statement's body as JSON, as docs/formats/charter.md has it
@@ -81,6 +82,7 @@ func proposalFlags() map[string][]string {
 		charter.TypeStation:  {"factory", "id", "key"},
 		charter.TypeRelay:    {"certificate", "id", "role"},
 		charter.TypeFactory:  {"certificate", "evidence", "from", "id", "product", "to"},
+		charter.TypeHost:     {"id", "key"},
 	}
 }
 
@@ -123,6 +125,9 @@ func (o *charterProposeOptions) body(typ string) (any, error) {
 	case charter.TypePipeline:
 		key, err := readPEM(o.key, "PUBLIC KEY")
 		return charter.Pipeline{ID: o.id, Key: key, Products: o.products}, err
+	case charter.TypeHost:
+		key, err := readPEM(o.key, "PUBLIC KEY")
+		return charter.Host{ID: o.id, Key: key}, err
 	case charter.TypeStation:
 		key, err := readPEM(o.key, "PUBLIC KEY")
 		return charter.Station{Factory: o.factory, ID: o.id, ReportKey: key}, err
