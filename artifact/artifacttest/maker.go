@@ -171,3 +171,6 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	}
 	return k
 }
+
+// Key is a new key on P-256, in software.
+func (m *Maker) Key() *ecdsa.PrivateKey { return newKey(m.t) }

@@ -89,10 +89,11 @@ type Unix struct {
 	UID int `json:"uid"` // 1 or more: root is not an identity
 }
 
-// AccessEnded ends a mount, policy, identity or host. Its id is not given again.
+// AccessEnded ends a mount, policy, identity, host or vendor root. Its id is not given
+// again.
 type AccessEnded struct {
 	ID   string `json:"id"`
-	Type string `json:"type"` // mount, policy, identity or host
+	Type string `json:"type"` // mount, policy, identity, host or vendor-root
 }
 
 // Access is the part of the state that says who may ask for what.
@@ -324,6 +325,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 	case TypeHost:
 		_, there = s.Access.Hosts[e.ID]
 		delete(s.Access.Hosts, e.ID)
+	case TypeVendorRoot:
+		_, there = s.VendorRoots[e.ID]
+		delete(s.VendorRoots, e.ID)
 	}
 	if !there {
 		return badAccess(e.Type, e.ID, "there is none to end")

@@ -36,6 +36,8 @@ type State struct {
 	Access    Access              // who may ask the vault for what
 	Floors    map[string]Floor    // by product
 	KV        map[string]KVConfig // by mount; see KVConfig for those without one
+	// VendorRoots are the makers whose attestations count, by id; see AttestationRoots.
+	VendorRoots map[string]VendorRoot
 
 	successor map[string]string // id → the dormant key that took it over
 	former    map[string]string // key id → name, of people once in the roster
@@ -198,7 +200,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
-	s.adopted = map[string]int{}
+	s.adopted, s.VendorRoots = map[string]int{}, map[string]VendorRoot{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
 	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
 	return nil
@@ -239,6 +241,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeIdentity:    decider((*State).addIdentity),
 		TypeAccessEnded: decider((*State).endAccess),
 		TypeHost:        decider((*State).addHost),
+		TypeVendorRoot:  decider((*State).addVendorRoot),
 		TypeFloor:       decider((*State).raise),
 		TypeKVConfig:    decider((*State).configureKV),
 

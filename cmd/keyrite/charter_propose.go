@@ -23,9 +23,9 @@ import (
 
 type charterProposeOptions struct {
 	trustOptions
-	out, id, key, factory, certificate, role, evidence, bodyFile string
-	products                                                     []string
-	from, to                                                     int64
+	out, id, key, factory, certificate, role, evidence, bodyFile, kind string
+	products, models                                                   []string
+	from, to                                                           int64
 }
 
 func newCharterPropose() *cobra.Command {
@@ -46,6 +46,7 @@ What each type needs:
   station   --id --factory --key (public report key, PEM)
   relay     --id --role access|vpn --certificate (PEM)
   host      --id --key (public key of a vault host, PEM, as 'keyrite-vault create' writes it)
+  vendor-root --id --kind hsm|ek --certificate (root of a maker of devices, PEM) [--model M …]: whose attestations of keys count
   factory   --id --product --from --to (serials) --certificate (its CA, PEM) --evidence (which ceremony certified it)
   mount, policy, identity, access-ended, kv-config
             --body FILE: the statement's body as JSON, as docs/formats/charter.md has it
@@ -67,6 +68,8 @@ Exit codes: 0 written, 2 usage, 13 other vault or world, or not made by proposal
 	f.StringVar(&o.certificate, "certificate", "", "certificate, PEM")
 	f.StringVar(&o.factory, "factory", "", "factory of a station")
 	f.StringVar(&o.role, "role", "", "role of a relay: access or vpn")
+	f.StringVar(&o.kind, "kind", "", "kind of a vendor root: hsm or ek")
+	f.StringArrayVar(&o.models, "model", nil, "model of device that a vendor root is for; without one, all")
 	f.StringArrayVar(&o.products, "product", nil, "product; a pipeline may have several")
 	f.StringVar(&o.evidence, "evidence", "", "which ceremony certified the factory's CA")
 	f.Int64Var(&o.from, "from", 0, "first device serial of a factory")
@@ -78,11 +81,12 @@ Exit codes: 0 written, 2 usage, 13 other vault or world, or not made by proposal
 // proposalFlags are those that each type takes, and needs.
 func proposalFlags() map[string][]string {
 	return map[string][]string{
-		charter.TypePipeline: {"id", "key", "product"},
-		charter.TypeStation:  {"factory", "id", "key"},
-		charter.TypeRelay:    {"certificate", "id", "role"},
-		charter.TypeFactory:  {"certificate", "evidence", "from", "id", "product", "to"},
-		charter.TypeHost:     {"id", "key"},
+		charter.TypePipeline:   {"id", "key", "product"},
+		charter.TypeStation:    {"factory", "id", "key"},
+		charter.TypeRelay:      {"certificate", "id", "role"},
+		charter.TypeFactory:    {"certificate", "evidence", "from", "id", "product", "to"},
+		charter.TypeHost:       {"id", "key"},
+		charter.TypeVendorRoot: {"certificate", "id", "kind"},
 	}
 }
 
@@ -106,8 +110,9 @@ func checkFlags(c *cobra.Command, typ string) error {
 	if need == nil {
 		return cli.Usagef("a statement of type %.40q is not made by proposal; the types are %s", typ, strings.Join(charter.Proposable(), ", "))
 	}
-	for _, name := range []string{"body", "certificate", "evidence", "factory", "from", "id", "key", "product", "role", "to"} {
+	for _, name := range []string{"body", "certificate", "evidence", "factory", "from", "id", "key", "kind", "model", "product", "role", "to"} {
 		switch given := c.Flags().Changed(name); {
+		case name == "model" && typ == charter.TypeVendorRoot: // the one flag that may be missing
 		case given && !slices.Contains(need, name):
 			return cli.Usagef("a %s has no --%s; it takes --%s", typ, name, strings.Join(need, ", --"))
 		case !given && slices.Contains(need, name):
@@ -128,6 +133,10 @@ func (o *charterProposeOptions) body(typ string) (any, error) {
 	case charter.TypeHost:
 		key, err := readPEM(o.key, "PUBLIC KEY")
 		return charter.Host{ID: o.id, Key: key}, err
+	case charter.TypeVendorRoot:
+		cert, err := readPEM(o.certificate, "CERTIFICATE")
+		slices.Sort(o.models)
+		return charter.VendorRoot{ID: o.id, Kind: o.kind, Certificate: cert, Models: o.models}, err
 	case charter.TypeStation:
 		key, err := readPEM(o.key, "PUBLIC KEY")
 		return charter.Station{Factory: o.factory, ID: o.id, ReportKey: key}, err
