@@ -17,7 +17,7 @@ const (
 	TypeMount       = "mount"        // an engine at a place
 	TypePolicy      = "policy"       // rules under a name
 	TypeIdentity    = "identity"     // a process that may ask
-	TypeAccessEnded = "access-ended" // one of these, or a host, that is no more
+	TypeAccessEnded = "access-ended" // one of these, a host, a vendor root or an audit sink, that is no more
 )
 
 // Mount puts an engine at the first segment of paths.
@@ -89,11 +89,11 @@ type Unix struct {
 	UID int `json:"uid"` // 1 or more: root is not an identity
 }
 
-// AccessEnded ends a mount, policy, identity, host or vendor root. Its id is not given
-// again.
+// AccessEnded ends a mount, policy, identity, host, vendor root or audit sink. Its
+// id is not given again.
 type AccessEnded struct {
 	ID   string `json:"id"`
-	Type string `json:"type"` // mount, policy, identity, host or vendor-root
+	Type string `json:"type"` // audit-sink, host, identity, mount, policy or vendor-root
 }
 
 // Access is the part of the state that says who may ask for what.
@@ -328,6 +328,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 	case TypeVendorRoot:
 		_, there = s.VendorRoots[e.ID]
 		delete(s.VendorRoots, e.ID)
+	case TypeAuditSink:
+		_, there = s.Audit.Sinks[e.ID]
+		delete(s.Audit.Sinks, e.ID)
 	}
 	if !there {
 		return badAccess(e.Type, e.ID, "there is none to end")

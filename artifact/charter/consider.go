@@ -11,7 +11,21 @@ import (
 // ceremony. All others follow from something that a ceremony did, and its record
 // is their proof.
 func Proposable() []string {
-	return []string{TypeAccessEnded, TypeFactory, TypeHost, TypeIdentity, TypeKVConfig, TypeMount, TypePipeline, TypePolicy, TypeRelay, TypeStation, TypeVendorRoot}
+	return []string{
+		TypeAccessEnded,
+		TypeAuditLog,
+		TypeAuditSink,
+		TypeFactory,
+		TypeHost,
+		TypeIdentity,
+		TypeKVConfig,
+		TypeMount,
+		TypePipeline,
+		TypePolicy,
+		TypeRelay,
+		TypeStation,
+		TypeVendorRoot,
+	}
 }
 
 // Consider says what the payload of a proposed statement would decide, without

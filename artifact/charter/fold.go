@@ -38,6 +38,7 @@ type State struct {
 	KV        map[string]KVConfig // by mount; see KVConfig for those without one
 	// VendorRoots are the makers whose attestations count, by id; see AttestationRoots.
 	VendorRoots map[string]VendorRoot
+	Audit       Audit // who signs the vault's trail, and who gets copies
 
 	successor map[string]string // id → the dormant key that took it over
 	former    map[string]string // key id → name, of people once in the roster
@@ -199,6 +200,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Vault, s.World, s.People = id, g.World, g.People
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
+	s.Audit.Sinks = map[string]AuditSink{}
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.adopted, s.VendorRoots = map[string]int{}, map[string]VendorRoot{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
@@ -244,6 +246,8 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeVendorRoot:  decider((*State).addVendorRoot),
 		TypeFloor:       decider((*State).raise),
 		TypeKVConfig:    decider((*State).configureKV),
+		TypeAuditLog:    decider((*State).setAuditLog),
+		TypeAuditSink:   decider((*State).addAuditSink),
 
 		TypeEpochAdopted: decider((*State).adoptEpoch),
 		TypeKeyAdopted:   decider((*State).adoptKey),

@@ -50,6 +50,14 @@ const (
 	Life    Kind = "life"    // the vault itself: opened, sealed, charter taken over, intents looked up
 )
 
+// Operations of entries of kind Life.
+const (
+	OpCreate  = "create"  // the store was made; its first entry
+	OpOpen    = "open"    // a quorum opened the vault; Result has "holders"
+	OpSeal    = "seal"    // the vault was sealed
+	OpCharter = "charter" // the charter was taken over; Result has its "size" and "head"
+)
+
 // Entry is one entry. Members that do not apply are left out. Whatever came from
 // outside is shown escaped.
 type Entry struct {

@@ -48,7 +48,7 @@ What each type needs:
   host      --id --key (public key of a vault host, PEM, as 'keyrite-vault create' writes it)
   vendor-root --id --kind hsm|ek --certificate (root of a maker of devices, PEM) [--model M …]: whose attestations of keys count
   factory   --id --product --from --to (serials) --certificate (its CA, PEM) --evidence (which ceremony certified it)
-  mount, policy, identity, access-ended, kv-config
+  mount, policy, identity, access-ended, audit-log, audit-sink, kv-config
             --body FILE: the statement's body as JSON, as docs/formats/charter.md has it
 
 People, keys and epochs are not proposed: they change in a ceremony.
@@ -94,6 +94,8 @@ func proposalFlags() map[string][]string {
 func bodies() map[string]func(path string) (any, error) {
 	return map[string]func(string) (any, error){
 		charter.TypeAccessEnded: readBody[charter.AccessEnded],
+		charter.TypeAuditLog:    readBody[charter.AuditLog],
+		charter.TypeAuditSink:   readBody[charter.AuditSink],
 		charter.TypeIdentity:    readBody[charter.Identity],
 		charter.TypeKVConfig:    readBody[charter.KVConfig],
 		charter.TypeMount:       readBody[charter.Mount],

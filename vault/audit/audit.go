@@ -1,52 +1,42 @@
-// Package audit is the vault's trail: who asked for what, what was decided, and
-// what came of it. Each entry is a leaf of the store's log, written in the same
-// transaction as the effect it tells of, and an answer leaves only when its entry
-// is durable. vault/node writes it; sinks are copies that are made afterwards, and
-// can neither hold up a request nor change what stands in the log.
+// Package audit writes and reads the vault's trail: who asked for what, what was
+// decided, and what came of it. Each entry is a leaf of the store's log, written in
+// the same transaction as the effect it tells of, and an answer leaves only when its
+// entry is durable. vault/node writes it; sinks are copies that are made afterwards,
+// and can neither hold up a request nor change what stands in the log.
 //
-// An entry must never hold a secret: engines say which parameters are public.
+// An entry must never hold a secret: engines say which parameters are public. What
+// an entry looks like outside is artifact/trail's.
 package audit
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strconv"
 
+	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
+	"keyrite/artifact/trail"
 	"keyrite/vault/seal"
 )
 
-// Format names an entry.
-const Format = "keyrite/audit/v1"
+// Entry is one entry of the trail.
+type Entry = trail.Entry
 
-// Kind says what an entry tells of.
-type Kind string
-
-// The kinds.
+// The kinds of entries.
 const (
-	Request Kind = "request" // a call that was decided and made; its effect is in the same transaction
-	Refused Kind = "refused" // a call that was refused
-	Intent  Kind = "intent"  // a call whose effect in the token comes next
-	Result  Kind = "result"  // what became of an intent
-	Life    Kind = "life"    // the vault itself: opened, sealed, charter taken over, intents looked up
+	Request = trail.Request
+	Refused = trail.Refused
+	Intent  = trail.Intent
+	Result  = trail.Result
+	Life    = trail.Life
 )
 
-// Entry is one entry. Members that do not apply are left out.
-type Entry struct {
-	Accessor  string         `json:"accessor,omitempty"` // of the caller's token
-	Charter   int            `json:"charter"`            // size of the charter that decided
-	Class     string         `json:"class,omitempty"`    // of the error; none if it went well
-	Error     string         `json:"error,omitempty"`    // as the caller was told
-	Format    string         `json:"format"`
-	Identity  string         `json:"identity,omitempty"`
-	Intent    *uint64        `json:"intent,omitempty"` // number of the entry that this is the result of
-	Kind      Kind           `json:"kind"`
-	Means     string         `json:"means,omitempty"`
-	Operation string         `json:"operation"` // capability, or what the vault did
-	Params    map[string]any `json:"params,omitempty"`
-	Path      string         `json:"path,omitempty"`
-	Remote    string         `json:"remote,omitempty"` // address of the client, without port
-	Request   string         `json:"request"`          // id of the call, hex
-	Result    map[string]any `json:"result,omitempty"`
-	Time      string         `json:"time"` // RFC 3339, UTC, milliseconds
-}
+// bucketOpen has the number of each intent that has no result yet.
+const bucketOpen = "audit/open"
+
+// ErrResult says that a result is of an intent that waits for none.
+var ErrResult = fault.New(fault.Unexpected, "a result without its intent")
 
 // Journal writes entries.
 type Journal struct{ store *seal.Store }
@@ -57,6 +47,8 @@ func NewJournal(s *seal.Store) *Journal { return &Journal{s} }
 // Do makes one transaction of effect and entry, and returns the entry's number when
 // both are durable. effect may be nil; it may complete the entry. Its error leaves
 // nothing behind.
+//
+// An Intent is kept as open until the Result that names it.
 func (j *Journal) Do(ctx context.Context, p seal.Promise, e *Entry, effect func(*seal.Tx) error) (uint64, error) {
 	return j.store.Update(ctx, p, func(tx *seal.Tx) (any, error) {
 		if effect != nil {
@@ -64,7 +56,84 @@ func (j *Journal) Do(ctx context.Context, p seal.Promise, e *Entry, effect func(
 				return nil, err
 			}
 		}
-		e.Format = Format
+		e.Format = trail.Format
+		if err := e.Check(); err != nil {
+			return nil, fault.Errorf(fault.Unexpected, "write the audit trail: %w", err)
+		}
+		if err := follow(tx, e); err != nil {
+			return nil, err
+		}
 		return e, nil
 	})
+}
+
+// follow keeps the list of open intents.
+func follow(tx *seal.Tx, e *Entry) error {
+	switch e.Kind {
+	case trail.Intent:
+		if e.Request == "" {
+			return fault.New(fault.Unexpected, "an intent without the id of its call")
+		}
+		raw, err := jcs.Marshal(e)
+		if err != nil {
+			return err
+		}
+		return tx.Put(bucketOpen, number(tx.Seq()), raw)
+	case trail.Result:
+		if err := tx.Delete(bucketOpen, number(*e.Intent)); err != nil {
+			return errors.Join(ErrResult, err)
+		}
+	}
+	return nil
+}
+
+// number is the key of an entry: in the order of the log.
+func number(n uint64) string { return fmt.Sprintf("%016x", n) }
+
+// Open is an intent without a result.
+type Open struct {
+	Seq   uint64
+	Entry Entry
+}
+
+// Open lists the intents that have no result: after a start, those whose outcome is
+// unknown until somebody looks it up and writes it.
+func (j *Journal) Open() ([]Open, error) {
+	var out []Open
+	err := j.store.View(func(v *seal.View) error {
+		for _, k := range v.Keys(bucketOpen, "") {
+			n, err := strconv.ParseUint(k, 16, 64)
+			if err != nil {
+				return fault.Errorf(fault.Verify, "open intent %q: %w", k, err)
+			}
+			raw, err := v.Get(bucketOpen, k)
+			if err != nil {
+				return err
+			}
+			o := Open{Seq: n}
+			if err := jcs.Unmarshal(raw, &o.Entry); err != nil {
+				return err
+			}
+			out = append(out, o)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// Health is that of the store under the trail.
+func (j *Journal) Health() seal.Health { return j.store.Health() }
+
+// Read returns entry n.
+func (j *Journal) Read(n uint64) (*Entry, error) {
+	raw, err := j.store.Entry(n)
+	if err != nil {
+		return nil, err
+	}
+	var leaf trail.Leaf
+	if err := jcs.Unmarshal(raw, &leaf); err != nil {
+		return nil, err
+	}
+	var e Entry
+	return &e, jcs.Unmarshal(leaf.Entry, &e)
 }

@@ -283,7 +283,22 @@ func TestNotByProposal(t *testing.T) {
 	if _, err := New(v.state(t), charter.TypePipeline, charter.Station{ID: "ci2"}, time.Unix(1e9+10, 0)); err == nil {
 		t.Error("the body of another type")
 	}
-	if want := []string{charter.TypeAccessEnded, charter.TypeFactory, charter.TypeHost, charter.TypeIdentity, charter.TypeKVConfig, charter.TypeMount, charter.TypePipeline, charter.TypePolicy, charter.TypeRelay, charter.TypeStation, charter.TypeVendorRoot}; !slices.Equal(charter.Proposable(), want) {
+	want := []string{
+		charter.TypeAccessEnded,
+		charter.TypeAuditLog,
+		charter.TypeAuditSink,
+		charter.TypeFactory,
+		charter.TypeHost,
+		charter.TypeIdentity,
+		charter.TypeKVConfig,
+		charter.TypeMount,
+		charter.TypePipeline,
+		charter.TypePolicy,
+		charter.TypeRelay,
+		charter.TypeStation,
+		charter.TypeVendorRoot,
+	}
+	if !slices.Equal(charter.Proposable(), want) {
 		t.Errorf("proposable are %q: whatever is added here needs a reason why no ceremony has to prove it", charter.Proposable())
 	}
 }

@@ -203,7 +203,7 @@ func (s *Store) write(us []*update) (members []*member, st *state, err error) {
 		if !u.taken.CompareAndSwap(false, true) {
 			continue // its caller gave up
 		}
-		t := &Tx{reader: reader{tx.Bucket(bucketValues), s.sealer}, over: over, changes: map[slot]change{}}
+		t := &Tx{reader: reader{tx.Bucket(bucketValues), s.sealer}, seq: uint64(s.current().size) + uint64(len(members)), over: over, changes: map[slot]change{}}
 		entry, err := u.make(t)
 		var raw []byte
 		if err == nil {

@@ -12,8 +12,10 @@ import (
 
 	bolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
+	mod "golang.org/x/mod/sumdb/tlog"
 
 	"keyrite/artifact/fault"
+	"keyrite/artifact/tlog"
 	"keyrite/internal/durable"
 )
 
@@ -315,6 +317,22 @@ func (s *Store) Entry(n uint64) ([]byte, error) {
 		return checkLeaf(tx.Bucket(bucketTree), int64(n), out)
 	})
 	return out, err
+}
+
+// Prove proves that entry n is in the log of the first size entries (RFC 6962,
+// section 2.1.1).
+func (s *Store) Prove(n uint64, size int64) (p []tlog.Hash, err error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	if size < 1 || size > s.current().size || n >= uint64(size) {
+		return nil, ErrNotFound
+	}
+	err = s.db.View(func(tx *bolt.Tx) error {
+		p, err = mod.ProveRecord(size, int64(n), hashes{tx.Bucket(bucketTree)})
+		return err
+	})
+	return p, err
 }
 
 // Health is what a status page needs to know of a store.

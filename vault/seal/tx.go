@@ -29,6 +29,7 @@ type change struct {
 // is durable. It is for the goroutine and the time of its function only.
 type Tx struct {
 	reader
+	seq     uint64
 	over    map[slot]change // of updates before it in the same commit
 	changes map[slot]change
 }
@@ -106,6 +107,9 @@ func (t *Tx) Keys(bucket, prefix string) []string {
 	maps.DeleteFunc(have, func(_ string, there bool) bool { return !there })
 	return slices.Sorted(maps.Keys(have))
 }
+
+// Seq is the number that the entry of this update will have if it is made.
+func (t *Tx) Seq() uint64 { return t.seq }
 
 // Put writes a value. Names are 1 to MaxNameBytes bytes, a value is at most
 // MaxValueBytes and may be empty.
