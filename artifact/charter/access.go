@@ -89,11 +89,11 @@ type Unix struct {
 	UID int `json:"uid"` // 1 or more: root is not an identity
 }
 
-// AccessEnded ends a mount, policy, identity, host, vendor root or audit sink. Its
-// id is not given again.
+// AccessEnded ends a mount, policy, identity, host, vendor root, audit sink or
+// transit key. Its id is not given again.
 type AccessEnded struct {
 	ID   string `json:"id"`
-	Type string `json:"type"` // audit-sink, host, identity, mount, policy or vendor-root
+	Type string `json:"type"` // audit-sink, host, identity, mount, policy, transit-key or vendor-root
 }
 
 // Access is the part of the state that says who may ask for what.
@@ -296,7 +296,7 @@ func (x *Identity) same(o *Identity) bool {
 }
 
 // endAccess ends one. A policy that an identity has, and a mount that a policy
-// names, stay until those are ended.
+// names or that has keys, stay until those are ended.
 func (s *State) endAccess(e *AccessEnded) error {
 	there := false
 	switch e.Type {
@@ -320,8 +320,13 @@ func (s *State) endAccess(e *AccessEnded) error {
 				}
 			}
 		}
+		if keys := s.TransitKeys(e.ID); len(keys) > 0 {
+			return badAccess(TypeMount, e.ID, "it has the key "+keys[0])
+		}
 		delete(s.Access.Mounts, e.ID)
 		s.unmount(e.ID)
+	case TypeTransitKey:
+		there = s.endTransitKey(e.ID)
 	case TypeHost:
 		_, there = s.Access.Hosts[e.ID]
 		delete(s.Access.Hosts, e.ID)

@@ -24,6 +24,7 @@ func Proposable() []string {
 		TypePolicy,
 		TypeRelay,
 		TypeStation,
+		TypeTransitKey,
 		TypeVendorRoot,
 	}
 }

@@ -38,12 +38,14 @@ type State struct {
 	KV        map[string]KVConfig // by mount; see KVConfig for those without one
 	// VendorRoots are the makers whose attestations count, by id; see AttestationRoots.
 	VendorRoots map[string]VendorRoot
-	Audit       Audit // who signs the vault's trail, and who gets copies
+	Transit     map[string]TransitKey // keys of transit engines, by TransitID
+	Audit       Audit                 // who signs the vault's trail, and who gets copies
 
-	successor map[string]string // id → the dormant key that took it over
-	former    map[string]string // key id → name, of people once in the roster
-	gone      map[string]bool   // safes retired
-	adopted   map[string]int    // epochs taken over from void ceremonies, by safe
+	successor map[string]string   // id → the dormant key that took it over
+	lines     map[string][]string // id → all that ever took it over, in order
+	former    map[string]string   // key id → name, of people once in the roster
+	gone      map[string]bool     // safes retired
+	adopted   map[string]int      // epochs taken over from void ceremonies, by safe
 	tree      tlog.Tree
 	last      time.Time
 }
@@ -200,6 +202,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Vault, s.World, s.People = id, g.World, g.People
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
+	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
 	s.Audit.Sinks = map[string]AuditSink{}
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.adopted, s.VendorRoots = map[string]int{}, map[string]VendorRoot{}
@@ -244,6 +247,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeAccessEnded: decider((*State).endAccess),
 		TypeHost:        decider((*State).addHost),
 		TypeVendorRoot:  decider((*State).addVendorRoot),
+		TypeTransitKey:  decider((*State).addTransitKey),
 		TypeFloor:       decider((*State).raise),
 		TypeKVConfig:    decider((*State).configureKV),
 		TypeAuditLog:    decider((*State).setAuditLog),

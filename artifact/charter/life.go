@@ -152,6 +152,7 @@ func (s *State) succeed(x *Successor) error {
 		return fault.Errorf(fault.Verify, "%w: %.40q does not succeed %.40q", ErrStatement, x.Successor, x.ID)
 	}
 	s.successor[x.ID] = x.Successor
+	s.lines[x.ID] = append(s.lines[x.ID], x.Successor)
 	return nil
 }
 

@@ -100,6 +100,7 @@ func bodies() map[string]func(path string) (any, error) {
 		charter.TypeKVConfig:    readBody[charter.KVConfig],
 		charter.TypeMount:       readBody[charter.Mount],
 		charter.TypePolicy:      readBody[charter.Policy],
+		charter.TypeTransitKey:  readBody[charter.TransitKey],
 	}
 }
 

@@ -89,7 +89,7 @@ var Tree = Rules{
 	Confined: []Confinement{
 		// Ours.
 		{Target: Module + "/hsm/p11", Only: []string{"cmd/keyrite-hsmd", hsmPeer}, Reason: "only the child process keyrite-hsmd may load a PKCS#11 module"},
-		{Target: Module + "/artifact/artifacttest", Only: []string{"gateway/secureelement/setest", "vault/vaulttest"}, InTests: true, Reason: "the world of software keys is for tests"},
+		{Target: Module + "/artifact/artifacttest", Only: []string{"gateway/secureelement/setest", "vault/engine/enginetest", "vault/vaulttest"}, InTests: true, Reason: "the world of software keys is for tests"},
 		{Target: Module + "/hsm/hsmtest", Only: []string{"vault/vaulttest"}, InTests: true, Reason: "test tokens are for tests"},
 		{Target: Module + "/vault/vaulttest", InTests: true, Reason: "the vault of test keys is for tests"},
 		{Target: Module + "/gateway/secureelement/setest", InTests: true, Reason: "the test driver of the secure element is for tests"},
@@ -116,7 +116,7 @@ var Tree = Rules{
 		{Target: "github.com/google/go-cmp", InTests: true, Reason: "go-cmp is for tests"},
 		{Target: Module + "/internal/clitest", InTests: true, Reason: "the script runner is for tests"},
 		{Target: "github.com/rogpeppe/go-internal", Only: []string{"internal/clitest"}, InTests: true, Reason: "testscript is for tests"},
-		{Target: "testing", Only: []string{"artifact/artifacttest", "hsm/hsmtest", "gateway/secureelement/setest", "relay/store/storetest", "vault/vaulttest", "internal/clitest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
+		{Target: "testing", Only: []string{"artifact/artifacttest", "hsm/hsmtest", "vault/engine/enginetest", "gateway/secureelement/setest", "relay/store/storetest", "vault/vaulttest", "internal/clitest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
 
 		// Nobody.
 		{Target: "github.com/pkg/errors", Reason: "use errors and fmt.Errorf with %w"},

@@ -296,6 +296,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypePolicy,
 		charter.TypeRelay,
 		charter.TypeStation,
+		charter.TypeTransitKey,
 		charter.TypeVendorRoot,
 	}
 	if !slices.Equal(charter.Proposable(), want) {
