@@ -6,7 +6,9 @@ package enginetest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,8 @@ import (
 	"keyrite/artifact/access"
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
 	"keyrite/vault/seal"
@@ -28,7 +32,8 @@ type Bench struct {
 	Now     time.Time
 	Caller  engine.Caller
 
-	t testing.TB
+	t     testing.TB
+	calls int
 }
 
 // New makes a world with an engine of that kind at the mount of that name.
@@ -66,10 +71,15 @@ func New(t testing.TB, kind, mount string) *Bench {
 
 // Found lets the engine make what the charter wants.
 func (b *Bench) Found(e engine.Founder) error {
-	_, err := b.Journal.Do(b.t.Context(), seal.Durable, &audit.Entry{Kind: audit.Life, Operation: "charter"}, func(tx *seal.Tx) error {
+	_, err := b.Journal.Do(b.t.Context(), seal.Durable, b.entry(audit.Life, trail.OpCharter), func(tx *seal.Tx) error {
 		return e.Found(tx, b.World.State, b.Now)
 	})
 	return err
+}
+
+func (b *Bench) entry(k trail.Kind, op string) *audit.Entry {
+	b.calls++
+	return &audit.Entry{Kind: k, Operation: op, Request: strconv.Itoa(b.calls), Time: trail.FormatTime(b.Now)}
 }
 
 // Request makes one of a path without the mount and a body that becomes JSON; nil
@@ -105,9 +115,12 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 	if err != nil {
 		return nil, err
 	}
-	entry := &audit.Entry{Kind: audit.Request, Operation: string(plan.Needs), Path: r.Path.String(), Params: plan.Shown}
+	entry := b.entry(audit.Request, string(plan.Needs))
+	entry.Path, entry.Params = r.Path.String(), plan.Shown
 	if plan.Intent {
-		n, err := b.Journal.Do(b.t.Context(), seal.Durable, &audit.Entry{Kind: audit.Intent, Operation: string(plan.Needs), Path: r.Path.String(), Params: plan.Shown}, nil)
+		intent := *entry
+		intent.Kind = audit.Intent
+		n, err := b.Journal.Do(b.t.Context(), seal.Durable, &intent, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +128,7 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 	}
 	if plan.Work != nil {
 		if err := plan.Work(b.t.Context()); err != nil {
-			return nil, err
+			return nil, b.failed(entry, err)
 		}
 	}
 	promise := seal.Durable
@@ -131,6 +144,16 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 		return err
 	})
 	return a, err
+}
+
+// failed writes the result of an intent that came to nothing.
+func (b *Bench) failed(e *audit.Entry, cause error) error {
+	if e.Intent == nil {
+		return cause
+	}
+	e.Class, e.Error = string(fault.ClassOf(cause)), cause.Error()
+	_, err := b.Journal.Do(b.t.Context(), seal.Durable, e, nil)
+	return errors.Join(cause, err)
 }
 
 // Data is what a client reads under "data".
