@@ -1,0 +1,334 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"keyrite/artifact/access"
+	"keyrite/artifact/fault"
+	"keyrite/internal/redact"
+	"keyrite/vault/audit"
+	"keyrite/vault/engine"
+	"keyrite/vault/seal"
+)
+
+// Call is one request, as it came.
+type Call struct {
+	Method  engine.Method
+	RawPath string // as it came over the wire, nothing decoded, without "/v1/"
+	Params  engine.Params
+	// Fault is what was wrong with the request before it came here, such as a body that
+	// is no JSON. It is refused with it, once it is known who asked.
+	Fault error
+	Token *redact.Secret // nil if none was given
+	Peer  Peer
+}
+
+// Reply is what the caller gets.
+type Reply struct {
+	Request string // id of the call in the audit
+	Answer  *engine.Answer
+	Lease   *Lease // nil if nothing was leased
+	sealing bool
+}
+
+// Lease is a lease that was given.
+type Lease struct {
+	ID        string
+	TTL       time.Duration
+	Renewable bool
+}
+
+// call is a Call on its way.
+type call struct {
+	Call
+	*vault
+	entry  *audit.Entry
+	force  *force // that decides
+	path   access.Path
+	known  bool // who asks is known
+	free   bool // any known caller may: it is about the caller alone
+	caller engine.Caller
+	plan   *engine.Plan
+	// take replaces the transaction of the plan, for calls that make their own.
+	take    func(ctx context.Context, e *audit.Entry) (*engine.Answer, error)
+	sealing bool // the vault is sealed once the answer is made
+}
+
+// Do takes one call. The answer is durable in the log when it returns, and so is the
+// refusal, but for those of unknown callers that came too many at a time, which are
+// counted. Errors have the classes of the packages that refused.
+func (n *Node) Do(ctx context.Context, c Call) (*Reply, error) {
+	v, ctx, leave, err := n.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, err := v.do(ctx, c)
+	leave()
+	if r != nil && r.sealing {
+		err = n.Seal(context.WithoutCancel(ctx), "asked by a client")
+	}
+	return r, err
+}
+
+func (v *vault) do(ctx context.Context, c Call) (*Reply, error) {
+	x := &call{Call: c, vault: v, force: v.force.Load(), entry: v.newEntry(audit.Request)}
+	x.entry.Charter = x.force.charter.Size()
+	if c.Peer.Remote.IsValid() {
+		x.entry.Remote = c.Peer.Remote.String()
+	}
+	if err := x.decide(); err != nil {
+		return x.reply(nil), x.refuse(ctx, err)
+	}
+	answer, err := x.perform(ctx)
+	return x.reply(answer), err
+}
+
+func (x *call) reply(a *engine.Answer) *Reply {
+	return &Reply{Request: x.entry.Request, Answer: a, sealing: a != nil && x.sealing}
+}
+
+func (v *vault) newEntry(k audit.Kind) *audit.Entry {
+	return &audit.Entry{Kind: k, Request: newID(), Time: stamp(v.cfg.Now())}
+}
+
+// life is an entry about the vault itself.
+func (v *vault) life(what string) *audit.Entry {
+	e := v.newEntry(audit.Life)
+	e.Operation = what
+	if f := v.force.Load(); f != nil {
+		e.Charter = f.charter.Size()
+	}
+	return e
+}
+
+// newID is the id of a call: 16 random bytes in hex.
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// decide finds out who asks for what, and whether he may. It changes nothing.
+func (x *call) decide() error {
+	path, bad := access.ParsePath(x.RawPath)
+	if bad == nil {
+		x.path, x.entry.Path = path, path.String()
+		if means, ok := loginPath(path); ok && x.Fault == nil {
+			return x.login(means)
+		}
+	}
+	var err error
+	if x.caller, err = x.ident.Caller(x.Token, x.Peer); err != nil {
+		return err
+	}
+	x.known = true
+	x.entry.Identity, x.entry.Means, x.entry.Accessor = x.caller.Identity, x.caller.Means, x.caller.Accessor
+	switch {
+	case bad != nil:
+		return bad
+	case x.Fault != nil:
+		return x.Fault
+	}
+	if err := x.find(); err != nil {
+		return err
+	}
+	x.entry.Operation, x.entry.Params = string(x.plan.Needs), x.plan.Shown
+	if x.free {
+		return nil
+	}
+	return x.allowed(x.force)
+}
+
+// allowed asks the rules that the caller has under f.
+func (x *call) allowed(f *force) error {
+	rules, err := f.charter.Rules(x.caller.Identity)
+	if err != nil {
+		return fault.Errorf(fault.Policy, "%w: %w", access.ErrDenied, err)
+	}
+	return access.Decide(rules, x.path, x.plan.Needs)
+}
+
+// find has the plan of the call made.
+func (x *call) find() error {
+	segments := strings.Split(x.path.String(), "/")
+	if ownFirst(segments[0]) {
+		return x.own(segments)
+	}
+	e, ok := x.force.engines[segments[0]]
+	if !ok {
+		return fault.Errorf(fault.Usage, "%w: nothing is mounted at %q", engine.ErrNoPath, segments[0])
+	}
+	var err error
+	x.plan, err = e.Plan(&engine.Request{
+		Caller: x.caller, Method: x.Method, Path: x.path, Rest: segments[1:], Params: x.Params, Now: x.cfg.Now(),
+	})
+	if err == nil && (x.plan == nil || x.plan.Apply == nil || x.plan.Needs == "") {
+		return fault.New(fault.Unexpected, "the engine made half a plan")
+	}
+	return err
+}
+
+// loginPath says whether a path is auth/MEANS/login, by which a token is asked for.
+func loginPath(p access.Path) (means string, ok bool) {
+	s := strings.Split(p.String(), "/")
+	if len(s) == 3 && s[0] == "auth" && s[2] == "login" && s[1] != "token" {
+		return s[1], true
+	}
+	return "", false
+}
+
+func (x *call) login(means string) error {
+	x.entry.Operation, x.entry.Means = "login", means
+	if x.Method != engine.Write {
+		return engine.ErrNoPath
+	}
+	var err error
+	if x.plan, err = x.ident.Login(means, x.Params, x.Peer); err != nil {
+		return err
+	}
+	x.entry.Params = x.plan.Shown
+	return nil
+}
+
+// refuse writes the entry of a refusal and returns why. Where the entry cannot be
+// written that is the answer.
+func (x *call) refuse(ctx context.Context, why error) error {
+	if !x.known && !x.refused.take() {
+		return why
+	}
+	e := x.entry
+	e.Kind, e.Class, e.Error, e.Result = audit.Refused, string(fault.ClassOf(why)), shown(why), nil
+	if _, err := x.journal.Do(context.WithoutCancel(ctx), seal.Durable, e, nil); err != nil {
+		return unwritten(err)
+	}
+	return why
+}
+
+// unwritten is the error of a call whose entry could not be written.
+func unwritten(err error) error { return fmt.Errorf("write the audit entry: %w", err) }
+
+// maxShown bounds the text of an error in the log, in bytes.
+const maxShown = 512
+
+// shown is an error as the caller is told, without what could be long.
+func shown(err error) string {
+	s := err.Error()
+	if len(s) > maxShown {
+		s = strings.ToValidUTF8(s[:maxShown], "") + "…"
+	}
+	return s
+}
+
+// perform makes what was decided, and its entries.
+func (x *call) perform(ctx context.Context) (*engine.Answer, error) {
+	if x.take != nil {
+		a, err := x.take(ctx, x.entry)
+		switch {
+		case errors.Is(err, seal.ErrStopped), errors.Is(err, seal.ErrUnconfirmed):
+			return nil, unwritten(err)
+		case err != nil:
+			return nil, x.refuse(ctx, err)
+		}
+		return a, nil
+	}
+	if x.plan.Intent {
+		if err := x.intend(ctx); err != nil {
+			return nil, err
+		}
+		// From here on what becomes of it is written whether the client waits or not.
+		ctx = context.WithoutCancel(ctx)
+	}
+	if x.plan.Work != nil {
+		if err := x.plan.Work(ctx); err != nil {
+			return nil, x.failed(ctx, err)
+		}
+	}
+	return x.finish(ctx)
+}
+
+// finish is the transaction of effect and entry.
+func (x *call) finish(ctx context.Context) (*engine.Answer, error) {
+	promise := seal.Durable
+	if x.plan.Strict {
+		promise = seal.Strict
+	}
+	var answer *engine.Answer
+	var refused error
+	_, err := x.journal.Do(ctx, promise, x.entry, func(tx *seal.Tx) error {
+		answer, refused = x.apply(tx)
+		return refused
+	})
+	switch {
+	case refused != nil:
+		return nil, x.failed(ctx, refused)
+	case err != nil:
+		return nil, unwritten(err)
+	}
+	return answer, nil
+}
+
+// apply is what is done within the transaction. A charter that came into force since
+// the decision decides again.
+func (x *call) apply(tx *seal.Tx) (*engine.Answer, error) {
+	if f := x.vault.force.Load(); f != x.force && x.known {
+		if err := x.again(f); err != nil {
+			return nil, err
+		}
+	}
+	a, err := x.plan.Apply(tx)
+	if err != nil {
+		return nil, err
+	}
+	if a == nil {
+		a = &engine.Answer{}
+	}
+	if a.Auth != nil {
+		x.entry.Identity, x.entry.Accessor = a.Auth.Identity, a.Auth.Accessor
+	}
+	if x.entry.Intent != nil {
+		if err := closeIntent(tx, x.entry.Request); err != nil {
+			return nil, err
+		}
+	}
+	x.entry.Result = a.Result
+	return a, nil
+}
+
+// again decides under the charter that is in force now.
+func (x *call) again(f *force) error {
+	first, _, _ := strings.Cut(x.path.String(), "/")
+	if x.force.engines[first] != f.engines[first] {
+		return fault.Errorf(fault.Policy, "%w: the charter took %q away", access.ErrDenied, first)
+	}
+	if _, err := f.charter.Rules(x.caller.Identity); err != nil {
+		return fault.Errorf(fault.Policy, "%w: %w", access.ErrDenied, err)
+	}
+	if x.free {
+		return nil
+	}
+	return x.allowed(f)
+}
+
+// failed writes the entry of a call that was allowed and came to nothing.
+func (x *call) failed(ctx context.Context, why error) error {
+	if x.entry.Intent == nil {
+		return x.refuse(ctx, why)
+	}
+	e := x.entry
+	e.Class, e.Error, e.Result = string(fault.ClassOf(why)), shown(why), nil
+	_, err := x.journal.Do(context.WithoutCancel(ctx), seal.Durable, e, func(tx *seal.Tx) error {
+		return closeIntent(tx, e.Request)
+	})
+	if err != nil {
+		return unwritten(err)
+	}
+	return why
+}

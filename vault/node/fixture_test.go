@@ -1,0 +1,261 @@
+package node
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"keyrite/artifact/access"
+	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/world"
+	"keyrite/internal/redact"
+	"keyrite/vault/audit"
+	"keyrite/vault/engine"
+	"keyrite/vault/seal"
+)
+
+// TestMain is also the guarded process, and the one that is killed while it takes
+// statements over.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == seal.CheckCommand {
+		if err := seal.CheckMain(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			syscall.Exit(1)
+		}
+		syscall.Exit(0)
+	}
+	if len(os.Args) == 4 && os.Args[1] == "append-until-killed" {
+		if err := appendUntilKilled(os.Args[2], os.Args[3]); err != nil {
+			fmt.Fprintln(os.Stdout, "failed", err)
+		}
+		syscall.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// bench is a vault's state folder, with its people.
+type bench struct {
+	*artifacttest.World
+	t    testing.TB
+	dir  string
+	node *Node
+	reg  *registry // of the open vault
+}
+
+// newBench founds a vault whose charter mounts kv with the identity "mes", that may do
+// everything under kv/data/line1, and creates its store.
+func newBench(t testing.TB) *bench {
+	t.Helper()
+	b := &bench{World: artifacttest.New(t), t: t, dir: t.TempDir()}
+	b.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
+	b.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: []access.Capability{access.Create, access.Read, access.Update}}}})
+	b.Approve(charter.TypeIdentity, identity("mes", 1001))
+	b.writeCharter()
+	b.ok(seal.Create(t.Context(), b.store(), b.dataKey(), map[string]string{"did": "create"}))
+	return b
+}
+
+func identity(id string, uid int) charter.Identity {
+	return charter.Identity{ID: id, Policies: []string{"line1"}, TTL: 60, Unix: &charter.Unix{UID: uid}}
+}
+
+func (b *bench) ok(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) charterFile() string { return filepath.Join(b.dir, "charter.jsonl") }
+
+func (b *bench) writeCharter() {
+	b.t.Helper()
+	b.ok(os.WriteFile(b.charterFile(), b.Charter, 0o600))
+}
+
+// state is what a process needs to open the vault of a folder.
+type state struct {
+	dir, vault string
+	world      world.World
+}
+
+func (b *bench) state() state { return state{b.dir, b.State.Vault, b.World.World} }
+
+// dataKey is the store's key: the same each time, wrapped under a constant.
+func (s state) dataKey() (*seal.DataKey, error) {
+	path := filepath.Join(s.dir, "wrapped")
+	secret := []byte("a secret of a safe that is NOT SECRET")
+	p, err := s.place()
+	if err != nil {
+		return nil, err
+	}
+	if raw, err := os.ReadFile(path); err == nil {
+		return seal.Unwrap(raw, secret, p)
+	}
+	k, err := seal.NewDataKey()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := k.Wrap(secret, p)
+	if err != nil {
+		return nil, err
+	}
+	return k, os.WriteFile(path, raw, 0o600)
+}
+
+func (s state) place() (seal.Place, error) {
+	p := seal.Place{World: s.world, Epoch: 1}
+	raw, err := hex.DecodeString(s.vault)
+	copy(p.Vault[:], raw)
+	return p, err
+}
+
+func (s state) store() (seal.Config, error) {
+	k, err := seal.NewFileKeeper(filepath.Join(s.dir, "head"), s.world)
+	if err != nil {
+		return seal.Config{}, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return seal.Config{}, err
+	}
+	p, err := s.place()
+	return seal.Config{Dir: s.dir, Place: p, Head: k, Check: seal.Guard(exe)}, err
+}
+
+func (s state) config(reg **registry) Config {
+	return Config{
+		World: s.world, Vault: s.vault, Charter: filepath.Join(s.dir, "charter.jsonl"),
+		Engines:  map[string]func(*engine.Host) (engine.Engine, error){"kv": newNotes},
+		Identity: func(c IdentityConfig) (Identities, error) { *reg = &registry{cfg: c}; return *reg, nil },
+	}
+}
+
+func (b *bench) dataKey() *seal.DataKey {
+	k, err := b.state().dataKey()
+	b.ok(err)
+	return k
+}
+
+func (b *bench) store() seal.Config {
+	c, err := b.state().store()
+	b.ok(err)
+	return c
+}
+
+func (b *bench) config() Config { return b.state().config(&b.reg) }
+
+// open opens the vault and seals it when the test ends.
+func (b *bench) open() *Node {
+	b.t.Helper()
+	n, err := New(b.config())
+	b.ok(err)
+	b.ok(n.Open(b.t.Context(), &Opened{Store: b.store(), Key: b.dataKey(), Holders: []string{"master1", "master2"}}))
+	b.t.Cleanup(func() { _ = n.Close(b.t.Context()) })
+	b.node = n
+	return n
+}
+
+// call is a request of the user uid.
+func (b *bench) call(uid int, m engine.Method, path string, body string) (*Reply, error) {
+	p := engine.Params{}
+	if body != "" {
+		b.ok(json.Unmarshal([]byte(body), &p))
+	}
+	return b.node.Do(b.t.Context(), Call{Method: m, RawPath: path, Params: p, Peer: Peer{UID: uid, Remote: netip.MustParseAddr("192.0.2.7")}})
+}
+
+// entries are the entries of the log from number from on.
+func (b *bench) entries(from int64) []audit.Entry {
+	b.t.Helper()
+	s := b.node.open.store
+	var out []audit.Entry
+	for n := from; n < s.Health().Size; n++ {
+		raw, err := s.Entry(uint64(n))
+		b.ok(err)
+		var leaf struct {
+			Entry audit.Entry `json:"entry"`
+		}
+		b.ok(json.Unmarshal(raw, &leaf))
+		out = append(out, leaf.Entry)
+	}
+	return out
+}
+
+func (b *bench) size() int64 { return b.node.Status().Store.Size }
+
+// registry knows callers by the kernel's word alone: what vault/identity does besides
+// is tested there, and the two together in vault/api.
+type registry struct {
+	cfg     IdentityConfig
+	changed int
+	sealed  bool
+}
+
+func (r *registry) Login(string, engine.Params, Peer) (*engine.Plan, error) {
+	return nil, fault.New(fault.Peer, "no login here")
+}
+
+func (r *registry) Caller(token *redact.Secret, p Peer) (engine.Caller, error) {
+	for _, x := range r.cfg.Charter().Access.Identities {
+		if x.Unix != nil && x.Unix.UID == p.UID && token == nil {
+			return engine.Caller{Identity: x.ID, Means: "unix", Charter: r.cfg.Charter().Size()}, nil
+		}
+	}
+	return engine.Caller{}, fault.New(fault.Peer, "nobody knows the caller")
+}
+
+func (r *registry) Self(engine.Caller, string, engine.Params) (*engine.Plan, error) {
+	return nil, engine.ErrNoPath
+}
+func (r *registry) CharterChanged() { r.changed++ }
+func (r *registry) Seal()           { r.sealed = true }
+
+// notes is the least engine: it keeps one text at each path, and fails where it is told
+// to.
+type notes struct{ host *engine.Host }
+
+func newNotes(h *engine.Host) (engine.Engine, error) { return &notes{h}, nil }
+
+func (n *notes) Plan(r *engine.Request) (*engine.Plan, error) {
+	text, err := r.Params.String("text")
+	if err != nil {
+		return nil, err
+	}
+	key := r.Path.String()
+	switch r.Method {
+	case engine.Read:
+		return &engine.Plan{Needs: access.Read, Apply: func(tx *seal.Tx) (*engine.Answer, error) {
+			v, err := tx.Get(n.host.Bucket("notes"), key)
+			if err != nil {
+				return nil, engine.ErrNotThere
+			}
+			return &engine.Answer{Data: map[string]string{"text": string(v)}}, nil
+		}}, nil
+	case engine.Write:
+		return &engine.Plan{
+			Needs: access.Update, Intent: text == "intend", Shown: map[string]any{"bytes": len(text)},
+			Apply: func(tx *seal.Tx) (*engine.Answer, error) {
+				return &engine.Answer{Result: map[string]any{"kept": true}}, tx.Put(n.host.Bucket("notes"), key, []byte(text))
+			},
+		}, nil
+	}
+	return nil, engine.ErrNoPath
+}
+
+// Found counts the statements that it was brought to, and refuses a charter with a
+// pipeline called "refused".
+func (n *notes) Found(tx *seal.Tx, c *charter.State, _ time.Time) error {
+	if _, bad := c.Pipelines["refused"]; bad {
+		return fault.New(fault.Policy, "this engine cannot do that")
+	}
+	return tx.Put(n.host.Bucket("found"), "size", fmt.Append(nil, c.Size()))
+}

@@ -1,0 +1,86 @@
+package node
+
+import (
+	"context"
+
+	"keyrite/artifact/fault"
+	"keyrite/vault/audit"
+	"keyrite/vault/engine"
+	"keyrite/vault/seal"
+)
+
+// status is Status for a caller.
+func (x *call) status([]string) error {
+	if err := x.Params.Only(); err != nil {
+		return err
+	}
+	h := x.store.Health()
+	out := map[string]any{
+		"world": x.cfg.World, "vault": x.cfg.Vault, "opened": stamp(x.since), "holders": x.opened.Holders,
+		"charter":           map[string]any{"size": x.force.charter.Size(), "head": x.force.charter.Head()},
+		"store":             map[string]any{"size": h.Size, "advanced": h.Advanced, "behind_ms": h.Behind.Milliseconds()},
+		"refusals_left_out": x.refused.leftOut(), "intents_cut_off": x.cutOff,
+	}
+	x.tell(out)
+	return nil
+}
+
+// maxCharterAnswer bounds how many statements are answered at once.
+const maxCharterAnswer = 1000
+
+// readCharter answers the statements in force from number "from" on, as they stand in
+// the file. Whoever reads them folds them again.
+func (x *call) readCharter([]string) error {
+	if err := x.Params.Only("from"); err != nil {
+		return err
+	}
+	from, err := x.Params.Int("from")
+	if err != nil {
+		return err
+	}
+	size := x.force.charter.Size()
+	if from < 0 || from > int64(size) {
+		return fault.Errorf(fault.Usage, "the charter has %d statements", size)
+	}
+	lines := x.charterLines(int(from), size)
+	x.tell(map[string]any{"size": size, "head": x.force.charter.Head(), "from": from, "statements": lines})
+	return nil
+}
+
+// charterLines are the lines from to at most size, as text: each is a line of JSON.
+func (v *vault) charterLines(from, size int) []string {
+	v.takeover.Lock()
+	defer v.takeover.Unlock()
+	out := []string{}
+	for i := from; i < min(size, len(v.lines)) && len(out) < maxCharterAnswer; i++ {
+		out = append(out, string(v.lines[i]))
+	}
+	return out
+}
+
+// appendCharter takes statements over that approvers signed. Who brings them decides
+// nothing.
+func (x *call) appendCharter([]string) error {
+	if err := x.Params.Only("statements"); err != nil {
+		return err
+	}
+	var texts []string
+	if err := x.Params.Into("statements", &texts); err != nil {
+		return err
+	}
+	lines := make([][]byte, len(texts))
+	for i, t := range texts {
+		lines[i] = []byte(t)
+	}
+	x.plan.Shown = map[string]any{"statements": len(lines)}
+	x.plan.Strict = true
+	x.plan.Apply = func(*seal.Tx) (*engine.Answer, error) { return nil, engine.ErrByCharter } // take is asked instead
+	x.take = func(ctx context.Context, e *audit.Entry) (*engine.Answer, error) {
+		st, err := x.appendLines(ctx, lines, e)
+		if err != nil {
+			return nil, err
+		}
+		return &engine.Answer{Data: map[string]any{"size": st.Size(), "head": st.Head()}}, nil
+	}
+	return nil
+}

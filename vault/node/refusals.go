@@ -1,0 +1,102 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"keyrite/vault/audit"
+	"keyrite/vault/seal"
+)
+
+// How many refusals of unknown callers have an entry of their own: a flood of them
+// must not fill the disk. The rest is counted, and each minute has one entry that says
+// how many it was: at most 1,500 entries an hour, about 1 MiB.
+const (
+	refusalBurst  = 64
+	refusalEvery  = 3 * time.Second // one more entry
+	summaryPeriod = time.Minute
+)
+
+// refusals decides which refusals of unknown callers are written one by one.
+type refusals struct {
+	now func() time.Time
+
+	mu    sync.Mutex // guards the rest
+	room  float64    // entries that may be written
+	at    time.Time  // when room was that
+	left  uint64     // out of the log since the last summary
+	total uint64
+	from  time.Time // of the first that was left out since then
+}
+
+func newRefusals(now func() time.Time) *refusals {
+	return &refusals{now: now, room: refusalBurst, at: now()}
+}
+
+// take says whether one more refusal has an entry of its own; if not, it counts it.
+func (r *refusals) take() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if d := now.Sub(r.at); d > 0 {
+		r.room = min(refusalBurst, r.room+d.Seconds()/refusalEvery.Seconds())
+		r.at = now
+	}
+	if r.room >= 1 {
+		r.room--
+		return true
+	}
+	if r.left == 0 {
+		r.from = now
+	}
+	r.left++
+	r.total++
+	return false
+}
+
+func (r *refusals) leftOut() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.total
+}
+
+// drain gives what was left out since the last time.
+func (r *refusals) drain() (n uint64, from time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, from = r.left, r.from
+	r.left = 0
+	return n, from
+}
+
+// summaries writes how many refusals were left out, until the vault is sealed.
+func (v *vault) summaries() {
+	defer close(v.counted)
+	t := time.NewTicker(summaryPeriod)
+	defer t.Stop()
+	for {
+		select {
+		case <-v.ctx.Done():
+			v.summary()
+			return
+		case <-t.C:
+			v.summary()
+		}
+	}
+}
+
+// summary writes one entry, if anything was left out.
+func (v *vault) summary() {
+	n, from := v.refused.drain()
+	if n == 0 {
+		return
+	}
+	e := v.newEntry(audit.Refused)
+	e.Charter, e.Operation, e.Class = v.charter().Size(), "unknown callers", "peer"
+	e.Result = map[string]any{"from": stamp(from), "left_out": n}
+	if _, err := v.journal.Do(context.WithoutCancel(v.ctx), seal.Durable, e, nil); err != nil {
+		v.cfg.Log.ErrorContext(v.ctx, "refusals could not be counted in the log", slog.Uint64("left_out", n), slog.String("error", err.Error()))
+	}
+}
