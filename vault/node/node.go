@@ -75,8 +75,9 @@ type Config struct {
 type Opened struct {
 	Store seal.Config
 	Key   *seal.DataKey
-	// Token is the open work token; nil where there is none.
-	Token engine.Token
+	// Token makes the open work token, for the keys of the charter that it is given.
+	// It is nil where there is none.
+	Token func(func() *charter.State) (engine.Token, error)
 	// Holders are the key masters who opened.
 	Holders []string
 	// Close logs out of the token. It may be nil.
@@ -120,6 +121,7 @@ type vault struct {
 	journal *audit.Journal
 	ident   Identities
 	since   time.Time
+	token   engine.Token // nil where there is none
 	refused *refusals
 	cutOff  int           // intents found open at the start
 	counted chan struct{} // closed when summaries has ended

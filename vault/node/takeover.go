@@ -58,6 +58,11 @@ func (v *vault) loadCharter(ctx context.Context) error {
 		}
 	}
 	v.force.Store(&force{charter: st}) // for engines that look while they are made
+	if v.opened.Token != nil {
+		if v.token, err = v.opened.Token(v.charter); err != nil {
+			return err
+		}
+	}
 	f, err := v.mount(st)
 	if err != nil {
 		return err
@@ -101,7 +106,7 @@ func (v *vault) mount(st *charter.State) (*force, error) {
 		if !ok {
 			return nil, fault.Errorf(fault.Policy, "the charter mounts an engine %.40q, which this program does not have", m.Engine)
 		}
-		h := &engine.Host{Mount: id, Charter: v.charter, View: v.store.View, Token: v.opened.Token, Public: v.cfg.Public}
+		h := &engine.Host{Mount: id, Charter: v.charter, View: v.store.View, Token: v.token, Public: v.cfg.Public}
 		e, err := mk(h)
 		if err != nil {
 			return nil, fmt.Errorf("mount %s at %s: %w", m.Engine, id, err)
