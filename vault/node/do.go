@@ -11,6 +11,7 @@ import (
 
 	"keyrite/artifact/access"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
 	"keyrite/internal/redact"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
@@ -25,7 +26,7 @@ type Call struct {
 	// Fault is what was wrong with the request before it came here, such as a body that
 	// is no JSON. It is refused with it, once it is known who asked.
 	Fault error
-	Token *redact.Secret // nil if none was given
+	Token redact.Secret // empty if none was given
 	Peer  Peer
 }
 
@@ -78,7 +79,7 @@ func (n *Node) Do(ctx context.Context, c Call) (*Reply, error) {
 
 func (v *vault) do(ctx context.Context, c Call) (*Reply, error) {
 	x := &call{Call: c, vault: v, force: v.force.Load(), entry: v.newEntry(audit.Request)}
-	x.entry.Charter = x.force.charter.Size()
+	x.entry.Charter, x.entry.Operation = x.force.charter.Size(), asked(c.Method)
 	if c.Peer.Remote.IsValid() {
 		x.entry.Remote = c.Peer.Remote.String()
 	}
@@ -93,8 +94,8 @@ func (x *call) reply(a *engine.Answer) *Reply {
 	return &Reply{Request: x.entry.Request, Answer: a, sealing: a != nil && x.sealing}
 }
 
-func (v *vault) newEntry(k audit.Kind) *audit.Entry {
-	return &audit.Entry{Kind: k, Request: newID(), Time: stamp(v.cfg.Now())}
+func (v *vault) newEntry(k trail.Kind) *audit.Entry {
+	return &audit.Entry{Kind: k, Request: newID(), Time: trail.FormatTime(v.cfg.Now())}
 }
 
 // life is an entry about the vault itself.
@@ -107,14 +108,25 @@ func (v *vault) life(what string) *audit.Entry {
 	return e
 }
 
+// asked is the operation of a call before it is known what it needs.
+func asked(m engine.Method) string {
+	switch m {
+	case engine.Read:
+		return string(access.Read)
+	case engine.List:
+		return string(access.List)
+	case engine.Delete:
+		return string(access.Delete)
+	}
+	return string(access.Update)
+}
+
 // newID is the id of a call: 16 random bytes in hex.
 func newID() string {
 	var b [16]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
-
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // decide finds out who asks for what, and whether he may. It changes nothing.
 func (x *call) decide() error {
@@ -206,10 +218,29 @@ func (x *call) refuse(ctx context.Context, why error) error {
 	}
 	e := x.entry
 	e.Kind, e.Class, e.Error, e.Result = audit.Refused, string(fault.ClassOf(why)), shown(why), nil
+	blame(e, why)
 	if _, err := x.journal.Do(context.WithoutCancel(ctx), seal.Durable, e, nil); err != nil {
 		return unwritten(err)
 	}
 	return why
+}
+
+// cause is an error whose text tells the caller nothing, with what the audit keeps.
+type cause interface {
+	error
+	Cause() string
+	Identity() string
+	Accessor() string
+}
+
+// blame adds what the caller is not told.
+func blame(e *audit.Entry, why error) {
+	var c cause
+	if !errors.As(why, &c) {
+		return
+	}
+	e.Identity, e.Accessor = c.Identity(), c.Accessor()
+	e.Result = map[string]any{"cause": cut(c.Cause())}
 }
 
 // unwritten is the error of a call whose entry could not be written.
@@ -219,8 +250,9 @@ func unwritten(err error) error { return fmt.Errorf("write the audit entry: %w",
 const maxShown = 512
 
 // shown is an error as the caller is told, without what could be long.
-func shown(err error) string {
-	s := err.Error()
+func shown(err error) string { return cut(err.Error()) }
+
+func cut(s string) string {
 	if len(s) > maxShown {
 		s = strings.ToValidUTF8(s[:maxShown], "") + "…"
 	}
@@ -293,11 +325,6 @@ func (x *call) apply(tx *seal.Tx) (*engine.Answer, error) {
 	if a.Auth != nil {
 		x.entry.Identity, x.entry.Accessor = a.Auth.Identity, a.Auth.Accessor
 	}
-	if x.entry.Intent != nil {
-		if err := closeIntent(tx, x.entry.Request); err != nil {
-			return nil, err
-		}
-	}
 	x.entry.Result = a.Result
 	return a, nil
 }
@@ -324,10 +351,7 @@ func (x *call) failed(ctx context.Context, why error) error {
 	}
 	e := x.entry
 	e.Class, e.Error, e.Result = string(fault.ClassOf(why)), shown(why), nil
-	_, err := x.journal.Do(context.WithoutCancel(ctx), seal.Durable, e, func(tx *seal.Tx) error {
-		return closeIntent(tx, e.Request)
-	})
-	if err != nil {
+	if _, err := x.journal.Do(context.WithoutCancel(ctx), seal.Durable, e, nil); err != nil {
 		return unwritten(err)
 	}
 	return why

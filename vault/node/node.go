@@ -34,7 +34,7 @@ type Identities interface {
 	// Login plans the giving out of a token; means is cert, jwt, approle or unix.
 	Login(means string, p engine.Params, peer Peer) (*engine.Plan, error)
 	// Caller says who asks. Without a token the peer stands for itself.
-	Caller(token *redact.Secret, peer Peer) (engine.Caller, error)
+	Caller(token redact.Secret, peer Peer) (engine.Caller, error)
 	// Self plans what a caller does with its own token: lookup-self, renew-self or
 	// revoke-self.
 	Self(c engine.Caller, op string, p engine.Params) (*engine.Plan, error)

@@ -40,11 +40,11 @@ func TestEveryCallHasItsEntry(t *testing.T) {
 		{"read", mes, engine.Read, "kv/data/line1/plc", "", "", audit.Entry{Kind: audit.Request, Identity: "mes", Operation: "read", Path: "kv/data/line1/plc"}},
 		{"not there", mes, engine.Read, "kv/data/line1/none", "", fault.Policy, audit.Entry{Kind: audit.Refused, Identity: "mes", Operation: "read", Path: "kv/data/line1/none", Class: "policy"}},
 		{"not allowed", mes, engine.Read, "kv/data/line2/plc", "", fault.Policy, audit.Entry{Kind: audit.Refused, Identity: "mes", Operation: "read", Path: "kv/data/line2/plc", Class: "policy"}},
-		{"unknown", 1002, engine.Read, "kv/data/line1/plc", "", fault.Peer, audit.Entry{Kind: audit.Refused, Path: "kv/data/line1/plc", Class: "peer"}},
-		{"another spelling", mes, engine.Read, "kv/data//line1/plc", "", fault.Usage, audit.Entry{Kind: audit.Refused, Identity: "mes", Class: "usage"}},
-		{"nothing mounted", mes, engine.Read, "secret/data/x", "", fault.Usage, audit.Entry{Kind: audit.Refused, Identity: "mes", Path: "secret/data/x", Class: "usage"}},
-		{"a method that there is not", mes, engine.Delete, "kv/data/line1/plc", "", fault.Usage, audit.Entry{Kind: audit.Refused, Identity: "mes", Path: "kv/data/line1/plc", Class: "usage"}},
-		{"configuration", mes, engine.Write, "sys/policies/acl/all", `{"policy":"x"}`, fault.Policy, audit.Entry{Kind: audit.Refused, Identity: "mes", Path: "sys/policies/acl/all", Class: "policy"}},
+		{"unknown", 1002, engine.Read, "kv/data/line1/plc", "", fault.Peer, audit.Entry{Kind: audit.Refused, Operation: "read", Path: "kv/data/line1/plc", Class: "peer"}},
+		{"another spelling", mes, engine.Read, "kv/data//line1/plc", "", fault.Usage, audit.Entry{Kind: audit.Refused, Identity: "mes", Operation: "read", Class: "usage"}},
+		{"nothing mounted", mes, engine.Read, "secret/data/x", "", fault.Usage, audit.Entry{Kind: audit.Refused, Identity: "mes", Operation: "read", Path: "secret/data/x", Class: "usage"}},
+		{"a method that there is not", mes, engine.Delete, "kv/data/line1/plc", "", fault.Usage, audit.Entry{Kind: audit.Refused, Identity: "mes", Operation: "delete", Path: "kv/data/line1/plc", Class: "usage"}},
+		{"configuration", mes, engine.Write, "sys/policies/acl/all", `{"policy":"x"}`, fault.Policy, audit.Entry{Kind: audit.Refused, Identity: "mes", Operation: "update", Path: "sys/policies/acl/all", Class: "policy"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, err := b.call(c.uid, c.method, c.path, c.body)
@@ -243,12 +243,13 @@ func TestIntentsAreLookedUp(t *testing.T) {
 		t.Fatalf("entries %+v", e)
 	}
 	x := &call{vault: n.open, entry: n.open.newEntry(audit.Request)}
+	x.entry.Operation = "update"
 	x.entry.Path, x.entry.Identity = "kv/data/line1/cut", "mes"
 	b.ok(x.intend(t.Context()))
 	b.ok(n.Close(t.Context()))
 	b.open()
 	last := b.entries(b.size() - 2)
-	if last[0].Operation != "intent-looked-up" || last[0].Request != x.entry.Request || last[0].Path != "kv/data/line1/cut" || b.node.Status().Intents != 1 {
+	if last[0].Kind != audit.Result || last[0].Class != "interrupted" || last[0].Request != x.entry.Request || last[0].Path != "kv/data/line1/cut" || b.node.Status().Intents != 1 {
 		t.Errorf("entries %+v", last)
 	}
 	b.ok(b.node.Close(t.Context()))

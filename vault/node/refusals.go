@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"keyrite/artifact/trail"
+
 	"keyrite/vault/audit"
 	"keyrite/vault/seal"
 )
@@ -95,7 +97,7 @@ func (v *vault) summary() {
 	}
 	e := v.newEntry(audit.Refused)
 	e.Charter, e.Operation, e.Class = v.charter().Size(), "unknown callers", "peer"
-	e.Result = map[string]any{"from": stamp(from), "left_out": n}
+	e.Result = map[string]any{"from": trail.FormatTime(from), "left_out": n}
 	if _, err := v.journal.Do(context.WithoutCancel(v.ctx), seal.Durable, e, nil); err != nil {
 		v.cfg.Log.ErrorContext(v.ctx, "refusals could not be counted in the log", slog.Uint64("left_out", n), slog.String("error", err.Error()))
 	}
