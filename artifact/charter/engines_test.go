@@ -1,6 +1,7 @@
 package charter_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,9 +48,7 @@ func engineCases() map[string]engineCase {
 	kv("life-too-long", "verify", func(c *charter.KVConfig) { c.DeleteVersionAfter = charter.MaxKVSeconds + 1 })
 	kv("version-0", "verify", func(c *charter.KVConfig) { c.Version = 0 })
 	kv("version-skipped", "verify", func(c *charter.KVConfig) { c.Version = 2 })
-	for name, c := range trailCases() {
-		out[name] = c
-	}
+	maps.Copy(out, trailCases())
 	return out
 }
 

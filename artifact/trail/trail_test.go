@@ -36,8 +36,9 @@ type log struct {
 	tree   tlog.Tree
 }
 
-func (l *log) Entry(n uint64) ([]byte, error)                  { return l.leaves[n], nil }
+func (l *log) Entry(n uint64) ([]byte, error) { return l.leaves[n], nil }
 func (l *log) Prove(n uint64, size int64) ([]tlog.Hash, error) { return l.tree.Prove(int64(n), size) }
+
 func (l *log) add(e trail.Entry) {
 	l.t.Helper()
 	e.Format, e.Time = trail.Format, trail.FormatTime(time.Unix(1.8e9+int64(len(l.leaves)), 5e6))

@@ -140,7 +140,8 @@ func (o *auditOptions) print(c *cobra.Command, f *intake.File, st *charter.State
 			r.Listed = append(r.Listed, auditLine{n, *e})
 			return nil
 		}
-		fmt.Fprintf(&text, "%8d  %s  %-7s  %-16s  %-8s  %s%s\n", n, e.Time, e.Kind, cli.Escape(cmp.Or(e.Identity, "-")), e.Operation, cli.Escape(e.Path), told(e))
+		line := fmt.Sprintf("%8d  %s  %-7s  %-16s  %-8s  %s%s", n, e.Time, e.Kind, cli.Escape(cmp.Or(e.Identity, "-")), cli.Escape(e.Operation), cli.Escape(e.Path), told(e))
+		fmt.Fprintln(&text, strings.TrimRight(line, " "))
 		return nil
 	})
 	if err != nil {

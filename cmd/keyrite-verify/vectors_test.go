@@ -89,3 +89,40 @@ func TestCharterVectors(t *testing.T) {
 		}
 	}
 }
+
+// The same of extracts of a vault's audit trail.
+func TestAuditVectors(t *testing.T) {
+	const dir = "../../testdata/vectors/audit/"
+	codes := map[string]int{"ok": 0, "verify": 14, "quorum": 10, "policy": 13}
+	files, err := filepath.Glob(dir + "*.txt")
+	if err != nil || len(files) < 15 {
+		t.Fatalf("%d vectors: %v", len(files), err)
+	}
+	tmp := t.TempDir()
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, extract, _ := bytes.Cut(data, []byte("\n\n"))
+		_, rest, _ := strings.Cut(string(head), "expect: ")
+		expect, _, _ := strings.Cut(rest, "\n")
+		path := filepath.Join(tmp, filepath.Base(f)+".jsonl")
+		if err := os.WriteFile(path, extract, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, list := range [][]string{nil, {"--list"}, {"--list", "--json"}} {
+			args := append([]string{"audit", path, "--anchor", dir + "anchors.json"}, list...)
+			var out, told bytes.Buffer
+			if got := cli.Run(t.Context(), newRoot(), args, cli.IO{In: os.Stdin, Out: &out, Err: &told}); got != codes[expect] {
+				t.Errorf("%s %v: exit %d, want %d: %s", filepath.Base(f), list, got, codes[expect], told.String())
+			}
+			if expect == "ok" && list != nil && !strings.Contains(out.String(), `transit/sign/log`) {
+				t.Errorf("%s %v lists %s", filepath.Base(f), list, out.String())
+			}
+			if expect != "ok" && out.Len() > 0 {
+				t.Errorf("%s %v: printed %s", filepath.Base(f), list, out.String())
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,12 +35,7 @@ func (c *Choice) wants(e *Entry) bool {
 	case c.Path != "" && e.Path != c.Path && !strings.HasPrefix(e.Path, strings.TrimSuffix(c.Path, "/")+"/"):
 		return false
 	}
-	for _, k := range c.Kinds {
-		if k == e.Kind {
-			return true
-		}
-	}
-	return c.Kinds == nil
+	return c.Kinds == nil || slices.Contains(c.Kinds, e.Kind)
 }
 
 // Extract writes the entries chosen among those that the checkpoint states, with

@@ -56,6 +56,7 @@ type Sinks struct {
 	store *seal.Store
 	dir   string
 	now   func() time.Time
+	retry time.Duration // after a failure
 
 	mu      sync.Mutex // guards running
 	running map[string]*sink
@@ -64,7 +65,7 @@ type Sinks struct {
 // NewSinks copies from the store. Files, and for each sink the cursor up to which it
 // has the trail, lie in dir, which must exist.
 func NewSinks(s *seal.Store, dir string, now func() time.Time) *Sinks {
-	return &Sinks{store: s, dir: dir, now: now, running: map[string]*sink{}}
+	return &Sinks{store: s, dir: dir, now: now, retry: sinkRetry, running: map[string]*sink{}}
 }
 
 // sink is one that is running.
@@ -147,7 +148,7 @@ func (x *sink) run(ctx context.Context) {
 	defer x.out.close()
 	cursor, err := x.load()
 	x.note(cursor, err)
-	tick := time.NewTicker(sinkRetry)
+	tick := time.NewTicker(x.all.retry)
 	defer tick.Stop()
 	for {
 		more := false

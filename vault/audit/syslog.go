@@ -92,7 +92,7 @@ func gone(c net.Conn) bool {
 	err = raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		closed = n == 0 && err == nil || err != nil && err != syscall.EAGAIN //nolint:errorlint // a bare errno
+		closed = n == 0 && err == nil || err != nil && err != syscall.EAGAIN
 		return true
 	})
 	return err != nil || closed
