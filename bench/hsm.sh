@@ -15,6 +15,7 @@ hsm_control=$WORK/hsm.control
 head -c 288 /dev/zero >"$hsm_control"
 gcc -O1 -shared -fPIC -o "$WORK/libcounting.so" -DREAL="\"$hsm_module\"" -DCONTROL="\"$hsm_control\"" \
   -DCONF='getenv("SOFTHSM2_CONF")' hsm/hsmtest/testdata/fault.c -ldl
+chmod 755 "$WORK/libcounting.so" # a module that a group may write is refused
 "$WORK/hsmload" -hsmd "$WORK/keyrite-hsmd" -peer "$WORK/hsmpeer" -module "$hsm_module" \
   -counting "$WORK/libcounting.so" -control "$hsm_control" -rounds "${KEYRITE_BENCH_ROUNDS:-15}" >"$WORK/hsm.out"
 while IFS=$'\t' read -r hsm_kind hsm_name hsm_value hsm_note; do

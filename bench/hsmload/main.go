@@ -86,9 +86,12 @@ func (r *rig) store() error {
 
 func (r *rig) conf() string { return filepath.Join(r.dir, "softhsm2.conf") }
 
-// start starts a supervisor over the module. It lets a token be lost often.
-func (r *rig) start(ctx context.Context, module string) (err error) {
-	r.sup, err = hsm.Start(ctx, hsm.Config{Module: module, HSMD: r.hsmd, Env: []string{"SOFTHSM2_CONF=" + r.conf()}, Reopen: time.Millisecond})
+// start starts a supervisor over the module, which writes to the folders, too. It
+// lets a token be lost often.
+func (r *rig) start(ctx context.Context, module string, folders ...string) (err error) {
+	r.sup, err = hsm.Start(ctx, hsm.Config{
+		Module: module, HSMD: r.hsmd, Env: []string{"SOFTHSM2_CONF=" + r.conf()}, Reopen: time.Millisecond, Folders: folders,
+	})
 	return err
 }
 

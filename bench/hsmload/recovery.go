@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -64,7 +65,7 @@ const (
 
 // searches counts the searches of the token in 1,000 signatures, at the module.
 func (r *rig) searches(ctx context.Context) error {
-	if err := r.start(ctx, r.counting); err != nil {
+	if err := r.start(ctx, r.counting, filepath.Dir(r.control)); err != nil {
 		return err
 	}
 	if err := r.take(ctx, hsm.Current); err != nil {

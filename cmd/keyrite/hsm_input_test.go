@@ -86,6 +86,11 @@ func TestBadModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	good := file(softhsm, 0o755, 0o755)
+	silent := file(nil, 0o755, 0o755)
+	b.write(t, "silent.c", "unsigned long C_GetFunctionList(void **list) { return 5; }\n")
+	if out, err := exec.Command("gcc", "-shared", "-fPIC", "-o", silent, b.path("silent.c")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	for _, tc := range []struct {
 		name, module, says string
 		exit               int
@@ -101,13 +106,16 @@ func TestBadModule(t *testing.T) {
 		{"arm64", file(foreign(2, 1, 183), 0o755, 0o755), "another machine (EM_AARCH64", 2, nil},
 		{"32 bits", file(foreign(1, 1, 3), 0o755, 0o755), "another machine (EM_386", 2, nil},
 		{"big-endian", file(func() []byte { x := foreign(2, 2, 0); x[19] = 22; return x }(), 0o755, 0o755), "another machine (EM_S390", 2, nil},
+		{"no list of functions", silent, "no list of its functions", 2, nil},
 		{"headers only", file(foreign(2, 1, 62), 0o755, 0o755), "", 2, nil},
 		{"cut in its magic", file(softhsm[:3], 0o755, 0o755), "no shared library", 2, nil},
 		{"cut in its header", file(softhsm[:18], 0o755, 0o755), "cut off", 2, nil},
 		{"cut in half", file(softhsm[:len(softhsm)/2], 0o755, 0o755), "", 2, nil},
-		{"written by everybody", file(softhsm, 0o777, 0o755), "can be written by everybody", 13, nil},
-		{"in a folder written by everybody", file(softhsm, 0o755, 0o777), "can be written by everybody", 13, nil},
-		{"a link to one written by everybody", link, "can be written by everybody", 13, nil},
+		{"written by everybody", file(softhsm, 0o777, 0o755), "can be written by others", 13, nil},
+		{"written by a group", file(softhsm, 0o775, 0o755), "can be written by others", 13, nil},
+		{"in a folder written by everybody", file(softhsm, 0o755, 0o777), "can be written by others", 13, nil},
+		{"in a folder written by a group", file(softhsm, 0o755, 0o775), "can be written by others", 13, nil},
+		{"a link to one written by everybody", link, "can be written by others", 13, nil},
 		{"another user's", theirs, "belongs to user 12345", 13, nil},
 		{"changed since admission", good, "another module than the one that was admitted", 13, []string{"--module-sha256", strings.Repeat("0", 64)}},
 	} {

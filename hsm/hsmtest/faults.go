@@ -85,6 +85,9 @@ func compileModule(t testing.TB, e *Env, name string, source []byte, module, con
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build %s: %v\n%s", name, err, out)
 	}
+	if err := os.Chmod(module, 0o755); err != nil { // whatever the umask: a module that a group may write is refused
+		t.Fatal(err)
+	}
 }
 
 // Reset counts from 0 again and spoils the n-th call (from 1) of function, an

@@ -66,7 +66,8 @@ func digest(f *os.File) (string, error) {
 
 // unshared refuses a file that others than root and this user can change or
 // exchange: it itself and every folder on the way to it (CWE-732, CWE-427). In a
-// folder with the sticky bit others cannot exchange it.
+// folder with the sticky bit others cannot exchange it; to a file that bit means
+// nothing.
 func unshared(f *os.File) error {
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err != nil {
@@ -78,8 +79,8 @@ func unshared(f *os.File) error {
 		switch {
 		case !ok || sys.Uid != 0 && int(sys.Uid) != os.Geteuid():
 			return hinted(faultf("load module", frame.KindRefused, "%s belongs to user %d, who could exchange the module", p, sys.Uid), "let root own it: chown root:root "+p)
-		case st.Mode().Perm()&0o002 != 0 && st.Mode()&os.ModeSticky == 0:
-			return hinted(faultf("load module", frame.KindRefused, "%s can be written by everybody, who could exchange the module", p), "chmod o-w "+p)
+		case st.Mode().Perm()&0o022 != 0 && (p == path || st.Mode()&os.ModeSticky == 0):
+			return hinted(faultf("load module", frame.KindRefused, "%s can be written by others, a group or everybody, who could exchange the module", p), "chmod go-w "+p)
 		}
 		if p == "/" {
 			return nil

@@ -49,7 +49,19 @@ func loadModule(job frame.Job) (*module, error) {
 	if again, err := digest(f); err != nil || again != sum {
 		return nil, faultf("load module", frame.KindVerify, "%s was changed while it was loaded", job.Module)
 	}
+	if !listed(ctx) {
+		return nil, hinted(faultf("load module", frame.KindUsage, "%s gives no list of its functions", job.Module),
+			"it may want a file or folder that it is not allowed: name it with --module-folder, or sandbox.folders of the binding")
+	}
 	return &module{ctx: ctx, info: frame.ModuleInfo{Path: job.Module, SHA256: sum}}, nil
+}
+
+// listed says whether C_GetFunctionList gave a list. The binding looks at neither its
+// answer nor the list, and a call through one that is not there ends the process
+// without a word. Its context is one pointer, to {handle, list}; TestBadModule fails
+// if a later version has another.
+func listed(ctx *pkcs11.Ctx) bool {
+	return (**(**[2]uintptr)(unsafe.Pointer(ctx)))[1] != 0
 }
 
 // initialize makes the loaded module ready and asks it what it is.
