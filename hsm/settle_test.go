@@ -86,6 +86,31 @@ func TestSettleAfterABrokenChange(t *testing.T) {
 	}
 }
 
+// Two SO PINs of which the token has neither count as a wrong PIN each time, until
+// neither reaches the token: settling is no way to guess.
+func TestSettleCountsWrongPINs(t *testing.T) {
+	c := newCounted(t, false)
+	settle := func() error {
+		sup := c.Start(t)
+		defer sup.Close()
+		c.Take(t, sup, c.id, hsm.Current, "WRONGSOWRONGSO", newUser)
+		c.Take(t, sup, c.id, hsm.Next, "WRONGSOWRONGSON", newUser)
+		return sup.SettlePINs(t.Context(), c.id)
+	}
+	for _, want := range []int{2, 3} { // the first time the token remembers one of its own
+		if err := settle(); !errors.Is(err, hsm.ErrPIN) {
+			t.Fatalf("to be %d: %v", want, err)
+		}
+		if got, err := c.Start(t).PINCounter(t.Context(), c.id); err != nil || got.SO != want {
+			t.Fatalf("got %+v, %v, want %d", got, err, want)
+		}
+	}
+	before := c.logins(t)
+	if err := settle(); !errors.Is(err, hsm.ErrWaiting) || c.logins(t) != before {
+		t.Errorf("after three: %v, %d PINs reached the token", err, c.logins(t)-before)
+	}
+}
+
 // Without PINs for it, or with an open session, nothing is settled.
 func TestSettleNeedsThePINsInForce(t *testing.T) {
 	e := hsmtest.New(t)

@@ -48,7 +48,8 @@ func (m *module) settlePINs(job frame.Job, st *store, pins frame.PINs) error {
 }
 
 // loginSO logs the SO in with the PIN in force; if the token has the next one, it
-// is put back first.
+// is put back first. Where it has neither, one wrong PIN is counted: that of the first,
+// a probe, is taken back already.
 func (s *session) loginSO(job frame.Job, pins frame.PINs) error {
 	first := s.login
 	if pins[frame.NextSOPIN] != nil {
@@ -56,9 +57,6 @@ func (s *session) loginSO(job frame.Job, pins frame.PINs) error {
 	}
 	err := first(pkcs11.CKU_SO, pins[frame.SOPIN], job.CutCurrent)
 	if err == nil || pins[frame.NextSOPIN] == nil || asFault("login", "", err).Code != pkcs11.CKR_PIN_INCORRECT {
-		return err
-	}
-	if err := s.meant(pkcs11.CKU_SO); err != nil {
 		return err
 	}
 	if err := s.login(pkcs11.CKU_SO, pins[frame.NextSOPIN], job.CutNext); err != nil {
