@@ -172,6 +172,113 @@ func TestPoolFindsOnce(t *testing.T) {
 	}
 }
 
+// TestPoolKeepsHandles shows that a request which only reads leaves every session the
+// handles that it has found, and one that makes a key does not.
+func TestPoolKeepsHandles(t *testing.T) {
+	r := newPoolRoom(t)
+	p := r.pool(t, hsm.PoolConfig{Sessions: 2})
+	k := r.signer(t, p)
+	sign := func() int {
+		r.faults.Reset(0, 0, 0)
+		var l load
+		l.run(t, k, 50, nil)
+		l.wg.Wait()
+		return r.calls(t, "C_FindObjectsInit")
+	}
+	for sign() > 0 { // until both sessions have found it
+	}
+	for name, read := range map[string]func() error{
+		"objects":    func() error { _, err := p.Objects(t.Context()); return err },
+		"attributes": func() error { _, err := p.Attributes(t.Context(), r.key.KeyID); return err },
+		"look":       func() error { _, err := p.Lookup(t.Context(), r.key.KeyID); return err },
+		"sync":       func() error { return p.SyncToken(t.Context()) },
+	} {
+		if err := read(); err != nil {
+			t.Fatal(err)
+		}
+		if n := sign(); n != 0 {
+			t.Errorf("%s: %d searches in the signatures after it", name, n)
+		}
+	}
+	other := signSpec(t, "other")
+	other.SessionObject = false
+	if _, err := p.Generate(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	searches := 0
+	for range 20 { // one of them meets the session that is not the anchor
+		searches += sign()
+	}
+	if searches != 1 {
+		t.Errorf("%d searches after a key was made, want 1", searches)
+	}
+}
+
+// TestPoolAnswersBeforeItGoesOn spoils a request that the module process reads together
+// with the one before it: what was done before has left by then. The process is
+// stopped until both lie in its socket.
+func TestPoolAnswersBeforeItGoesOn(t *testing.T) {
+	for _, tc := range []struct {
+		name, function string
+		nth            int
+		action         hsmtest.Action
+		next           func(*hsm.Pool, *hsm.Key, hsm.GenerateSpec) error
+	}{
+		{"a generation crashes", "C_GenerateKeyPair", 1, hsmtest.Crash, generates},
+		{"a generation hangs", "C_GenerateKeyPair", 1, hsmtest.Hang, generates},
+		{"a signature hangs", "C_SignInit", 2, hsmtest.Hang, func(_ *hsm.Pool, k *hsm.Key, _ hsm.GenerateSpec) error {
+			_, err := k.SignContext(context.Background(), digestOf(0, 1))
+			return err
+		}},
+	} {
+		for _, sessions := range []int{1, 2} {
+			t.Run(fmt.Sprintf("%s, %d sessions", tc.name, sessions), func(t *testing.T) {
+				r := newPoolRoom(t)
+				p := r.pool(t, hsm.PoolConfig{Sessions: sessions, Use: 2 * time.Second, Change: 2 * time.Second})
+				k := r.signer(t, p)
+				if _, err := k.SignContext(t.Context(), digestOf(0, 9)); err != nil {
+					t.Fatal(err)
+				}
+				spec := signSpec(t, "other")
+				spec.SessionObject = false
+				r.faults.Reset(function(t, tc.function), tc.nth, tc.action)
+				pid := module(t, r.sup)
+				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+				first, second := make(chan error, 1), make(chan error, 1)
+				queued := func(n int) {
+					for p.Waiting() != n {
+						<-time.After(time.Millisecond)
+					}
+					<-time.After(20 * time.Millisecond) // from there into the socket
+				}
+				go func() {
+					_, err := k.SignContext(t.Context(), digestOf(0, 0))
+					first <- err
+				}()
+				queued(1)
+				go func() { second <- tc.next(p, k, spec) }()
+				queued(2)
+				if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+					t.Fatal(err)
+				}
+				if err := <-first; err != nil {
+					t.Errorf("the signature that was made: %v", err)
+				}
+				if err := <-second; !errors.Is(err, hsm.ErrLost) {
+					t.Errorf("the one after it: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func generates(p *hsm.Pool, _ *hsm.Key, spec hsm.GenerateSpec) error {
+	_, err := p.Generate(context.Background(), spec)
+	return err
+}
+
 // TestPoolKilledUnderLoad kills the module process among the requests of 8
 // goroutines: what was under way is lost and not made again, everything else is
 // served by the next process, and nothing is signed twice.

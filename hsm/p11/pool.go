@@ -92,6 +92,15 @@ func concurrent(op frame.Op) bool {
 	return false
 }
 
+// changes says that a request may have changed which keys the token has.
+func changes(op frame.Op) bool {
+	switch op {
+	case frame.OpRead, frame.OpLook, frame.OpObjects, frame.OpHealth, frame.OpSync, frame.OpCardKeys, frame.OpCardSign, frame.OpCardDerive:
+		return false
+	}
+	return !concurrent(op)
+}
+
 // forget drops the handles of every session but the anchor, which keeps its own
 // in order: a request has changed what is in the token.
 func (p *Pool) forget() {
@@ -110,11 +119,21 @@ const held = time.Millisecond
 
 // outbox gathers answers, so that many leave in one write.
 type outbox struct {
-	w io.Writer
+	w    io.Writer
+	late *time.Timer // ends the wait of answers behind a request that takes long
 
 	mu    sync.Mutex // guards the rest
 	buf   []byte
 	since time.Time // when the first of them was put in
+	armed bool      // late is set
+	err   error     // of the last write
+}
+
+func newOutbox(w io.Writer) *outbox {
+	o := &outbox{w: w}
+	o.late = time.AfterFunc(time.Hour, o.overdue)
+	o.late.Stop()
+	return o
 }
 
 // put adds the answer to a request that was begun at that time. It leaves at once
@@ -135,19 +154,48 @@ func (o *outbox) put(a *frame.Response, begun time.Time, last bool) error {
 		o.since = now
 	}
 	if !last && now.Sub(o.since) < held && now.Sub(begun) < held {
+		if !o.armed {
+			o.armed = true
+			o.late.Reset(held)
+		}
 		return nil
 	}
 	return o.flush()
 }
 
-func (o *outbox) flush() error {
+// leave makes everything leave before a request that may take long or end this
+// process: what is done must not become unknown by what comes after it.
+func (o *outbox) leave() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.flush()
+}
+
+// overdue makes leave what has waited for long, since the request after it hangs or
+// is slow.
+func (o *outbox) overdue() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.armed = false
 	if len(o.buf) == 0 {
-		return nil
+		return
 	}
-	_, err := o.w.Write(o.buf)
+	if left := held - time.Since(o.since); left > 0 {
+		o.armed = true
+		o.late.Reset(left)
+		return
+	}
+	_ = o.flush() // the next answer hears of it
+}
+
+func (o *outbox) flush() error {
+	if o.err != nil || len(o.buf) == 0 {
+		return o.err
+	}
+	_, o.err = o.w.Write(o.buf)
 	clear(o.buf) // it may hold what was decrypted
 	o.buf, o.since = o.buf[:0], time.Time{}
-	return err
+	return o.err
 }
 
 // inbox is where requests come from.
@@ -185,7 +233,7 @@ func (i *inbox) more() bool {
 // serve answers requests until the socket closes. Answers are gathered and
 // written when nothing more is waiting to be read.
 func (p *Pool) serve(rw io.ReadWriter) error {
-	r, out := newInbox(rw), &outbox{w: rw}
+	r, out := newInbox(rw), newOutbox(rw)
 	if len(p.all) > 1 {
 		return p.serveMany(r, out)
 	}
@@ -193,6 +241,11 @@ func (p *Pool) serve(rw io.ReadWriter) error {
 		var q frame.Request
 		if err := r.Request(&q); err != nil {
 			return ended(err)
+		}
+		if !concurrent(q.Op) {
+			if err := out.leave(); err != nil {
+				return err
+			}
 		}
 		begun := time.Now()
 		a, fatal := p.anchor.answer(&q)
@@ -290,9 +343,14 @@ func (l *lanes) read(r *inbox) error {
 			taken[0].todo <- &q
 			continue
 		}
+		if err := l.out.leave(); err != nil {
+			return err
+		}
 		begun := time.Now()
 		a, fatal := l.pool.anchor.answer(&q)
-		l.pool.forget()
+		if changes(q.Op) {
+			l.pool.forget()
+		}
 		l.waits(r.more())
 		err := l.out.put(a, begun, !r.more() || fatal != nil)
 		for _, n := range taken {
