@@ -6,12 +6,17 @@
 // `keyrite hsm inspect --out` makes one, `keyrite-verify inspection` compares it with
 // a record. It holds nothing secret: what a token tells of its keys.
 //
-// Compatibility: docs/formats/inspection.md, version 1 is read for ever.
+// Compatibility: docs/formats/inspection.md, version 2 is read for ever. Version 1, of
+// which there was no release, did not say what else the token holds; it is refused.
 package inspection
 
 import (
 	"bytes"
 	"crypto"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
@@ -24,8 +29,8 @@ import (
 
 // Format and PayloadType name the inspection and the DSSE envelope around it.
 const (
-	Format      = "keyrite/inspection/v1"
-	PayloadType = "application/vnd.keyrite.inspection.v1+json"
+	Format      = "keyrite/inspection/v2"
+	PayloadType = "application/vnd.keyrite.inspection.v2+json"
 )
 
 // MaxBytes bounds an inspection; 1,000 keys take some 4 MiB.
@@ -37,6 +42,7 @@ type Inspection struct {
 	Format       string       `json:"format"`
 	Keys         []Key        `json:"keys"`
 	ModuleSHA256 string       `json:"module_sha256"` // hex
+	Others       []Object     `json:"others"`        // whatever the token holds beside the keys
 	Token        anchor.Token `json:"token"`
 	World        world.World  `json:"world"`
 }
@@ -47,6 +53,14 @@ type Key struct {
 	Label      string      `json:"label"`
 	Object     string      `json:"object"` // CKA_ID, hex
 	Public     []byte      `json:"public"` // SubjectPublicKeyInfo, DER
+}
+
+// Object is an object that is no half of a key of ours: it has an id of another form,
+// or none, or is no key, or one of its kind too many.
+type Object struct {
+	Class  string `json:"class"`
+	Label  string `json:"label"`
+	Object string `json:"object"` // CKA_ID, hex, or that the token tells none
 }
 
 // Attribute is one attribute of one half.
@@ -96,7 +110,8 @@ func Open(data []byte, people *charter.People) (*Inspection, string, error) {
 }
 
 // Check compares an inspection with a verified record: the token holds each key that
-// the record stored there, with that public key and those attributes, and no other.
+// the record stored there, with that public key and those attributes, and no other
+// key nor anything else.
 func (i *Inspection) Check(v *record.Verified) error {
 	if err := world.Match(v.Open.World, i.World); err != nil {
 		return err
@@ -128,10 +143,29 @@ func (i *Inspection) Check(v *record.Verified) error {
 	if here == 0 {
 		return fault.Errorf(fault.Verify, "the record stored no key in token %.40q with serial %.40q", i.Token.Label, i.Token.Serial)
 	}
-	for id, k := range seen {
-		return fault.Errorf(fault.Verify, "token %s holds a key %.40q (%.40q) that the record does not know", i.Token.Label, k.Label, id)
+	return i.noOther(seen)
+}
+
+// maxNamed bounds how many objects one error names.
+const maxNamed = 20
+
+// noOther wants nothing in the token but the keys of the record, and names what is.
+func (i *Inspection) noOther(keys map[string]*Key) error {
+	var found []string
+	for _, id := range slices.Sorted(maps.Keys(keys)) {
+		found = append(found, fmt.Sprintf("a key %.40q (id %.80q)", keys[id].Label, id))
 	}
-	return nil
+	for _, o := range i.Others {
+		found = append(found, fmt.Sprintf("a %.40q %.40q (id %.80q)", o.Class, o.Label, o.Object))
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	more := ""
+	if n := len(found) - maxNamed; n > 0 {
+		found, more = found[:maxNamed], fmt.Sprintf(" and %d more", n)
+	}
+	return fault.Errorf(fault.Verify, "token %.40q holds what the record does not know: %s%s", i.Token.Label, strings.Join(found, ", "), more)
 }
 
 // same compares one key with what the record says of it.

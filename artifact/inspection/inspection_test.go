@@ -26,7 +26,7 @@ func made() *record.Verified {
 
 func read() *inspection.Inspection {
 	return &inspection.Inspection{
-		At: "2026-11-22T12:00:00Z", Format: inspection.Format, Token: tok, World: "rehearsal:abcdefgh",
+		At: "2026-11-22T12:00:00Z", Format: inspection.Format, Token: tok, World: "rehearsal:abcdefgh", Others: []inspection.Object{},
 		Keys: []inspection.Key{{Label: "firmware", Object: "aa", Public: []byte{1}, Attributes: []inspection.Attribute{
 			{Half: "public", Name: "CKA_LOCAL", Value: "true"}, {Half: "private", Name: "CKA_SENSITIVE", Value: "true"},
 		}}},
@@ -55,6 +55,10 @@ func TestInspectionAgainstRecord(t *testing.T) {
 		{"a key that the record does not know", func(i *inspection.Inspection) {
 			i.Keys = append(i.Keys, inspection.Key{Label: "back-door", Object: "cc"})
 		}, fault.Verify},
+		{"a key with an id of another form", func(i *inspection.Inspection) {
+			i.Others = []inspection.Object{{Class: "CKO_SECRET_KEY", Label: "back-door", Object: "01"}}
+		}, fault.Verify},
+		{"an object without any name", func(i *inspection.Inspection) { i.Others = []inspection.Object{{}} }, fault.Verify},
 		{"a key twice", func(i *inspection.Inspection) { i.Keys = append(i.Keys, i.Keys[0]) }, fault.Verify},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -64,6 +68,28 @@ func TestInspectionAgainstRecord(t *testing.T) {
 				t.Errorf("got %v (%s), want %q", err, fault.ClassOf(err), tc.class)
 			}
 		})
+	}
+}
+
+// Everything that should not be there is named, as far as an error may be long.
+func TestInspectionNamesWhatIsTooMuch(t *testing.T) {
+	i := read()
+	i.Keys = append(i.Keys, inspection.Key{Label: "second", Object: "dd"}, inspection.Key{Label: "back-door", Object: "cc"})
+	i.Others = []inspection.Object{{Class: "CKO_PRIVATE_KEY", Label: "third\x1b[2J", Object: "01"}, {Class: "CKO_DATA"}}
+	err := i.Check(made())
+	if err == nil {
+		t.Fatal("taken")
+	}
+	for _, want := range []string{`"back-door" (id "cc")`, `"second" (id "dd")`, `"CKO_PRIVATE_KEY" "third\x1b[2J" (id "01")`, `"CKO_DATA" "" (id "")`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	for range 1000 {
+		i.Others = append(i.Others, inspection.Object{Class: "CKO_DATA", Label: strings.Repeat("x", 100)})
+	}
+	if err := i.Check(made()); len(err.Error()) > 5000 || !strings.Contains(err.Error(), "more") {
+		t.Errorf("%d bytes", len(err.Error()))
 	}
 }
 
@@ -99,7 +125,7 @@ func TestSignerOfInspection(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"by the conductor": signed("conductor", same),
 		"by a stranger":    signed("stranger", same),
-		"other format":     signed("witness1", func(i *inspection.Inspection) { i.Format = "keyrite/inspection/v2" }),
+		"other format":     signed("witness1", func(i *inspection.Inspection) { i.Format = "keyrite/inspection/v1" }),
 		"no time":          signed("witness1", func(i *inspection.Inspection) { i.At = "" }),
 		"altered":          []byte(strings.Replace(string(good), `"payload":"e`, `"payload":"f`, 1)),
 		"cut":              slices.Clone(good[:len(good)-2]),

@@ -103,6 +103,15 @@ func TestOpeningAsksForAdmission(t *testing.T) {
 	if code, errs := check("work.inspection"); code != 0 {
 		t.Errorf("inspection: exit %d, %s", code, errs)
 	}
+	// Whatever somebody puts beside the keys is named; no PIN is needed for a note.
+	h.write(t, "note", "x")
+	pkcs11Tool(t, h.env.Conf, "one-work", "--write-object", h.path("note"), "--type", "data", "--label", "note")
+	if code, _, errs := open("bind-report.yaml", "inspect", "--out", "note.inspection", "--signer", "witness1.key", "--signer-fd", "4"); code != 0 {
+		t.Fatalf("inspection: exit %d, %s", code, errs)
+	}
+	if code, errs := check("note.inspection"); code != 14 || !strings.Contains(errs, "CKO_DATA") {
+		t.Errorf("with an object that the record does not know: exit %d, %s", code, errs)
+	}
 	if code, _, _ := open("bind-report.yaml", "inspect", "--out", "work.inspection", "--signer", "witness1.key", "--signer-fd", "4"); code != 16 {
 		t.Errorf("a second inspection over the first: exit %d", code)
 	}

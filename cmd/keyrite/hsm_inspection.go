@@ -32,7 +32,7 @@ func (o *inspectOptions) sign(ctx context.Context, std cli.IO, res *hsmInspectRe
 	t := res.Tokens[0]
 	i := &inspection.Inspection{
 		At: charter.FormatTime(time.Now()), Format: inspection.Format, Keys: []inspection.Key{}, ModuleSHA256: res.Module.SHA256,
-		Token: anchor.Token{Label: t.Label, Serial: t.Serial}, World: key.Public().World,
+		Others: others(res.Objects, res.Keys), Token: anchor.Token{Label: t.Label, Serial: t.Serial}, World: key.Public().World,
 	}
 	for n := range res.Keys {
 		k, err := res.Keys[n].read()
@@ -49,6 +49,29 @@ func (o *inspectOptions) sign(ctx context.Context, std cli.IO, res *hsmInspectRe
 		return err
 	}
 	return out.Commit()
+}
+
+// others are the objects that are no half of one of the keys. A second object of the
+// same kind and id is one, too.
+func others(objs []hsm.Object, keys []inspectedKey) []inspection.Object {
+	type half struct{ class, id string }
+	ours := map[half]bool{}
+	for i := range keys {
+		if k := &keys[i]; len(k.Attributes.Secret) > 0 {
+			ours[half{"CKO_SECRET_KEY", k.ID}] = true
+		} else {
+			ours[half{"CKO_PRIVATE_KEY", k.ID}], ours[half{"CKO_PUBLIC_KEY", k.ID}] = true, true
+		}
+	}
+	out := []inspection.Object{}
+	for _, o := range objs {
+		if h := (half{o.Class, o.ID}); ours[h] {
+			delete(ours, h)
+			continue
+		}
+		out = append(out, inspection.Object{Class: o.Class, Label: o.Label, Object: o.ID})
+	}
+	return out
 }
 
 // read turns a key into what is signed of it.

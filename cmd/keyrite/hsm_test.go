@@ -13,6 +13,7 @@ import (
 
 	"keyrite/artifact/admission"
 	"keyrite/artifact/charter"
+	"keyrite/artifact/inspection"
 	"keyrite/artifact/person"
 	"keyrite/hsm"
 	"keyrite/hsm/hsmtest"
@@ -192,7 +193,36 @@ func TestHSMInspect(t *testing.T) {
 	if len(res.Objects) != 2 || len(res.Keys) != 1 || res.Keys[0].ID != sp.KeyID.String() || len(res.Keys[0].Attributes.Private) == 0 {
 		t.Errorf("%d objects, keys %+v", len(res.Objects), res.Keys)
 	}
+	// What is signed of the token names what is not ours, too.
+	pkcs11Tool(t, b.env.Conf, "work", "--login", "--pin", testPIN, "--keypairgen", "--key-type", "EC:prime256v1", "--id", "0102", "--label", "back-door")
+	pkcs11Tool(t, b.env.Conf, "work", "--login", "--pin", testPIN, "--write-object", b.path("pass"), "--type", "data", "--label", "note")
+	if code, _, errs := b.run(t, testPIN, testPassphrase, "hsm", "inspect", "--module", module, "--token", "work", "--pin-fd", "3",
+		"--out", b.path("work.inspection"), "--signer", b.path("conductor.key"), "--signer-fd", "4"); code != 0 {
+		t.Fatalf("signed: exit %d, %s", code, errs)
+	}
+	signed, err := os.ReadFile(b.path("work.inspection"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, _, err := inspection.Open(signed, &charter.People{Roster: []charter.Member{{Person: *b.key.Public(), Role: charter.RoleWitness}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(i.Others, func(a, b inspection.Object) int { return strings.Compare(a.Class, b.Class) })
+	if want := []inspection.Object{{Class: "CKO_DATA", Label: "note", Object: "(not reported)"}, {Class: "CKO_PRIVATE_KEY", Label: "back-door", Object: "0102"}, {Class: "CKO_PUBLIC_KEY", Label: "back-door", Object: "0102"}}; len(i.Keys) != 1 || !slices.Equal(i.Others, want) {
+		t.Errorf("%d keys, others %+v, want %+v", len(i.Keys), i.Others, want)
+	}
 	if code, out, _ := b.run(t, "wrongwrong", "", "hsm", "inspect", "--module", module, "--token", "work", "--pin-fd", "3"); code != 12 || out != "" {
 		t.Errorf("wrong PIN: exit %d, %q", code, out)
+	}
+}
+
+// pkcs11Tool changes a token behind the back of keyrite.
+func pkcs11Tool(t *testing.T, conf, token string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("pkcs11-tool", append([]string{"--module", hsmtest.Module(t), "--token-label", token}, args...)...)
+	cmd.Env = []string{"SOFTHSM2_CONF=" + conf, "PATH=/usr/bin:/bin"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pkcs11-tool (OpenSC): %v\n%s", err, out)
 	}
 }
