@@ -170,11 +170,18 @@ var broken = []pkcs11.Error{
 	pkcs11.CKR_CRYPTOKI_NOT_INITIALIZED, pkcs11.CKR_ARGUMENTS_BAD, pkcs11.CKR_OPERATION_ACTIVE,
 }
 
-// unable says whether a call failed because the token was not able, so that its
-// failure shows nothing.
+// unable says whether a call failed without a refusal by the token: it was not able, or
+// something of ours failed before the token was asked, such as the counter of wrong
+// PINs. Such a failure shows nothing.
 func unable(err error) bool {
-	var code pkcs11.Error
-	return errors.As(err, &code) && slices.Contains(broken, code)
+	if err == nil {
+		return false
+	}
+	if code, ok := errors.AsType[pkcs11.Error](err); ok {
+		return slices.Contains(broken, code)
+	}
+	f, ok := errors.AsType[*frame.Fault](err)
+	return !ok || f.Code == 0 || slices.Contains(broken, pkcs11.Error(f.Code))
 }
 
 // refuses judges a call that must fail.
