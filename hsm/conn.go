@@ -51,6 +51,13 @@ type pending struct {
 	answer chan frame.Response
 }
 
+// drop wipes what was answered to a request that nobody waits for any more. It waits
+// for the answer, or for the end of the session.
+func (p *pending) drop() {
+	a := <-p.answer
+	clear(a.Data)
+}
+
 func newConn(f *os.File, t TokenID, kill func()) (*conn, error) {
 	sock, err := net.FileConn(f)
 	f.Close()
@@ -108,6 +115,7 @@ func (c *conn) call(ctx context.Context, q frame.Request, label string) (*frame.
 	case <-ctx.Done():
 		c.close(ctx.Err())
 		c.kill()
+		p.drop()
 		if !c.sent(p) {
 			return nil, &Error{Op: string(q.Op), Token: c.token.Label, Label: label, Class: "token", Text: ctx.Err().Error(), cause: ctx.Err()}
 		}
@@ -160,6 +168,7 @@ func (c *conn) write() (more bool) {
 	c.written = upTo // from here on nobody can say that it was not sent
 	c.mu.Unlock()
 	_, err := c.sock.Write(b)
+	clear(b) // it may be what is to be encrypted
 	if err != nil {
 		c.close(err)
 	}
@@ -304,6 +313,8 @@ func (c *conn) close(cause error) {
 		close(p.answer)
 		delete(c.waiting, id)
 	}
+	clear(c.out)
+	c.out = nil
 	c.rest()
 	if c.watch != nil {
 		c.watch.Stop()

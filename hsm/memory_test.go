@@ -3,6 +3,8 @@ package hsm_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"os"
@@ -49,6 +51,13 @@ func areas(t *testing.T, pid int) []area {
 // look: the process is not dumpable.
 func holding(t *testing.T, pid int, secret []byte) []area {
 	t.Helper()
+	return search(t, pid, len(secret), func(b []byte) bool { return bytes.Contains(b, secret) })
+}
+
+// search lists the mappings of a process of which a piece has what is looked for, which
+// is so many bytes long.
+func search(t *testing.T, pid, length int, has func([]byte) bool) []area {
+	t.Helper()
 	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -57,13 +66,13 @@ func holding(t *testing.T, pid int, secret []byte) []area {
 	var found []area
 	for _, a := range areas(t, pid) {
 		const step = 1 << 20
-		buf := make([]byte, step+len(secret))
+		buf := make([]byte, step+length)
 		for at := a.from; at < a.to; at += step {
 			n, err := io.NewSectionReader(mem, int64(at), int64(min(uint64(len(buf)), a.to-at))).Read(buf)
 			if err != nil && n == 0 {
 				break // a guard page, or what the kernel keeps for itself
 			}
-			if bytes.Contains(buf[:n], secret) {
+			if has(buf[:n]) {
 				found = append(found, a)
 				break
 			}
@@ -128,5 +137,76 @@ func TestPINInMemory(t *testing.T) {
 	}
 	if found := holding(t, pids["supervisor"], []byte(canary)); len(found) != 0 {
 		t.Errorf("supervisor: after the wipe the PIN stands in %+v", found)
+	}
+}
+
+// TestPlaintextInMemory seals and opens a canary through a pool and wipes both. After
+// that the canary stands nowhere in this process, neither as it is nor in base64. It is
+// looked for under a mask, so that the search itself does not hold it.
+func TestPlaintextInMemory(t *testing.T) {
+	const mask, length = 0x5a, 300
+	e := hsmtest.New(t)
+	id, err := e.Supervisor.InitToken(t.Context(), "work")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := hsm.NewPool(t.Context(), e.Supervisor, id, hsm.PoolConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	sp := signSpec(t, "seal")
+	sp.Template, sp.Algorithm, sp.SessionObject = hsm.Seal, hsm.AES256, false
+	if _, err := p.Generate(t.Context(), sp); err != nil {
+		t.Fatal(err)
+	}
+	masked := make([]byte, length)
+	rand.Read(masked)
+	canary := make([]byte, length)
+	for i, b := range masked {
+		canary[i] = b ^ mask
+	}
+	text := make([]byte, base64.StdEncoding.EncodedLen(length))
+	base64.StdEncoding.Encode(text, canary)
+	for i := range text {
+		text[i] ^= mask
+	}
+	has := func(needle []byte) func([]byte) bool {
+		needle = needle[len(needle)/2:] // the first bytes of what was freed are overwritten at once
+		return func(b []byte) bool {
+			for at := 0; at+len(needle) <= len(b); at++ {
+				n := 0
+				for n < len(needle) && b[at+n] == needle[n]^mask {
+					n++
+				}
+				if n == len(needle) {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	if len(search(t, os.Getpid(), length, has(masked))) == 0 {
+		t.Fatal("the search does not find the canary where it is")
+	}
+	sealed, err := p.Encrypt(t.Context(), sp.KeyID, canary, nil)
+	clear(canary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		back, err := p.Decrypt(t.Context(), sp.KeyID, sealed, nil)
+		if err != nil || len(back) != length {
+			t.Fatal(len(back), err)
+		}
+		clear(back)
+	}
+	if _, err := p.Random(t.Context(), 16); err != nil { // the frame before is wiped when the next is read
+		t.Fatal(err)
+	}
+	for name, needle := range map[string][]byte{"as it is": masked, "in base64": text} {
+		for _, a := range search(t, os.Getpid(), len(needle), has(needle)) {
+			t.Errorf("%s it stands in %x-%x %s", name, a.from, a.to, a.name)
+		}
 	}
 }

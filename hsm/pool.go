@@ -284,7 +284,7 @@ func (w *wait) answer(ctx context.Context, s *Session, sent *pending) (_ *frame.
 		return &a, false, nil
 	case <-ctx.Done():
 		go func() {
-			<-sent.answer // within its deadline, and until then it has its slot
+			sent.drop() // within its deadline, and until then it has its slot
 			<-p.slots
 		}()
 		return nil, false, &Error{

@@ -3,13 +3,15 @@ package hsm
 import (
 	"context"
 	"crypto/hmac"
-	"encoding/json"
 
 	"keyrite/hsm/internal/frame"
 )
 
 // MaxSealed is how much Encrypt takes at once, in bytes.
 const MaxSealed = frame.MaxSealed
+
+// sealedMore is by how much a sealed value is longer, in bytes: nonce and tag.
+const sealedMore = 12 + 16
 
 // Encrypt encrypts 1 to MaxSealed bytes with an AES-256 key of the token (AES-GCM,
 // NIST SP 800-38D) and binds them to the associated data. It gives nonce (12 bytes),
@@ -27,11 +29,10 @@ func (x *Access) Decrypt(ctx context.Context, id KeyID, sealed, aad []byte) ([]b
 }
 
 func (x *Access) crypt(ctx context.Context, op frame.Op, id KeyID, in, aad []byte) ([]byte, error) {
-	body, err := json.Marshal(frame.SealBody{AAD: aad})
-	if err != nil {
-		return nil, err
+	if len(in) > MaxSealed+sealedMore || len(aad) > MaxSealed {
+		return nil, usage(string(op), "need at most %d bytes, with at most as many of associated data", MaxSealed)
 	}
-	a, err := x.ask(ctx, frame.Request{Op: op, Key: &id, Input: in, Body: body}, id.String())
+	a, err := x.ask(ctx, frame.Request{Op: op, Key: &id, Input: in, AAD: aad}, id.String())
 	if err != nil {
 		return nil, err
 	}

@@ -57,21 +57,27 @@ func (o *tokenOptions) find(ctx context.Context, sup *hsm.Supervisor) (hsm.Token
 	return sup.FindSerial(ctx, hsm.TokenID{Label: o.token, Serial: o.serial})
 }
 
-// open finds the token by its label and logs in. The PIN goes from the
-// descriptor to the supervisor; this program does not see it.
-func (o *tokenOptions) open(ctx context.Context, sup *hsm.Supervisor) (*hsm.Session, error) {
+// take finds the token by its label and hands the supervisor its PIN. The PIN goes from
+// the descriptor to the supervisor; this program does not see it.
+func (o *tokenOptions) take(ctx context.Context, sup *hsm.Supervisor) (hsm.TokenID, error) {
 	id, err := o.find(ctx, sup)
 	if err != nil {
-		return nil, err
+		return id, err
 	}
 	if o.pinFD < 0 {
-		return nil, cli.Usagef("--pin-fd is missing: the descriptor with the user PIN")
+		return id, cli.Usagef("--pin-fd is missing: the descriptor with the user PIN")
 	}
 	pin := os.NewFile(uintptr(o.pinFD), "pin")
 	if _, err := pin.Stat(); err != nil {
-		return nil, &cli.Error{Class: "usage", Err: fmt.Errorf("--pin-fd %d is not an open descriptor", o.pinFD), Hint: "open it in the shell, for example: --pin-fd 3 3< FILE"}
+		return id, &cli.Error{Class: "usage", Err: fmt.Errorf("--pin-fd %d is not an open descriptor", o.pinFD), Hint: "open it in the shell, for example: --pin-fd 3 3< FILE"}
 	}
-	if err := sup.TakeUserPIN(ctx, id, pin); err != nil {
+	return id, sup.TakeUserPIN(ctx, id, pin)
+}
+
+// open finds the token and logs in.
+func (o *tokenOptions) open(ctx context.Context, sup *hsm.Supervisor) (*hsm.Session, error) {
+	id, err := o.take(ctx, sup)
+	if err != nil {
 		return nil, err
 	}
 	return sup.Open(ctx, id)

@@ -76,12 +76,8 @@ func runHSMHealth(ctx context.Context, c *cobra.Command, o *healthOptions) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, sup.Close()) }()
-	s, err := o.open(ctx, sup)
+	id, err := o.take(ctx, sup)
 	if err != nil {
-		return err
-	}
-	id := s.Token()
-	if err := s.Close(); err != nil {
 		return err
 	}
 	h, err := sup.Health(ctx, id, expected...)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,14 @@ func TestHSMHealth(t *testing.T) {
 	var res hsmHealthResult
 	if err := json.Unmarshal([]byte(out), &res); code != 0 || err != nil || len(res.Keys) != 2 || res.Expected != 2 || res.Objects != 4 {
 		t.Fatalf("a sound token: exit %d, %v, %s%s", code, err, out, errs)
+	}
+	// One look is one login: a second one would be a second try of the PIN.
+	counting := b.env.Faults(t)
+	if code, _, errs := b.run(t, testPIN, "", "hsm", "health", "--module", counting.Module, "--module-folder", b.env.Dir, "--token", "work", "--pin-fd", "3"); code != 0 {
+		t.Fatalf("through another module: exit %d, %s", code, errs)
+	}
+	if calls, _ := counting.Calls(); calls[slices.Index(hsmtest.Functions(), "C_Login")] != 1 {
+		t.Errorf("%d logins", calls[slices.Index(hsmtest.Functions(), "C_Login")])
 	}
 	refused := func(name string, exit int, text, pin string, more ...string) {
 		t.Helper()

@@ -149,6 +149,7 @@ func (o *outbox) put(a *frame.Response, begun time.Time, last bool) error {
 		}
 	}
 	o.buf = b
+	clear(a.Data) // it may be what was decrypted; its copy is wiped when it has left
 	now := time.Now()
 	if o.since.IsZero() {
 		o.since = now
@@ -193,7 +194,7 @@ func (o *outbox) flush() error {
 		return o.err
 	}
 	_, o.err = o.w.Write(o.buf)
-	clear(o.buf) // it may hold what was decrypted
+	clear(o.buf)
 	o.buf, o.since = o.buf[:0], time.Time{}
 	return o.err
 }

@@ -116,7 +116,7 @@ func (s *session) encrypt(id keyspec.KeyID, plain, aad []byte) (out []byte, err 
 		}
 		return gcm(nonce, aad, func(m []*pkcs11.Mechanism, p *pkcs11.GCMParams) error {
 			if err := s.ctx.EncryptInit(s.h, m, k.private); err != nil {
-				return asFault(op, signInit, err)
+				return asFault(op, encryptInit, err)
 			}
 			text, err := s.ctx.Encrypt(s.h, plain)
 			if err != nil {
@@ -156,10 +156,11 @@ func (s *session) decrypt(id keyspec.KeyID, sealed, aad []byte) (out []byte, err
 	err = s.withSecret(op, id, keyspec.AES256, func(k *key) error {
 		return gcm(sealed[:gcmNonce], aad, func(m []*pkcs11.Mechanism, _ *pkcs11.GCMParams) error {
 			if err := s.ctx.DecryptInit(s.h, m, k.private); err != nil {
-				return asFault(op, signInit, err)
+				return asFault(op, decryptInit, err)
 			}
 			out, err = s.ctx.Decrypt(s.h, sealed[gcmNonce:])
 			if err == nil && len(out) != len(sealed)-gcmNonce-gcmTag {
+				clear(out)
 				err = errors.New("wrong length")
 			}
 			return s.notOpened(op, err)

@@ -182,7 +182,9 @@ func (s *session) answer(q *frame.Request) (a *frame.Response, fatal error) {
 	if err == nil && body != nil {
 		a.Body, err = json.Marshal(body)
 	}
+	clear(q.Input) // it may be what was to be encrypted
 	if err != nil {
+		clear(a.Data)
 		a.Data, a.Body, a.Fault = nil, nil, asFault(string(q.Op), "request", err)
 		s.spoiled = s.spoiled || a.Fault.Code == pkcs11.CKR_OPERATION_ACTIVE
 		s.lost = s.lost || s.spoiled || a.Fault.Kind == frame.KindLost
@@ -328,16 +330,11 @@ func (s *session) random(q *frame.Request, a *frame.Response) error {
 }
 
 // crypt encrypts or decrypts.
-func (s *session) crypt(id keyspec.KeyID, q *frame.Request, a *frame.Response) error {
-	defer clear(q.Input)
-	var b frame.SealBody
-	err := frame.Decode(q.Body, &b)
-	switch {
-	case err != nil:
-	case q.Op == frame.OpEncrypt:
-		a.Data, err = s.encrypt(id, q.Input, b.AAD)
-	default:
-		a.Data, err = s.decrypt(id, q.Input, b.AAD)
+func (s *session) crypt(id keyspec.KeyID, q *frame.Request, a *frame.Response) (err error) {
+	if q.Op == frame.OpEncrypt {
+		a.Data, err = s.encrypt(id, q.Input, q.AAD)
+	} else {
+		a.Data, err = s.decrypt(id, q.Input, q.AAD)
 	}
 	return err
 }

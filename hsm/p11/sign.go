@@ -57,10 +57,16 @@ func (s *session) use(id keyspec.KeyID, in []byte) (*key, []byte, error) {
 // staleHandle is the first call of a use saying that there is no such key.
 func staleHandle(err error) bool {
 	f := asFault("sign", "", err)
-	return f.Text == signInit && (f.Code == pkcs11.CKR_OBJECT_HANDLE_INVALID || f.Code == pkcs11.CKR_KEY_HANDLE_INVALID)
+	first := f.Text == signInit || f.Text == encryptInit || f.Text == decryptInit
+	return first && (f.Code == pkcs11.CKR_OBJECT_HANDLE_INVALID || f.Code == pkcs11.CKR_KEY_HANDLE_INVALID)
 }
 
-const signInit = "C_SignInit"
+// The calls that a use of a key begins with.
+const (
+	signInit    = "C_SignInit"
+	encryptInit = "C_EncryptInit"
+	decryptInit = "C_DecryptInit"
+)
 
 func (s *session) signWith(k *key, in []byte) ([]byte, error) {
 	raw, err := s.rawSign(k, in)

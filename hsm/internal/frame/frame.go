@@ -51,7 +51,8 @@ func Write(w io.Writer, v any) error {
 	return err
 }
 
-// Append appends v as one frame, so that several can leave in one write.
+// Append appends v as one frame, so that several can leave in one write. After an error
+// dst is as it was.
 func Append(dst []byte, v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -60,7 +61,7 @@ func Append(dst []byte, v any) ([]byte, error) {
 	if len(b) > MaxData {
 		return dst, errSize
 	}
-	dst = binary.BigEndian.AppendUint32(dst, uint32(len(b)))
+	dst = binary.BigEndian.AppendUint32(grow(dst, headBytes+len(b)), uint32(len(b)))
 	return append(dst, b...), nil
 }
 

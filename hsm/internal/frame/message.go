@@ -40,10 +40,11 @@ const (
 type Request struct {
 	ID uint64 `json:"id"`
 	Op Op     `json:"op"`
-	// Key and Input are beside Body because a signature is all that happens
-	// often.
+	// Key, Input and AAD are beside Body for the compact form. AAD is what OpEncrypt
+	// and OpDecrypt bind to their input.
 	Key   *keyspec.KeyID  `json:"key,omitempty"`
 	Input []byte          `json:"input,omitempty"`
+	AAD   []byte          `json:"aad,omitempty"`
 	Body  json.RawMessage `json:"body,omitempty"`
 }
 
@@ -168,11 +169,6 @@ type Object struct {
 	Token      bool                `json:"token"`
 	Private    bool                `json:"private"`
 	Attributes []keyspec.Attribute `json:"attributes"`
-}
-
-// SealBody is what OpEncrypt and OpDecrypt bind to their input.
-type SealBody struct {
-	AAD []byte `json:"aad"`
 }
 
 // LookBody is what a token has under one id, and what it has under none.

@@ -30,6 +30,9 @@ func TestStreamRoundTrip(t *testing.T) {
 		{ID: 2, Op: OpObjects},
 		{ID: 3, Op: OpMAC, Key: &key, Input: make([]byte, MaxMessage)},
 		{ID: 4, Op: OpSign, Key: &key, Input: []byte("digest"), Body: json.RawMessage(`1`)},
+		{ID: 5, Op: OpEncrypt, Key: &key, Input: []byte("secret"), AAD: []byte("epoch 1")},
+		{ID: 6, Op: OpDecrypt, Key: &key, Input: []byte("sealed")},
+		{ID: 7, Op: OpSign, Key: &key, Input: []byte("digest"), AAD: []byte("for nothing")},
 	}
 	answered := []Response{
 		{ID: 1, Data: []byte("signature")},
@@ -73,6 +76,42 @@ func TestStreamRoundTrip(t *testing.T) {
 	}
 }
 
+// TestStreamWipes shows that a frame is gone from the buffers when the next one is
+// read, also where what came after it was moved, or it was larger than the buffer.
+func TestStreamWipes(t *testing.T) {
+	key := keyspec.KeyID{1, 15: 2}
+	for _, size := range []int{40, 5000, 3 * streamBytes} {
+		var in []byte
+		for id := range uint64(30) {
+			var err error
+			if in, err = AppendRequest(in, &Request{ID: id, Op: OpEncrypt, Key: &key, Input: bytes.Repeat([]byte{0x77}, size)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		end, err := AppendRequest(nil, &Request{ID: 30, Op: OpObjects})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := NewStream(io.MultiReader(bytes.NewReader(in), bytes.NewReader(end)))
+		var big []byte
+		for range 31 {
+			if err := s.Request(&Request{}); err != nil {
+				t.Fatal(err)
+			}
+			if s.big != nil {
+				big = s.big
+			}
+		}
+		if bytes.Contains(s.buf, bytes.Repeat([]byte{0x77}, 20)) || bytes.Contains(big, bytes.Repeat([]byte{0x77}, 20)) {
+			t.Errorf("frames of %d bytes are still there", size)
+		}
+	}
+	old := append(make([]byte, 0, 32), "secret"...)
+	if got := grow(old, 64); string(got) != "secret" || string(old) != "\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("grown %q, left %q", got, old)
+	}
+}
+
 // TestStreamRefuses what is not the one form of a message.
 func TestStreamRefuses(t *testing.T) {
 	whole := compactRequest(compactSign, 32)
@@ -87,7 +126,12 @@ func TestStreamRefuses(t *testing.T) {
 		"kind alone":           {0, 0, 0, 1, compactSign},
 		"long input":           compactRequest(compactSign, MaxMessage+1),
 		"answer as request":    {0, 0, 0, 10, compactData, 0, 0, 0, 0, 0, 0, 0, 1, 1},
-		"unknown kind":         compactRequest(0x04, 32),
+		"unknown kind":         compactRequest(0x06, 32),
+		"no length of data":    compactRequest(compactEncrypt, 3),
+		"no input after data":  compactRequest(compactEncrypt, 4),
+		"data longer than all": bytes.Replace(compactRequest(compactDecrypt, 8), make([]byte, 8), []byte{0, 0, 0, 5, 1, 2, 3, 4}, 1),
+		"too much data":        bytes.Replace(compactRequest(compactDecrypt, 8), make([]byte, 8), []byte{0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4}, 1),
+		"a secret in JSON":     framed(`{"id":1,"op":"encrypt","key":"ab000000000000cd0000000000000102","input":"AAAA","aad":"AAAA"}`),
 		"kind 0":               compactRequest(0x00, 32),
 		"a signature in JSON":  framed(`{"id":1,"op":"sign","key":"ab000000000000cd0000000000000102","input":"AAAA"}`),
 		"a MAC in JSON":        framed(`{"id":1,"op":"mac","key":"ab000000000000cd0000000000000102","input":"AAAA"}`),
@@ -122,6 +166,8 @@ func TestStreamRefuses(t *testing.T) {
 func FuzzStream(f *testing.F) {
 	f.Add(compactRequest(compactSign, 32))
 	f.Add(compactRequest(compactMAC, 1))
+	f.Add(compactRequest(compactEncrypt, 40))
+	f.Add(bytes.Replace(compactRequest(compactDecrypt, 8), make([]byte, 8), []byte{0, 0, 0, 3, 1, 2, 3, 4}, 1))
 	f.Add([]byte{0, 0, 0, 11, compactData, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, 0xfe})
 	f.Add(framed(`{"id":1,"op":"sign","key":"ab000000000000cd0000000000000102","input":"AAAA"}`))
 	f.Add(framed(`{"id":1,"data":"AAAA"}`))
