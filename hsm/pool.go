@@ -30,11 +30,8 @@ type PoolConfig struct {
 	Use, Change, Look, Open time.Duration
 }
 
-// Bounds of a PoolConfig.
-const (
-	maxPoolSessions = 64
-	maxPoolRequests = 1 << 16
-)
+// maxPoolRequests bounds InFlight and Queue.
+const maxPoolRequests = 1 << 16
 
 func (c PoolConfig) withDefaults() (PoolConfig, error) {
 	for _, d := range []struct {
@@ -56,7 +53,7 @@ func (c PoolConfig) withDefaults() (PoolConfig, error) {
 			return c, usage("open pool", "a deadline is negative")
 		}
 	}
-	if c.Sessions < 1 || c.Sessions > maxPoolSessions || c.InFlight < c.Sessions || c.InFlight > maxPoolRequests || c.Queue < 1 || c.Queue > maxPoolRequests {
+	if c.Sessions < 1 || c.Sessions > frame.MaxSessions || c.InFlight < c.Sessions || c.InFlight > maxPoolRequests || c.Queue < 1 || c.Queue > maxPoolRequests {
 		return c, usage("open pool", "%d sessions, %d requests in flight, %d in the queue: out of bounds", c.Sessions, c.InFlight, c.Queue)
 	}
 	return c, nil

@@ -63,9 +63,9 @@ type Object struct {
 	Object string `json:"object"` // CKA_ID, hex, or that the token tells none
 }
 
-// Attribute is one attribute of one half.
+// Attribute is one attribute of one half, or of a secret key.
 type Attribute struct {
-	Half  string `json:"half"` // private or public
+	Half  string `json:"half"` // private, public or secret
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }

@@ -32,7 +32,8 @@ With --reset the count begins anew: after somebody found out where the wrong PIN
 came from. The reason stays in the counter with time and user. What the token
 itself counted is not changed; that is for its SO.
 
-Exit codes: 0 good; 12 token absent; 18 the counter cannot be read or written;
+Exit codes: 0 good; 12 token absent; 13 others may write the counter's folder or the
+module, or several tokens have the label; 18 the counter cannot be read or written;
 2 unusable input.`,
 		Example: `  keyrite hsm pin-counter --module /usr/lib/softhsm/libsofthsm2.so --token work
   keyrite hsm pin-counter --module /usr/lib/softhsm/libsofthsm2.so --token work \

@@ -289,7 +289,7 @@ func TPM2(t testing.TB) *Foreign {
 func startSWTPM(t testing.TB, state string) int {
 	t.Helper()
 	bin := need(t, "swtpm", "/usr/bin/swtpm")
-	port := freePair(t)
+	port := freePorts(t)
 	cmd := exec.Command(bin, "socket", "--tpm2", "--tpmstate", "dir="+state,
 		"--server", fmt.Sprintf("type=tcp,port=%d,bindaddr=127.0.0.1", port),
 		"--ctrl", fmt.Sprintf("type=tcp,port=%d,bindaddr=127.0.0.1", port+1),
@@ -303,25 +303,6 @@ func startSWTPM(t testing.TB, state string) int {
 		return err == nil
 	})
 	return port
-}
-
-func freePair(t testing.TB) int {
-	t.Helper()
-	for range 100 {
-		a, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		port := a.Addr().(*net.TCPAddr).Port
-		b, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+1))
-		a.Close()
-		if err == nil {
-			b.Close()
-			return port
-		}
-	}
-	t.Fatal("no two free ports in a row")
-	return 0
 }
 
 // abrmdBus starts a message bus with the resource manager on it and returns the

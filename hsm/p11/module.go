@@ -1,8 +1,8 @@
 // Package p11 is the module half of keyrite-hsmd: the only code that loads a
 // PKCS#11 module and the only importer of miekg/pkcs11. It is started by the
 // supervisor half with a job and PINs on a pipe, logs in to one token, and
-// serves the typed requests of package hsm/internal/frame in one goroutine
-// until its data socket closes.
+// serves the typed requests of package hsm/internal/frame, each session by one
+// goroutine, until its data socket closes; or it does one job and ends.
 //
 // It must never offer a raw PKCS#11 call, never write a PIN anywhere but to
 // C_Login, C_SetPIN, C_InitPIN and C_InitToken, and never go on after a login

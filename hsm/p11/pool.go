@@ -16,9 +16,6 @@ import (
 	"keyrite/internal/secmem"
 )
 
-// MaxSessions bounds the sessions of one module process.
-const MaxSessions = 64
-
 // Pool holds the sessions of one login. Each is leased to one goroutine at a
 // time: two in one session crash SoftHSM. Each keeps the handles that it has
 // found until the process ends; a new process is a new epoch, with new handles.
@@ -48,8 +45,8 @@ func OpenPool(module, label, serial string, pin *secmem.Buffer, sessions int) (*
 // newPool opens n-1 sessions beside the one that is logged in; the login holds
 // for all of them (PKCS#11 2.40, Section 2.6.8).
 func newPool(anchor *session, n int) (*Pool, error) {
-	if n < 1 || n > MaxSessions {
-		return nil, faultf("open session", frame.KindUsage, "need 1 to %d sessions", MaxSessions)
+	if n < 1 || n > frame.MaxSessions {
+		return nil, faultf("open session", frame.KindUsage, "need 1 to %d sessions", frame.MaxSessions)
 	}
 	p := &Pool{anchor: anchor, all: []*session{anchor}, free: make(chan *session, n)}
 	for len(p.all) < n {

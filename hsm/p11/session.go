@@ -11,8 +11,9 @@ import (
 	"keyrite/internal/secmem"
 )
 
-// session is the one PKCS#11 session of a module process. It is used by one
-// goroutine only: two in one session crash SoftHSM.
+// session is one PKCS#11 session of a module process, which has one, or as many as its
+// pool was opened with. It is used by one goroutine at a time: two in one session crash
+// SoftHSM.
 type session struct {
 	ctx    *pkcs11.Ctx
 	h      pkcs11.SessionHandle

@@ -78,7 +78,7 @@ func (m *TPM) start() {
 	}
 	// The port pair is free when we look and may be taken when swtpm binds it.
 	for range 20 {
-		port := freePair(m.t)
+		port := freePorts(m.t)
 		stop, ok := run(m.t, bin, m.Dir, port)
 		if ok {
 			m.Addr, m.stop = net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), stop
@@ -89,9 +89,9 @@ func (m *TPM) start() {
 	m.t.Fatal("swtpm did not start; see its log in the state folder")
 }
 
-// freePair finds a port whose successor is free too: swtpm's clients expect the
+// freePorts finds a port whose successor is free too: swtpm's clients expect the
 // control channel there.
-func freePair(t testing.TB) int {
+func freePorts(t testing.TB) int {
 	t.Helper()
 	for range 100 {
 		a, err := net.Listen("tcp", "127.0.0.1:0")

@@ -35,6 +35,9 @@ const (
 	MaxSealed = 64 << 10
 )
 
+// MaxSessions bounds the PKCS#11 sessions of one module process.
+const MaxSessions = 64
+
 // Version stands in every greeting. The two ends are built from one tree and
 // refuse any other.
 const Version = 1

@@ -7,8 +7,8 @@
 //
 // A try is counted, durably, before the PIN is given: a process that is killed,
 // or a machine that loses power, in between has used a try up. What cannot be
-// read or written allows no try. Both halves of keyrite-hsmd use this package; it
-// never sees a PIN.
+// read or written allows no try. The module half of keyrite-hsmd uses this package,
+// around each PIN that it gives a token; it never sees one.
 package pincount
 
 import (
@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"keyrite/internal/durable"
+	"keyrite/internal/intake"
 )
 
 // Who is the owner of a PIN.
@@ -143,21 +144,23 @@ func (c *Counter) Lock() (func(), error) {
 
 // Load reads the counter; one that does not exist has counted nothing.
 func (c *Counter) Load() (*State, error) {
-	f, err := os.OpenFile(c.Path(), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := intake.Open(c.Path())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return &State{Format: format, Serial: c.Serial, Resets: []Reset{}}, nil
-	}
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("%w: %s is a symbolic link", ErrDamaged, c.Path())
-	}
-	if err != nil {
+	case errors.Is(err, intake.ErrKind), errors.Is(err, intake.ErrEmpty):
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	case err != nil:
 		return nil, fmt.Errorf("read the PIN counter: %w", err)
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("%w: %s is no file that only its owner may write", ErrDamaged, c.Path())
+	if st, err := f.Stat(); err != nil || st.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("%w: others than the owner of %s may write it", ErrDamaged, c.Path())
 	}
 	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err == nil {
+		err = f.Unchanged()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the PIN counter: %w", err)
 	}
