@@ -4,12 +4,11 @@
 package enginetest
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,50 +22,56 @@ import (
 	"keyrite/vault/seal"
 )
 
-// Bench is a world with a store and one mount.
+// Bench is a world with a store and one mount, or more.
 type Bench struct {
 	World   *artifacttest.World
 	Store   *seal.Store
 	Journal *audit.Journal
 	Host    *engine.Host
+	Dir     string // with the store and what opens it: see Open
 	Now     time.Time
 	Caller  engine.Caller
+	// Rules decide on each request; nil allows all.
+	Rules []access.Rule
 
 	t     testing.TB
-	calls int
+	calls atomic.Int64
 }
 
 // New makes a world with an engine of that kind at the mount of that name.
 func New(t testing.TB, kind, mount string) *Bench {
 	t.Helper()
-	w := artifacttest.New(t)
-	w.Approve(charter.TypeMount, charter.Mount{Engine: kind, ID: mount})
-	k, err := seal.NewDataKey()
+	b := &Bench{World: artifacttest.New(t), Dir: t.TempDir(), Now: artifacttest.Now(), Caller: engine.Caller{Identity: "tester", Means: "certificate", Bound: true}, t: t}
+	if err := create(t.Context(), b.Dir); err != nil {
+		t.Fatal(err)
+	}
+	b.Reopen()
+	t.Cleanup(func() { _ = b.Store.Close() })
+	b.Host = b.Mount(kind, mount)
+	return b
+}
+
+// Mount puts one more engine into the charter.
+func (b *Bench) Mount(kind, mount string) *engine.Host {
+	b.t.Helper()
+	b.World.Approve(charter.TypeMount, charter.Mount{Engine: kind, ID: mount})
+	view := func(f func(*seal.View) error) error { return b.Store.View(f) }
+	return &engine.Host{Mount: mount, Charter: func() *charter.State { return b.World.State }, View: view, Public: "https://127.0.0.1:8200"}
+}
+
+// Reopen closes the store, if it is open, and opens it as the next process does.
+func (b *Bench) Reopen() {
+	b.t.Helper()
+	if b.Store != nil {
+		if err := b.Store.Close(); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	s, err := Open(b.Dir)
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	t.Cleanup(k.Wipe)
-	dir := t.TempDir()
-	keeper, err := seal.NewFileKeeper(filepath.Join(dir, "head"), w.World)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := seal.Config{
-		Dir: dir, Place: seal.Place{Vault: [32]byte{1}, World: w.World, Epoch: 1}, Head: keeper,
-		Check: func(context.Context, string) error { return nil },
-	}
-	if err := seal.Create(t.Context(), c, k, map[string]string{"did": "create"}); err != nil {
-		t.Fatal(err)
-	}
-	s, err := seal.Open(t.Context(), c, k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	return &Bench{
-		World: w, Store: s, Journal: audit.NewJournal(s), Now: artifacttest.Now(), Caller: engine.Caller{Identity: "tester", Means: "certificate", Bound: true}, t: t,
-		Host: &engine.Host{Mount: mount, Charter: func() *charter.State { return w.State }, View: s.View, Public: "https://127.0.0.1:8200"},
-	}
+	b.Store, b.Journal = s, audit.NewJournal(s)
 }
 
 // Found lets the engine make what the charter wants.
@@ -78,8 +83,7 @@ func (b *Bench) Found(e engine.Founder) error {
 }
 
 func (b *Bench) entry(k trail.Kind, op string) *audit.Entry {
-	b.calls++
-	return &audit.Entry{Kind: k, Operation: op, Request: strconv.Itoa(b.calls), Time: trail.FormatTime(b.Now)}
+	return &audit.Entry{Kind: k, Operation: op, Request: strconv.FormatInt(b.calls.Add(1), 10), Time: trail.FormatTime(b.Now)}
 }
 
 // Request makes one of a path without the mount and a body that becomes JSON; nil
@@ -114,6 +118,14 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 	plan, err := e.Plan(r)
 	if err != nil {
 		return nil, err
+	}
+	if plan.Needs == "" || plan.Apply == nil {
+		return nil, errors.New("the plan needs nothing, or does nothing")
+	}
+	if b.Rules != nil {
+		if err := access.Decide(b.Rules, r.Path, plan.Needs); err != nil {
+			return nil, err
+		}
 	}
 	entry := b.entry(audit.Request, string(plan.Needs))
 	entry.Path, entry.Params = r.Path.String(), plan.Shown
@@ -154,6 +166,80 @@ func (b *Bench) failed(e *audit.Entry, cause error) error {
 	e.Class, e.Error = string(fault.ClassOf(cause)), cause.Error()
 	_, err := b.Journal.Do(b.t.Context(), seal.Durable, e, nil)
 	return errors.Join(cause, err)
+}
+
+// Call is Do of a path with its mount and a body that is JSON; "" is none.
+func (b *Bench) Call(e engine.Engine, m engine.Method, path, body string) (*engine.Answer, error) {
+	b.t.Helper()
+	return b.Run(e, b.Whole(m, path, body))
+}
+
+// Whole is Request of a path with its mount and a body that is JSON; "" is none.
+func (b *Bench) Whole(m engine.Method, path, body string) *engine.Request {
+	b.t.Helper()
+	p, err := access.ParsePath(path)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r := &engine.Request{Caller: b.Caller, Method: m, Path: p, Rest: strings.Split(path, "/")[1:], Now: b.Now}
+	if body != "" {
+		if err := json.Unmarshal([]byte(body), &r.Params); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return r
+}
+
+// Must is Call that has to go well; what it answers is JSON.
+func (b *Bench) Must(e engine.Engine, m engine.Method, path, body string) string {
+	b.t.Helper()
+	a, err := b.Call(e, m, path, body)
+	if err != nil {
+		b.t.Fatalf("%s %s: %v", path, body, err)
+	}
+	return JSON(b.t, a.Data)
+}
+
+// Look is Call that only reads, without an entry: for tests that make many.
+func (b *Bench) Look(e engine.Engine, path, body string) (*engine.Answer, error) {
+	b.t.Helper()
+	p, err := e.Plan(b.Whole(engine.Read, path, body))
+	if err != nil {
+		return nil, err
+	}
+	if p.Work != nil {
+		if err := p.Work(b.t.Context()); err != nil {
+			return nil, err
+		}
+	}
+	return p.Apply(nil)
+}
+
+// Audit is the whole log as text, to look for what must not be in it.
+func (b *Bench) Audit() string {
+	b.t.Helper()
+	var out strings.Builder
+	for n := range b.Store.Head().Size {
+		raw, err := b.Store.Entry(uint64(n))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		out.Write(append(raw, '\n'))
+	}
+	return out.String()
+}
+
+// JSON is what a client reads of an answer; "" without content.
+func JSON(t testing.TB, data any) string {
+	t.Helper()
+	if data == nil {
+		return ""
+	}
+	out, err := json.Marshal(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
 
 // Data is what a client reads under "data".

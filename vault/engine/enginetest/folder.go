@@ -1,0 +1,96 @@
+package enginetest
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"keyrite/artifact/world"
+	"keyrite/vault/seal"
+)
+
+// ChildCommand is the first argument of the process that is killed; the second is
+// the folder of its Bench.
+const ChildCommand = "engine-until-killed"
+
+// Main is TestMain of a package whose tests kill a process: it runs the tests, or is
+// that process, which ends when child returns.
+func Main(m *testing.M, child func(dir string) error) {
+	if len(os.Args) == 3 && os.Args[1] == ChildCommand {
+		if err := child(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			syscall.Exit(1)
+		}
+		syscall.Exit(0) // os.Exit waits a second under the race detector
+	}
+	os.Exit(m.Run())
+}
+
+// secret stands for the root secret of the safe. NOT SECRET.
+func secret() []byte { return []byte("a secret of a safe that is NOT SECRET") }
+
+// place is not that of the world: the next process must find it by itself.
+func place() seal.Place {
+	return seal.Place{Vault: [32]byte{1, 2, 3}, World: world.World("rehearsal:abcdefgh"), Epoch: 1}
+}
+
+func config(dir string) (seal.Config, error) {
+	head, err := seal.NewFileKeeper(filepath.Join(dir, "head"), place().World)
+	if err != nil {
+		return seal.Config{}, err
+	}
+	// Read here and now, not in a process of its own: what these tests break is not
+	// the file.
+	check := func(_ context.Context, path string) error { return seal.CheckMain(path) }
+	return seal.Config{Dir: filepath.Join(dir, "store"), Place: place(), Head: head, Check: check}, nil
+}
+
+// create makes a store in a folder, with its head and its wrapped key beside it.
+func create(ctx context.Context, dir string) error {
+	k, err := seal.NewDataKey()
+	if err != nil {
+		return err
+	}
+	defer k.Wipe()
+	w, err := k.Wrap(secret(), place())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "wrapped"), []byte(hex.EncodeToString(w)), 0o600); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(dir, "store"), 0o700); err != nil {
+		return err
+	}
+	c, err := config(dir)
+	if err != nil {
+		return err
+	}
+	return seal.Create(ctx, c, k, map[string]string{"did": "create"})
+}
+
+// Open opens the store of a Bench from its folder.
+func Open(dir string) (*seal.Store, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, "wrapped"))
+	if err != nil {
+		return nil, err
+	}
+	wrapped, err := hex.DecodeString(string(raw))
+	if err != nil {
+		return nil, err
+	}
+	k, err := seal.Unwrap(wrapped, secret(), place())
+	if err != nil {
+		return nil, err
+	}
+	defer k.Wipe()
+	c, err := config(dir)
+	if err != nil {
+		return nil, err
+	}
+	return seal.Open(context.Background(), c, k)
+}
