@@ -2,8 +2,9 @@
 // are born in it, and at each later opening: what an attack with throw-away keys
 // came to, bound to module, libraries, configuration, token and firmware.
 //
-// Who attacked makes a Report and signs it (Sign), or puts it into a record. Who
-// is about to open a token asks Check with what the module and the token say of
+// Who attacked makes a Report and signs it, into a file (Sign) or a record. Who is
+// about to open a token takes it from there with the signature under it (Open,
+// Take, ParseKept) and asks Check with what the module and the token say of
 // themselves; ceremonies, releases and exports do so before the token's PIN is
 // given to the module. It never repairs or explains away a failed case: one is
 // enough to refuse.
@@ -142,8 +143,7 @@ func (r *Report) Judge() error {
 }
 
 // Check reports whether the report admits this token, behind this module, now and
-// in this world. The caller has verified who signed it, or that it stands in a
-// record that holds.
+// in this world. The caller has verified who signed it.
 func (r *Report) Check(m *Module, t *Token, w world.World, now time.Time) error {
 	if err := r.CheckTime(w, now); err != nil {
 		return err
@@ -230,40 +230,49 @@ func Sign(r *Report, by crypto.Signer) ([]byte, error) {
 	return env.Marshal()
 }
 
-// Open reads a report file that one of the people signed, and gives it with the
-// name of who did. Whether it admits anything is for Check to say.
-func Open(data []byte, people *charter.People) (*Report, string, error) {
+// Signed is a report with the signatures of people under it.
+type Signed struct {
+	Report   *Report
+	By       []string // names, in the order of the envelope
+	Envelope *envelope.Envelope
+}
+
+// Open reads a report file that one of the people signed. Whether it admits anything
+// is for Check to say. The errors are those of Take, and of class verify for what is
+// no envelope.
+func Open(data []byte, people *charter.People) (*Signed, error) {
 	if len(data) > MaxBytes {
-		return nil, "", fault.Errorf(fault.Verify, "admission report of more than %d bytes", MaxBytes)
+		return nil, fault.Errorf(fault.Verify, "admission report of more than %d bytes", MaxBytes)
 	}
 	env, err := envelope.Parse(data)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	names, err := signers(env, people)
-	if err != nil {
-		return nil, "", err
-	}
-	var r Report
-	if err := jcs.Unmarshal(env.Payload, &r); err != nil {
-		return nil, "", err
-	}
-	return &r, strings.Join(names, ", "), nil
+	return Take(env, people)
 }
 
-// CheckSigner reports whether one of the people signed the report in an envelope,
-// and nobody else did.
-func CheckSigner(env *envelope.Envelope, people *charter.People) error {
-	_, err := signers(env, people)
-	return err
-}
-
-func signers(env *envelope.Envelope, people *charter.People) ([]string, error) {
+// Take reads the report in an envelope that one of the people signed, and nobody who
+// is none of them; all else is an error of class verify or quorum. Whether it admits
+// anything is for Check to say.
+func Take(env *envelope.Envelope, people *charter.People) (*Signed, error) {
 	var keys []envelope.Key
 	for i := range people.Roster {
 		p := &people.Roster[i].Person
 		keys = append(keys, envelope.Key{Name: p.Name, Public: p.PublicKey()})
 	}
-	_, names, err := envelope.Verify(env, PayloadType, keys, 1)
-	return names, err
+	payload, names, err := envelope.Verify(env, PayloadType, keys, 1)
+	if err != nil {
+		return nil, err
+	}
+	r, err := parse(payload)
+	return &Signed{r, names, env}, err
+}
+
+// Unverified is the report in an envelope, whoever signed it: for those who know the
+// people only later, and take it then. The error is of class verify.
+func Unverified(env *envelope.Envelope) (*Report, error) { return parse(env.Payload) }
+
+func parse(payload []byte) (*Report, error) {
+	var r Report
+	return &r, jcs.Unmarshal(payload, &r)
 }

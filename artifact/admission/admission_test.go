@@ -128,9 +128,9 @@ func TestSignerOfReport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, by, err := admission.Open(file, people)
-	if err != nil || by != "conductor" || !slices.Equal(r.Algorithms, good().Algorithms) {
-		t.Fatalf("got %+v by %q, %v", r, by, err)
+	x, err := admission.Open(file, people)
+	if err != nil || !slices.Equal(x.By, []string{"conductor"}) || !slices.Equal(x.Report.Algorithms, good().Algorithms) {
+		t.Fatalf("got %+v, %v", x, err)
 	}
 	altered := func(edit func(*envelope.Envelope)) []byte {
 		env, err := envelope.Parse(file)
@@ -176,7 +176,7 @@ func TestSignerOfReport(t *testing.T) {
 		"no envelope":       []byte(`{"format":"keyrite/admission/v1"}`),
 		"too long":          make([]byte, admission.MaxBytes+1),
 	} {
-		if _, _, err := admission.Open(data, people); err == nil {
+		if _, err := admission.Open(data, people); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/world"
@@ -10,20 +11,22 @@ import (
 // KeptFormat names the reports that a ceremony hands on in its record.
 const KeptFormat = "keyrite/admissions/v1"
 
-// MaxKeptBytes bounds them.
+// MaxKeptBytes bounds them; an honest report has some 20 KiB.
 const MaxKeptBytes = 16 << 20
 
 // Kept are the reports that held when a ceremony closed, one for each token, so
-// that its record alone is enough to continue from.
+// that its record alone is enough to continue from. docs/formats/admissions.md
+// describes each member.
 type Kept struct {
-	Format  string      `json:"format"`
-	Reports []Report    `json:"reports"`
-	World   world.World `json:"world"`
+	Envelopes []envelope.Envelope `json:"envelopes"` // by label and serial of the token
+	Format    string              `json:"format"`
+	World     world.World         `json:"world"`
 }
 
-// ParseKept reads them and checks their own sense. Each is checked again where it
-// is to admit something.
-func ParseKept(data []byte, w world.World) (*Kept, error) {
+// ParseKept reads them; each is signed by one of the people, who are those of the
+// charter that the ceremony left. Whether one admits anything is for Check to say.
+// Errors are those of Take and CheckTime, and of class verify for the rest.
+func ParseKept(data []byte, w world.World, people *charter.People) ([]Signed, error) {
 	var k Kept
 	if err := jcs.Unmarshal(data, &k); err != nil {
 		return nil, err
@@ -34,21 +37,32 @@ func ParseKept(data []byte, w world.World) (*Kept, error) {
 	if err := world.Match(w, k.World); err != nil {
 		return nil, err
 	}
-	seen := map[[2]string]bool{}
-	for i := range k.Reports {
-		r := &k.Reports[i]
-		made, err := charter.ParseTime(r.Made)
+	var out []Signed
+	for i := range k.Envelopes {
+		x, err := Take(&k.Envelopes[i], people)
 		if err != nil {
 			return nil, err
 		}
-		if err := r.CheckTime(w, made); err != nil {
+		if err := x.Report.checkOwn(w); err != nil {
 			return nil, err
 		}
-		id := [2]string{r.Token.Label, r.Token.Serial}
-		if seen[id] {
-			return nil, fault.Errorf(fault.Verify, "admissions name token %.40q twice", r.Token.Label)
+		if i > 0 && !before(&out[i-1].Report.Token, &x.Report.Token) {
+			return nil, fault.Errorf(fault.Verify, "admissions name token %.40q twice, or out of order", x.Report.Token.Label)
 		}
-		seen[id] = true
+		out = append(out, *x)
 	}
-	return &k, nil
+	return out, nil
+}
+
+// checkOwn is what a report says of itself, on the day that it was made.
+func (r *Report) checkOwn(w world.World) error {
+	made, err := charter.ParseTime(r.Made)
+	if err != nil {
+		return err
+	}
+	return r.CheckTime(w, made)
+}
+
+func before(a, b *Token) bool {
+	return a.Label < b.Label || a.Label == b.Label && a.Serial < b.Serial
 }

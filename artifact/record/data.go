@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"reflect"
 
-	"keyrite/artifact/admission"
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
@@ -145,25 +144,13 @@ type TokenReady struct {
 	Token anchor.Token `json:"token"`
 }
 
-// Case is one case of an admission.
-type Case struct {
-	Got      string `json:"got"`
-	ID       string `json:"id"`
-	Pass     bool   `json:"pass"`
-	Expected string `json:"expected"`
-}
-
 // Admission is what admits a token: the report of attacking it with throw-away
-// keys in this ceremony, or an earlier one that still holds when a safe is opened.
+// keys, in this ceremony or in an earlier one that still holds when a safe is
+// opened, as somebody in the charter signed it.
 type Admission struct {
-	Cases []Case `json:"cases"` // in records made before there were reports in them; else empty
-	// Envelope is the report signed by a person, where it comes from a file.
-	Envelope *envelope.Envelope `json:"envelope,omitempty"`
-	// From names the record in which the report was made, where it comes from one.
-	From   string            `json:"from,omitempty"`
-	Module Program           `json:"module"`
-	Report *admission.Report `json:"report,omitempty"` // unless it stands in the envelope
-	Safe   string            `json:"safe"`
+	Envelope envelope.Envelope `json:"envelope"`
+	Module   Program           `json:"module"`
+	Safe     string            `json:"safe"`
 }
 
 // Dealt is a secret dealt as shares; only public halves.

@@ -36,6 +36,7 @@ const (
 	ReportFile     = "report.html"
 	PeopleDir      = "people"
 	OutputsDir     = "outputs"
+	AdmissionsFile = "admissions.json" // in OutputsDir
 )
 
 const (

@@ -241,6 +241,9 @@ func (c *checker) shareGiven(e *Entry, d *Opening) error {
 	}
 	switch {
 	case c.do == "safe.open" && first:
+		if c.admitted[d.Safe] == nil {
+			return bad("%w: safe %.40q was opened without an admission of its token", ErrEntry, d.Safe)
+		}
 		if err := c.advance(d.Safe, safeNew, safeOpened, "opening"); err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ type Verified struct {
 	Certificates []Certificate
 	Moved        []Transferred
 	Succession   *succession.Statement // signed here and verified, nil without
-	Admissions   []admission.Report    // of the tokens that were attacked or opened in it
+	Admissions   []admission.Signed    // of the tokens that were attacked or opened in it, and that it hands on
 	Statements   []string              // types of the charter's statements, in order
 	Incidents    []Incident
 	Cosigners    []string
@@ -79,7 +79,7 @@ type checker struct {
 	words    []Line                       // read aloud
 	last     [lastLines]Line              // beyond maxTimeline
 	admitted map[string]*admission.Report // by safe
-	relied   []*Admission                 // on reports that came in files
+	relied   []Line                       // admissions
 	states   map[string]string            // verbStates
 	makers   map[string][]string          // doneBy
 	outputs  map[string]Output

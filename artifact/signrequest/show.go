@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"keyrite/artifact/admission"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
@@ -26,6 +27,7 @@ const (
 	Cosign     = "cosign"      // a record's checkpoint, as a cosigner
 	Checkpoint = "checkpoint"  // a record's checkpoint, as its conductor
 	Charter    = "charter"     // a statement of the charter
+	Admission  = "admission"   // what a token withstood
 	Documents  = "documents"   // which identity documents were seen
 	Incident   = "incident"    // an incident of a ceremony
 	UpdateRoot = "update-root" // root metadata of the update repository
@@ -49,6 +51,8 @@ func (r *Request) Show() (*Shown, error) {
 		switch typ {
 		case charter.PayloadType:
 			return showCharter(payload)
+		case admission.PayloadType:
+			return showAdmission(payload)
 		case record.DocumentsType:
 			return showDocuments(payload)
 		case record.IncidentType:
@@ -175,6 +179,23 @@ func walk(path string, v any, out *[]string) {
 	default:
 		*out = append(*out, fmt.Sprintf("%s = %v", path, v))
 	}
+}
+
+func showAdmission(payload []byte) (*Shown, error) {
+	var r admission.Report
+	if err := jcs.Unmarshal(payload, &r); err != nil {
+		return nil, err
+	}
+	if r.Format != admission.Format {
+		return nil, fault.Errorf(fault.Verify, "admission has format %.60q", r.Format)
+	}
+	s := &Shown{Purpose: Admission, World: r.World, Lines: []string{
+		fmt.Sprintf("You say that token %.40q with serial %.40q was attacked with throw-away keys, and what came of it: %d cases, admitted for %d algorithms.", r.Token.Label, r.Token.Serial, len(r.Cases), len(r.Algorithms)),
+		fmt.Sprintf("made %.40q, behind the module with SHA-256 %.64q. All of it:", r.Made, r.Module.SHA256),
+	}}
+	lines, err := fields(payload)
+	s.Lines = append(s.Lines, lines...)
+	return s, err
 }
 
 func showDocuments(payload []byte) (*Shown, error) {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"keyrite/artifact/admission"
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
@@ -39,6 +40,7 @@ func messages(t testing.TB, w *artifacttest.World) map[string][]byte {
 	text := tlog.Checkpoint{Origin: record.Origin("0123456789abcdef"), World: w.World, Size: 7, Root: tlog.LeafHash([]byte("x"))}.Text()
 	return map[string][]byte{
 		signrequest.Charter:    envelope.PAE(charter.PayloadType, st),
+		signrequest.Admission:  envelope.PAE(admission.PayloadType, must(t, admission.Report{Format: admission.Format, Token: admission.Token{Label: "work", Serial: "4f1c"}, World: w.World})),
 		signrequest.Documents:  envelope.PAE(record.DocumentsType, must(t, record.DocumentsSeen{Format: "keyrite/documents-seen/v1", Record: "0123456789abcdef", Seen: map[string]string{"master1": "passport 42"}, World: w.World})),
 		signrequest.Incident:   envelope.PAE(record.IncidentType, must(t, record.IncidentCall{Format: "keyrite/incident/v1", Reason: "the bag was open", Record: "0123456789abcdef", World: w.World})),
 		signrequest.Checkpoint: text,
@@ -50,7 +52,7 @@ func messages(t testing.TB, w *artifacttest.World) map[string][]byte {
 func TestSign(t *testing.T) {
 	w := artifacttest.New(t, "witness2")
 	wants := map[string]string{
-		signrequest.Charter: "gw200", signrequest.Documents: "master1: passport 42", signrequest.Incident: "the bag was open",
+		signrequest.Charter: "gw200", signrequest.Admission: `token "work" with serial "4f1c"`, signrequest.Documents: "master1: passport 42", signrequest.Incident: "the bag was open",
 		signrequest.Checkpoint: "as its conductor", signrequest.Cosign: "2027-01-15T08:00:00Z", signrequest.UpdateRoot: "root 1 of the update repository",
 	}
 	for purpose, msg := range messages(t, w) {
@@ -94,6 +96,7 @@ func TestRefusals(t *testing.T) {
 	p := w.People["witness1"].Public()
 	for name, msg := range map[string][]byte{
 		"opening of a share":      envelope.PAE(share.OpeningType, []byte("{}")),
+		"admission of no format":  envelope.PAE(admission.PayloadType, must(t, admission.Report{World: w.World})),
 		"unknown payload type":    envelope.PAE("application/x", []byte("{}")),
 		"PAE with a tail":         append(bytes.Clone(good), ' '),
 		"PAE with a leading zero": bytes.Replace(bytes.Clone(good), []byte("DSSEv1 "), []byte("DSSEv1 0"), 1),

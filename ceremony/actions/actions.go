@@ -35,6 +35,7 @@ type Actions struct {
 	safes map[string]*safe
 	begun map[string]bool // safes whose token is being, or was, initialised
 
+	records  []earlier            // that the binding names, once they were verified
 	reports  *Reports             // of the binding, once they were read
 	admitted map[string]*Admitted // by safe that is opened, from before ARMED on
 	keys     map[string]*key

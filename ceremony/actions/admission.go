@@ -1,10 +1,9 @@
 package actions
 
 import (
+	"cmp"
 	"context"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/jcs"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
 	"keyrite/ceremony/script"
@@ -21,13 +21,8 @@ import (
 	"keyrite/internal/intake"
 )
 
-// Admitted is the report that admits a token, and where it comes from.
-type Admitted struct {
-	Report *admission.Report
-
-	envelope *envelope.Envelope // of a file, nil where it stands in a record
-	from     string             // the record it stands in
-}
+// Admitted is the report that admits a token, as somebody in the charter signed it.
+type Admitted struct{ admission.Signed }
 
 // Check wants the token that is open to be the one that was admitted, behind
 // the module that was attacked, in this very process.
@@ -43,28 +38,40 @@ type Reports struct {
 	class fault.Class // of the last of them
 }
 
-// Reports reads the reports and records that the binding names. Reports in files
-// count if somebody in the charter signed them, those in records if the record is
-// closed, holds, and belongs to this charter. near are folders of records that count
-// too if they are there: the one that the charter was taken from.
+// Reports reads the reports and records that the binding names. A report counts if
+// somebody in the charter signed it; one in a record only if that is closed, holds,
+// and belongs to this charter. near are folders of records that count too if they
+// are there: the one that the charter was taken from.
 func (b *Bind) Reports(state *charter.State, near ...string) *Reports {
+	return b.reports(state, append(b.earlier(state, nil), verifyAll(b.nearby(near), state, nil)...))
+}
+
+func (b *Bind) reports(state *charter.State, records []earlier) *Reports {
 	out := &Reports{state: state, class: fault.Token}
 	for _, file := range b.Admissions {
-		x, err := b.reportFile(file, state)
+		data, err := intake.Read(b.Path(file), admission.MaxBytes)
+		if err == nil {
+			var x *admission.Signed
+			if x, err = admission.Open(data, &state.People); err == nil {
+				out.all = append(out.all, &Admitted{*x})
+			}
+		}
 		if err != nil {
 			out.why = append(out.why, file+": "+err.Error())
-			continue
 		}
-		out.all = append(out.all, x)
 	}
-	for _, dir := range append(slices.Clone(b.Records), b.present(near)...) {
-		v, err := b.recordOf(dir, state)
-		if err != nil {
-			out.why, out.class = append(out.why, "record "+dir+": "+err.Error()), fault.ClassOf(err)
+	for _, e := range records {
+		if e.err != nil {
+			out.why, out.class = append(out.why, e.err.Error()), fault.ClassOf(e.err)
 			continue
 		}
-		for i := range v.Admissions {
-			out.all = append(out.all, &Admitted{Report: &v.Admissions[i], from: record.Origin(v.Open.Record)})
+		for i := range e.Admissions {
+			x, err := admission.Take(e.Admissions[i].Envelope, &state.People) // who signed it may have left since
+			if err != nil {
+				out.why = append(out.why, "record "+e.dir+", token "+e.Admissions[i].Report.Token.Label+": "+err.Error())
+				continue
+			}
+			out.all = append(out.all, &Admitted{*x})
 		}
 	}
 	return out
@@ -98,13 +105,14 @@ func (rs *Reports) Admit(m hsm.ModuleInfo, t hsm.TokenInfo, now time.Time) (*Adm
 }
 
 // kept are the reports that still hold, the newest of each token, for those who
-// continue from this ceremony's record alone.
-func (a *Actions) kept(r *ceremony.Run) *admission.Kept {
-	newest := map[hsm.TokenID]*admission.Report{}
+// continue from this ceremony's record alone. One whose signer leaves the charter
+// here is signed again, by the conductor: it counts as long as its signer is there.
+func (a *Actions) kept(ctx context.Context, r *ceremony.Run) (*admission.Kept, error) {
+	newest := map[hsm.TokenID]*Admitted{}
 	keep := func(x *Admitted) {
 		id := hsm.TokenID{Label: x.Report.Token.Label, Serial: x.Report.Token.Serial}
-		if x.Report.CheckTime(r.World, r.Clock.Now()) == nil && (newest[id] == nil || newest[id].Made < x.Report.Made) {
-			newest[id] = x.Report
+		if x.Report.CheckTime(r.World, r.Clock.Now()) == nil && (newest[id] == nil || newest[id].Report.Made < x.Report.Made) {
+			newest[id] = x
 		}
 	}
 	if a.reports != nil {
@@ -117,60 +125,36 @@ func (a *Actions) kept(r *ceremony.Run) *admission.Kept {
 			keep(sf.admitted)
 		}
 	}
-	out := &admission.Kept{Format: admission.KeptFormat, Reports: []admission.Report{}, World: r.World}
+	out := &admission.Kept{Envelopes: []envelope.Envelope{}, Format: admission.KeptFormat, World: r.World}
 	for _, id := range slices.SortedFunc(maps.Keys(newest), func(a, b hsm.TokenID) int {
-		return strings.Compare(a.Label+"/"+a.Serial, b.Label+"/"+b.Serial)
+		return cmp.Or(strings.Compare(a.Label, b.Label), strings.Compare(a.Serial, b.Serial))
 	}) {
-		out.Reports = append(out.Reports, *newest[id])
-	}
-	return out
-}
-
-func (b *Bind) reportFile(file string, state *charter.State) (*Admitted, error) {
-	data, err := intake.Read(b.Path(file), admission.MaxBytes)
-	if err != nil {
-		return nil, err
-	}
-	r, _, err := admission.Open(data, &state.People)
-	if err != nil {
-		return nil, err
-	}
-	env, err := envelope.Parse(data)
-	return &Admitted{Report: r, envelope: env}, err
-}
-
-// present are those of the records near by that are there, and the one beside the
-// binding, if it names neither records nor reports.
-func (b *Bind) present(near []string) []string {
-	if len(b.Records) > 0 || len(b.Admissions) > 0 {
-		return nil
-	}
-	var out []string
-	for _, dir := range append(slices.Clone(near), b.Path(besideBind)) {
-		if st, err := os.Stat(filepath.Join(dir, record.TranscriptFile)); err == nil && st.Mode().IsRegular() && !slices.Contains(out, dir) {
-			out = append(out, dir)
+		x := newest[id]
+		if _, err := admission.Take(x.Envelope, &a.state.People); err != nil {
+			if x, err = a.signReport(ctx, r, x.Report); err != nil {
+				return nil, err
+			}
 		}
+		out.Envelopes = append(out.Envelopes, *x.Envelope)
 	}
-	return out
+	return out, nil
 }
 
-// besideBind is where the record of a genesis lies that the binding does not name.
-const besideBind = "record"
-
-// recordOf verifies a record that is part of this vault: its people are those of a
-// charter that ours continues, and it is signed by them.
-func (b *Bind) recordOf(dir string, state *charter.State) (*record.Verified, error) {
-	v, err := record.VerifyOwn(os.DirFS(b.Path(dir)))
+// signReport has the conductor sign a report.
+func (a *Actions) signReport(ctx context.Context, r *ceremony.Run, rep *admission.Report) (*Admitted, error) {
+	payload, err := jcs.Marshal(rep)
 	if err != nil {
 		return nil, err
 	}
-	if v.Charter.Vault != state.Vault {
-		return nil, fault.New(fault.Verify, "it is of another vault")
+	env, err := signAll(ctx, r, "the admission of token "+rep.Token.Label, admission.PayloadType, payload, r.Names(charter.RoleConductor)[:1])
+	if err != nil {
+		return nil, err
 	}
-	if v.Charter.Size() > state.Size() {
-		return nil, fault.New(fault.Policy, "it knows more of the charter than the charter given: give the one that left the newest ceremony")
+	x, err := admission.Take(env, &a.state.People)
+	if err != nil {
+		return nil, err
 	}
-	return v, state.CheckHead(v.Charter.Size(), v.Charter.Head())
+	return &Admitted{*x}, nil
 }
 
 // checkAdmitted finds, while it costs nothing yet, the report of a token that is to
@@ -182,7 +166,7 @@ func (a *Actions) checkAdmitted(r *ceremony.Run, s *script.Safe, m hsm.ModuleInf
 		return fault.Errorf(fault.Token, "there is no token %s with serial %s", e.Token.Label, e.Token.Serial)
 	}
 	if a.reports == nil {
-		a.reports = a.bind.Reports(&a.vault.state)
+		a.reports = a.bind.reports(&a.vault.state, append(a.earlier(), verifyAll(a.bind.nearby(nil), &a.vault.state, a.vault.anchors)...))
 	}
 	x, err := a.reports.Admit(m, tokens[i], r.Clock.Now())
 	if err != nil {
@@ -203,14 +187,13 @@ func (a *Actions) rely(r *ceremony.Run, sf *safe) error {
 		return err
 	}
 	sf.admitted = x
-	e := &record.Admission{
-		Cases: []record.Case{}, Envelope: x.envelope, From: x.from, Safe: sf.name,
-		Module: record.Program{Name: x.Report.Module.Description, SHA256: x.Report.Module.SHA256},
-	}
-	if x.envelope == nil {
-		e.Report = x.Report
-	}
-	return r.Record(e)
+	return r.Record(admissionOf(sf))
+}
+
+// admissionOf is the entry that says why a safe's token may hold keys.
+func admissionOf(sf *safe) *record.Admission {
+	m := &sf.admitted.Report.Module
+	return &record.Admission{Envelope: *sf.admitted.Envelope, Module: record.Program{Name: m.Description, SHA256: m.SHA256}, Safe: sf.name}
 }
 
 // mayHold wants a key of the script to be of a kind that its token is admitted for.
@@ -240,21 +223,23 @@ func (a *Actions) checkKinds(s *script.Safe) error {
 }
 
 // admit attacks a fresh token with throw-away keys, with the algorithms of the keys
-// that will be born in it and with all curves, which cost little.
+// that will be born in it and with all curves, which cost little. The conductor
+// signs what came of it.
 func (a *Actions) admit(ctx context.Context, r *ceremony.Run, st *script.Step) error {
 	sf := a.safes[st.Safe]
-	return a.withSession(ctx, sf.token, func(s *hsm.Session) error {
-		rep, err := admit.Run(ctx, s, r.World, r.Clock.Now(), a.algorithmsOf(st.Safe)...)
-		if err != nil {
-			return err
-		}
-		sf.admitted = &Admitted{Report: rep}
-		r.Console.Say("good", itoa(len(rep.Cases))+" attacks on token "+rep.Token.Label+", none succeeded")
-		return r.Record(&record.Admission{
-			Cases: []record.Case{}, Report: rep, Safe: st.Safe,
-			Module: record.Program{Name: rep.Module.Description, SHA256: rep.Module.SHA256},
-		})
+	var rep *admission.Report
+	err := a.withSession(ctx, sf.token, func(s *hsm.Session) (err error) {
+		rep, err = admit.Run(ctx, s, r.World, r.Clock.Now(), a.algorithmsOf(st.Safe)...)
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	r.Console.Say("good", itoa(len(rep.Cases))+" attacks on token "+rep.Token.Label+", none succeeded")
+	if sf.admitted, err = a.signReport(ctx, r, rep); err != nil {
+		return err
+	}
+	return r.Record(admissionOf(sf))
 }
 
 func (a *Actions) algorithmsOf(safe string) []hsm.Algorithm {

@@ -35,20 +35,23 @@ func TestForgedOfflineIsRefused(t *testing.T) {
 			return e.Type == "opening" || e.Type == "admission" || e.Type == "intent" && e.Data["effect"] == "open"
 		}), "without an entry opening"},
 		"admission by a stranger": {func(l []entry) []entry {
-			d := l[first(l, "admission")].Data
-			d["envelope"] = signedBy(t, f.people["stranger"], d["report"])
-			delete(d, "report")
-			delete(d, "from")
+			signReport(t, &l[first(l, "admission")], f.people["stranger"], func(map[string]any) {})
 			return l
 		}, "may not sign this"},
-		"admission from nowhere": {func(l []entry) []entry {
-			delete(l[first(l, "admission")].Data, "from")
+		"admission by nobody": {func(l []entry) []entry {
+			l[first(l, "admission")].Data["envelope"].(map[string]any)["signatures"] = []any{}
 			return l
-		}, "says not where it comes from"},
+		}, "too few signatures"},
+		"admission altered after it was signed": {func(l []entry) []entry {
+			e := &l[first(l, "admission")]
+			e.Data["envelope"].(map[string]any)["payload"] = payloadOf(t, e, func(r map[string]any) { r["capabilities"] = []any{} })
+			return l
+		}, "signature does not hold"},
 		"admission that failed": {func(l []entry) []entry {
-			report(&l[first(l, "admission")])["cases"].([]any)[7].(map[string]any)["pass"] = false
+			signReport(t, &l[first(l, "admission")], f.people["conductor"], func(r map[string]any) { r["cases"].([]any)[7].(map[string]any)["pass"] = false })
 			return l
 		}, "is not admitted"},
+		"no admission": {without(func(e entry) bool { return e.Type == "admission" }), "without an admission"},
 		"certificate of another issuer": {func(l []entry) []entry {
 			l[first(l, "certificate")].Data["issuer"] = "tuf-root"
 			return l

@@ -66,10 +66,14 @@ func TestForgedReshareIsRefused(t *testing.T) {
 			return slices.DeleteFunc(l, func(e entry) bool { return e.Type == "admission" })
 		}, "without an intent"},
 		"opened under a report of another token": {func(l []entry) []entry {
-			i := slices.IndexFunc(l, func(e entry) bool { return e.Type == "admission" })
-			report(&l[i])["token"].(map[string]any)["serial"] = "0"
+			signReport(t, &l[at(l, "admission", 0)], x.people["conductor"], func(r map[string]any) { r["token"].(map[string]any)["serial"] = "0" })
 			return l
 		}, "is of another token"},
+		"opened without a report": {drop("admission", 0), "without an admission"},
+		"opened under two reports": {func(l []entry) []entry {
+			i := at(l, "admission", 0)
+			return slices.Insert(l, i, l[i])
+		}, "admitted twice"},
 		"opened with another epoch": {set("intent", 0, func(d map[string]any) { d["epoch"] = 2 }), "epoch 2"},
 		"opened in another token": {func(l []entry) []entry {
 			for i := range l {

@@ -2,6 +2,7 @@ package actions
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"os"
@@ -236,6 +237,9 @@ func TestForgedRecordIsRefused(t *testing.T) {
 			return slices.DeleteFunc(l, func(e entry) bool { return e.Step == id }), -1
 		}
 	}
+	report := func(edit func(r map[string]any)) func(e *entry) {
+		return func(e *entry) { signReport(t, e, m.people["conductor"], edit) }
+	}
 	tests := []struct {
 		name string
 		void bool
@@ -268,20 +272,26 @@ func TestForgedRecordIsRefused(t *testing.T) {
 			l[n].Data["envelope"] = l[n+1].Data["envelope"]
 			return l, -1
 		}, ""},
-		{"admission case failed", false, set("admission", nil, func(e *entry) { report(e)["cases"].([]any)[0].(map[string]any)["pass"] = false }), "is not admitted: readback-born"},
-		{"admission of one case", false, set("admission", nil, func(e *entry) { report(e)["cases"] = report(e)["cases"].([]any)[:1] }), "at least 25"},
-		{"admission of no algorithm", false, set("admission", nil, func(e *entry) { report(e)["algorithms"] = []any{} }), "at least one"},
+		{"admission case failed", false, set("admission", nil, report(func(r map[string]any) { r["cases"].([]any)[0].(map[string]any)["pass"] = false })), "is not admitted: readback-born"},
+		{"admission of one case", false, set("admission", nil, report(func(r map[string]any) { r["cases"] = r["cases"].([]any)[:1] })), "at least 25"},
+		{"admission of no algorithm", false, set("admission", nil, report(func(r map[string]any) { r["algorithms"] = []any{} })), "at least one"},
 		{"admission for RSA alone", false, func(t *testing.T, l []entry) ([]entry, int) {
-			report(&l[find(t, l, "admission", nil)])["algorithms"] = []any{"rsa3072"}
+			report(func(r map[string]any) { r["algorithms"] = []any{"rsa3072"} })(&l[find(t, l, "admission", nil)])
 			return l, -1
 		}, "not admitted for keys of algorithm"},
-		{"admission of another token", false, set("admission", nil, func(e *entry) { report(e)["token"].(map[string]any)["serial"] = "666" }), "is of another token"},
-		{"admission of another module", false, set("admission", nil, func(e *entry) { report(e)["module"].(map[string]any)["sha256"] = strings.Repeat("0", 64) }), "is of another module"},
-		{"admission of the year before", false, set("admission", nil, func(e *entry) {
-			report(e)["made"], report(e)["expires"] = "2020-01-01T00:00:00Z", "2020-03-31T00:00:00Z"
-		}), "it is good from"},
-		{"admission of another world", false, set("admission", nil, func(e *entry) { report(e)["world"] = "rehearsal:bbbbbbbb" }), "does not hold"},
-		{"admission from elsewhere", false, set("admission", nil, func(e *entry) { e.Data["from"] = "keyrite.example/other" }), "from elsewhere"},
+		{"admission of another token", false, set("admission", nil, report(func(r map[string]any) { r["token"].(map[string]any)["serial"] = "666" })), "is of another token"},
+		{"admission of another module", false, set("admission", nil, report(func(r map[string]any) { r["module"].(map[string]any)["sha256"] = strings.Repeat("0", 64) })), "is of another module"},
+		{"admission of the year before", false, set("admission", nil, report(func(r map[string]any) {
+			r["made"], r["expires"] = "2020-01-01T00:00:00Z", "2020-03-31T00:00:00Z"
+		})), "it is good from"},
+		{"admission of another world", false, set("admission", nil, report(func(r map[string]any) { r["world"] = "rehearsal:bbbbbbbb" })), "does not hold"},
+		{"admission that says only what failed", false, set("admission", nil, func(e *entry) {
+			e.Data["cases"] = []any{}
+			delete(e.Data, "envelope")
+		}), ""},
+		{"admission of a record elsewhere", false, set("admission", nil, func(e *entry) {
+			e.Data["from"] = "keyrite/record/0123456789abcdef"
+		}), ""},
 		{"another module admitted", false, set("admission", nil, func(e *entry) {
 			e.Data["module"].(map[string]any)["sha256"] = strings.Repeat("0", 64)
 		}), "another module was admitted"},
@@ -404,29 +414,34 @@ func TestForgedRecordIsRefused(t *testing.T) {
 	}
 }
 
-// signedBy gives a report as the envelope that somebody signed.
-func signedBy(t *testing.T, by *person.Key, report any) any {
+// signReport edits the report of an admission entry and has by sign it, alone.
+func signReport(t *testing.T, e *entry, by *person.Key, edit func(r map[string]any)) {
 	t.Helper()
+	env, err := envelope.Sign(admission.PayloadType, payloadOf(t, e, edit), by.Signer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Data["envelope"] = env
+}
+
+// payloadOf is the report of an admission entry, edited.
+func payloadOf(t *testing.T, e *entry, edit func(r map[string]any)) []byte {
+	t.Helper()
+	var report map[string]any
+	raw, err := base64.StdEncoding.DecodeString(e.Data["envelope"].(map[string]any)["payload"].(string))
+	if err == nil {
+		err = json.Unmarshal(raw, &report)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit(report)
 	payload, err := jcs.Marshal(report)
 	if err != nil {
 		t.Fatal(err)
 	}
-	env, err := envelope.Sign(admission.PayloadType, payload, by.Signer())
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := env.Marshal()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out map[string]any
-	if err := json.Unmarshal(data, &out); err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return payload
 }
-
-func report(e *entry) map[string]any { return e.Data["report"].(map[string]any) }
 
 func pemBase64(t *testing.T, m *twoRecords, id string) any {
 	t.Helper()

@@ -2,7 +2,6 @@ package actions
 
 import (
 	"context"
-	"os"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
@@ -125,18 +124,14 @@ func (a *Actions) Base() *record.Base {
 // loaded is the verb vault.load: earlier records are verified and the people
 // compared with the charter, before anything is at stake.
 func (a *Actions) loaded(_ context.Context, r *ceremony.Run, _ *script.Step) error {
-	for _, dir := range a.bind.Records {
-		v, err := record.Verify(os.DirFS(a.bind.Path(dir)), a.vault.anchors)
-		if err != nil {
-			return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
+	for _, x := range a.earlier() {
+		if x.err != nil {
+			return x.err
 		}
-		if v.Charter.Size() > a.vault.base.CharterSize || a.vault.state.CheckHead(v.Charter.Size(), v.Charter.Head()) != nil {
-			return fault.Hint(fault.Errorf(fault.Policy, "record %q knows another charter than the binding", dir), "give the charter that left the newest ceremony")
-		}
-		if err := a.vault.keep(a.bind.Path(dir), v); err != nil {
+		if err := a.vault.keep(x.dir, x.Verified); err != nil {
 			return err
 		}
-		r.Console.Say("good", record.Origin(v.Open.Record)+" holds: "+v.Open.Title)
+		r.Console.Say("good", record.Origin(x.Open.Record)+" holds: "+x.Open.Title)
 	}
 	for _, p := range r.People {
 		if err := a.admits(&p); err != nil {

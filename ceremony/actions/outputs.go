@@ -120,7 +120,7 @@ func (a *Actions) anchors() (*anchor.Anchors, error) {
 }
 
 // outputs writes everything public into the record.
-func (a *Actions) outputs(_ context.Context, r *ceremony.Run, _ *script.Step) error {
+func (a *Actions) outputs(ctx context.Context, r *ceremony.Run, _ *script.Step) error {
 	all, err := a.anchors()
 	if err != nil {
 		return err
@@ -135,10 +135,14 @@ func (a *Actions) outputs(_ context.Context, r *ceremony.Run, _ *script.Step) er
 	if err := r.Output(record.OutputsDir+"/charter.jsonl", a.lines); err != nil {
 		return err
 	}
-	if data, err = jcs.Marshal(a.kept(r)); err != nil {
+	kept, err := a.kept(ctx, r)
+	if err != nil {
 		return err
 	}
-	if err := r.Output(record.OutputsDir+"/admissions.json", data); err != nil {
+	if data, err = jcs.Marshal(kept); err != nil {
+		return err
+	}
+	if err := r.Output(record.OutputsDir+"/"+record.AdmissionsFile, data); err != nil {
 		return err
 	}
 	for i, root := range [][]byte{a.followed, a.root} { // whoever verifies the record sees that one follows the other

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"keyrite/artifact/admission"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
@@ -281,15 +282,11 @@ func short(s string, n int) string {
 
 // admitted says what admits a token in one line.
 func admitted(d *record.Admission) string {
-	switch {
-	case d.Envelope != nil:
-		return "safe " + d.Safe + ": admitted by a report that a person signed"
-	case d.From != "":
-		return "safe " + d.Safe + ": admitted by the report of " + d.From
-	case d.Report != nil:
-		return "safe " + d.Safe + ": " + strconv.Itoa(len(d.Report.Cases)) + " attacks refused; admitted for " + strings.Join(d.Report.Algorithms, ", ")
+	rep, err := admission.Unverified(&d.Envelope) // whoever renders a page has verified the record, or says that it does not hold
+	if err != nil {
+		return "safe " + d.Safe
 	}
-	return "safe " + d.Safe + ": " + strconv.Itoa(len(d.Cases)) + " attacks refused"
+	return "safe " + d.Safe + ": " + strconv.Itoa(len(rep.Cases)) + " attacks refused on " + rep.Made + "; admitted for " + strings.Join(rep.Algorithms, ", ")
 }
 
 // summary is one entry in one line.

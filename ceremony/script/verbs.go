@@ -128,7 +128,7 @@ func tokenVerbs() []Verb {
 	identified := Need{"@identified", is("yes"), "comes after people.identify"}
 	return []Verb{
 		{"token.init", is(run), is("safe"), "the token is initialised under PINs that nobody sees", nil, []Case{newSafe("new", "initialised")}},
-		{"token.admit", is(run), is("safe"), "throw-away keys are made in the token and attacked", nil, []Case{newSafe("initialised", "admitted")}},
+		{"token.admit", is(run), is("safe"), "throw-away keys are made in the token and attacked; the conductor signs what came of it", nil, []Case{newSafe("initialised", "admitted")}},
 		{"shares.deal", is(run), is("safe"), "a new secret is made and dealt to the key masters", nil, []Case{
 			newSafe("admitted", "dealt"),
 			{"existing", []Need{

@@ -154,15 +154,16 @@ func (b *workbench) checkReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	people := &charter.People{Roster: []charter.Member{{Person: *b.key.Public(), Role: charter.RoleConductor}}}
-	r, by, err := admission.Open(data, people)
+	x, err := admission.Open(data, people)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := x.Report
 	if err := r.CheckTime(b.key.Public().World, time.Now()); err != nil {
 		t.Error(err)
 	}
-	if by != "conductor" || r.Token.Label != "work" || !slices.Equal(r.Algorithms, []string{"p256", "rsa3072-pss"}) {
-		t.Errorf("report %+v by %s for %v", r.Token, by, r.Algorithms)
+	if !slices.Equal(x.By, []string{"conductor"}) || r.Token.Label != "work" || !slices.Equal(r.Algorithms, []string{"p256", "rsa3072-pss"}) {
+		t.Errorf("report %+v by %s for %v", r.Token, x.By, r.Algorithms)
 	}
 }
 

@@ -247,11 +247,11 @@ func (v *Vault) Pool() *hsm.Pool {
 func (v *Vault) Open() *worktoken.Token {
 	t := v.t
 	t.Helper()
-	r, _, err := admission.Open(v.Report, &v.State.People)
+	x, err := admission.Open(v.Report, &v.State.People)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tok, err := worktoken.New(worktoken.Config{Pool: v.Pool(), Charter: func() *charter.State { return v.State }, Report: r})
+	tok, err := worktoken.New(worktoken.Config{Pool: v.Pool(), Charter: func() *charter.State { return v.State }, Report: x.Report})
 	if err != nil {
 		t.Fatal(err)
 	}

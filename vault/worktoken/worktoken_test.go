@@ -84,12 +84,12 @@ func TestTokenThatIsNotAsTheCharterSays(t *testing.T) {
 		t.Errorf("another key under the name, which was looked up before: %v", err)
 	}
 	change("one", func(k *anchor.KeyRecord) { *k = had })
-	r, _, err := admission.Open(v.Report, &v.State.People)
+	x, err := admission.Open(v.Report, &v.State.People)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Algorithms = []string{anchor.P256}
-	narrow, err := worktoken.New(worktoken.Config{Pool: v.Pool(), Charter: func() *charter.State { return v.State }, Report: r})
+	x.Report.Algorithms = []string{anchor.P256}
+	narrow, err := worktoken.New(worktoken.Config{Pool: v.Pool(), Charter: func() *charter.State { return v.State }, Report: x.Report})
 	if err != nil {
 		t.Fatal(err)
 	}
