@@ -1,10 +1,6 @@
 package charter
 
 import (
-	"crypto/x509"
-	"maps"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -40,54 +36,6 @@ type Policy struct {
 
 // MaxRules bounds a policy.
 const MaxRules = 256
-
-// Identity is a process, known by exactly one way of proving itself.
-type Identity struct {
-	AppRole     *AppRole     `json:"approle,omitempty"`
-	Certificate *Certificate `json:"certificate,omitempty"`
-	ID          string       `json:"id"`
-	JWT         *JWT         `json:"jwt,omitempty"`
-	Policies    []string     `json:"policies"` // ids, sorted, at least one
-	TTL         int          `json:"ttl"`      // of its tokens, in seconds: 1 to MaxTTL
-	Unix        *Unix        `json:"unix,omitempty"`
-}
-
-// MaxTTL is the longest life of a token: 24 hours, in seconds.
-const MaxTTL = 24 * 60 * 60
-
-// Certificate is a client that shows a TLS certificate of that issuer with that
-// URI as its one subject alternative name of the kind.
-type Certificate struct {
-	CA  []byte `json:"ca"`  // DER
-	URI string `json:"uri"` // for example spiffe://example.com/line1/mes
-}
-
-// JWT is a job that shows a token of an issuer (RFC 7519), checked offline. Each
-// claim must be equal; aud and sub are required.
-type JWT struct {
-	Audience string            `json:"aud"`
-	Claims   map[string]string `json:"claims"` // beside these; may be empty
-	Issuer   string            `json:"iss"`
-	Keys     []JWTKey          `json:"keys"` // pinned, at least one
-	Subject  string            `json:"sub"`
-}
-
-// JWTKey is a key of the issuer.
-type JWTKey struct {
-	ID  string `json:"kid"`
-	Key []byte `json:"key"` // DER SubjectPublicKeyInfo, P-256 or Ed25519
-}
-
-// AppRole is a process that shows a role id and a secret id, from named networks
-// only. Its secrets are the vault's, never the charter's.
-type AppRole struct {
-	Networks []string `json:"networks"` // CIDR, sorted, at least one, never all addresses
-}
-
-// Unix is a process of this host, known by the kernel's word for its user.
-type Unix struct {
-	UID int `json:"uid"` // 1 or more: root is not an identity
-}
 
 // AccessEnded ends a mount, policy, identity, host, vendor root, audit sink or
 // transit key. Its id is not given again.
@@ -148,6 +96,19 @@ func (s *State) addMount(m *Mount) error {
 	return nil
 }
 
+// ownPlaces are those of the vault's own paths that a policy may give: secret ids
+// of roles, tokens of others, leases of others. All else there needs no policy or is
+// nobody's.
+func ownPlaces() []string {
+	return []string{"auth/approle/role/", "auth/token/lookup-accessor", "auth/token/revoke-accessor", "sys/leases/lookup/", "sys/leases/revoke/", "sys/leases/revoke-prefix/"}
+}
+
+func ownPlace(pattern string) bool {
+	return slices.ContainsFunc(ownPlaces(), func(own string) bool {
+		return pattern == own || strings.HasSuffix(own, "/") && len(pattern) > len(own) && strings.HasPrefix(pattern, own)
+	})
+}
+
 func (s *State) addPolicy(p *Policy) error {
 	had := s.Access.Policies[p.ID] // version 0 if there is none
 	if err := s.Access.fresh(TypePolicy, p.ID, false); err != nil {
@@ -165,7 +126,7 @@ func (s *State) addPolicy(p *Policy) error {
 			return fault.Errorf(fault.Verify, "%w: policy %.40q: %w", ErrStatement, p.ID, err)
 		}
 		mount, _, _ := strings.Cut(r.Path, "/")
-		if _, ok := s.Access.Mounts[mount]; !ok {
+		if _, ok := s.Access.Mounts[mount]; !ok && !ownPlace(r.Path) {
 			return badAccess(TypePolicy, p.ID, "there is no engine at "+mount)
 		}
 	}
@@ -173,126 +134,10 @@ func (s *State) addPolicy(p *Policy) error {
 	return nil
 }
 
-func (s *State) addIdentity(x *Identity) error {
-	_, taken := s.Access.Identities[x.ID]
-	if err := s.Access.fresh(TypeIdentity, x.ID, taken); err != nil {
-		return err
-	}
-	if x.TTL < 1 || x.TTL > MaxTTL {
-		return badAccess(TypeIdentity, x.ID, "tokens live 1 second to 24 hours")
-	}
-	if !sortedSet(x.Policies) {
-		return badAccess(TypeIdentity, x.ID, "it needs a sorted list of distinct policies")
-	}
-	for _, p := range x.Policies {
-		if _, ok := s.Access.Policies[p]; !ok {
-			return badAccess(TypeIdentity, x.ID, "there is no policy "+p)
-		}
-	}
-	if err := x.checkProof(); err != nil {
-		return err
-	}
-	for _, o := range s.Access.Identities {
-		if o.same(x) {
-			return badAccess(TypeIdentity, x.ID, "the same process is known as "+o.ID)
-		}
-	}
-	s.Access.Identities[x.ID] = *x
-	return nil
-}
-
 // sortedSet says whether a list is not empty, sorted and distinct, without an
 // empty member.
 func sortedSet(l []string) bool {
 	return len(l) > 0 && l[0] != "" && slices.IsSorted(l) && len(slices.Compact(slices.Clone(l))) == len(l)
-}
-
-// checkProof wants exactly one way of proving who it is, and that one whole.
-func (x *Identity) checkProof() error {
-	n := 0
-	var err error
-	if x.Certificate != nil {
-		n, err = n+1, x.Certificate.check()
-	}
-	if x.JWT != nil && err == nil {
-		n, err = n+1, x.JWT.check()
-	}
-	if x.AppRole != nil && err == nil {
-		n, err = n+1, x.AppRole.check()
-	}
-	if x.Unix != nil && err == nil {
-		n++
-		if x.Unix.UID < 1 {
-			err = badAccess("user", "", "root is not an identity")
-		}
-	}
-	if err == nil && n != 1 {
-		err = badAccess("", "", "one way of proving itself is needed")
-	}
-	if err != nil {
-		return fault.Errorf(fault.Verify, "identity %.40q: %w", x.ID, err)
-	}
-	return nil
-}
-
-func (c *Certificate) check() error {
-	ca, err := x509.ParseCertificate(c.CA)
-	if err != nil {
-		return fault.Errorf(fault.Verify, "%w: issuer of client certificates: %w", ErrStatement, err)
-	}
-	u, err := url.Parse(c.URI)
-	if err != nil || u.Scheme == "" || u.Host == "" || u.String() != c.URI || len(c.URI) > 512 || !ca.IsCA || !ca.BasicConstraintsValid {
-		return badAccess("client certificate", c.URI, "its issuer is no CA, or it is no absolute URI in its usual spelling")
-	}
-	return nil
-}
-
-func (j *JWT) check() error {
-	if j.Issuer == "" || j.Audience == "" || j.Subject == "" || len(j.Keys) == 0 || j.Claims == nil {
-		return badAccess("token", j.Issuer, "iss, aud, sub, claims and keys are needed")
-	}
-	for k, v := range j.Claims {
-		if k == "" || v == "" || slices.Contains([]string{"iss", "aud", "sub", "exp", "nbf", "iat", "jti"}, k) {
-			return badAccess("token", j.Issuer, "a claim is empty, or has a place of its own")
-		}
-	}
-	seen := map[string]bool{}
-	for _, k := range j.Keys {
-		if k.ID == "" || seen[k.ID] {
-			return badAccess("token", j.Issuer, "key ids are empty or repeated")
-		}
-		seen[k.ID] = true
-		if err := checkSPKI(k.Key); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *AppRole) check() error {
-	if !sortedSet(r.Networks) {
-		return badAccess("role", "", "it needs a sorted list of distinct networks")
-	}
-	for _, n := range r.Networks {
-		p, err := netip.ParsePrefix(n)
-		if err != nil || p.Masked().String() != n || p.Bits() == 0 {
-			return badAccess("network", n, "it is no CIDR block in its usual spelling, or all addresses")
-		}
-	}
-	return nil
-}
-
-// same says whether both would be proved by the same process.
-func (x *Identity) same(o *Identity) bool {
-	switch {
-	case x.Certificate != nil && o.Certificate != nil:
-		return x.Certificate.URI == o.Certificate.URI
-	case x.JWT != nil && o.JWT != nil:
-		return x.JWT.Issuer == o.JWT.Issuer && x.JWT.Audience == o.JWT.Audience && x.JWT.Subject == o.JWT.Subject && maps.Equal(x.JWT.Claims, o.JWT.Claims)
-	case x.Unix != nil && o.Unix != nil:
-		return x.Unix.UID == o.Unix.UID
-	}
-	return false
 }
 
 // endAccess ends one. A policy that an identity has, and a mount that a policy
