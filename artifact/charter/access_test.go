@@ -158,6 +158,8 @@ func TestAccessThatFailsClosed(t *testing.T) {
 		"role from nowhere":        {charter.TypeIdentity, role()},
 		"role from everywhere":     {charter.TypeIdentity, role("0.0.0.0/0")},
 		"role from all of IPv6":    {charter.TypeIdentity, role("::/0")},
+		"role from half of all":     {charter.TypeIdentity, role("0.0.0.0/1", "128.0.0.0/1")},
+		"role from much of IPv6":    {charter.TypeIdentity, role("2000::/3")},
 		"role from an odd network": {charter.TypeIdentity, role("10.0.0.1/8")},
 		"role from an address":     {charter.TypeIdentity, role("10.0.0.1")},
 		"role, networks unsorted":  {charter.TypeIdentity, role("192.168.0.0/16", "10.0.0.0/8")},
