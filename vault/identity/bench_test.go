@@ -16,6 +16,7 @@ import (
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
 	"keyrite/internal/redact"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
@@ -133,7 +134,7 @@ func (b *bench) at(d time.Duration) {
 // do makes the effect of a plan with its entry in the log.
 func (b *bench) do(p *engine.Plan) (*engine.Answer, error) {
 	var out *engine.Answer
-	_, err := audit.NewJournal(b.store).Do(context.Background(), seal.Durable, &audit.Entry{Kind: audit.Request, Params: p.Shown}, func(tx *seal.Tx) (err error) {
+	_, err := audit.NewJournal(b.store).Do(context.Background(), seal.Durable, &audit.Entry{Kind: audit.Request, Operation: string(p.Needs), Params: p.Shown, Time: trail.FormatTime(time.Now())}, func(tx *seal.Tx) (err error) {
 		out, err = p.Apply(tx)
 		return err
 	})
