@@ -100,6 +100,14 @@ func (w *World) AddFactory(ca []byte) {
 	w.Approve(charter.TypeStation, charter.Station{Factory: "factory1", ID: "station1", ReportKey: w.SPKI("report")})
 }
 
+// AddHost puts a host in the charter on which the vault may run; its key is Keys[id].
+func (w *World) AddHost(id string) crypto.Signer {
+	w.t.Helper()
+	w.Keys[id] = w.p256()
+	w.Approve(charter.TypeHost, charter.Host{ID: id, Key: w.SPKI(id)})
+	return w.Keys[id]
+}
+
 // Approve appends a statement with both approvers' signatures.
 func (w *World) Approve(typ string, body any) {
 	w.t.Helper()
