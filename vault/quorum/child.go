@@ -66,6 +66,18 @@ func (r *request) do() (*response, func() error, error) {
 	case opOpen, opCheck:
 		resp, err := r.open()
 		return resp, nil, err
+	case opOnce:
+		resp, err := makeOnce()
+		return resp, nil, err
+	case opContribute:
+		resp, err := r.contribute()
+		return resp, nil, err
+	case opWeigh:
+		resp, err := r.weigh()
+		return resp, nil, err
+	case opJoin:
+		resp, err := r.join()
+		return resp, nil, err
 	}
 	return nil, nil, fault.New(fault.Unexpected, "unknown operation")
 }

@@ -16,7 +16,8 @@ import (
 const (
 	fdPassphrases = 3 // one line for each opener, in order
 	fdPINs        = 4 // where derived PINs go
-	fdKeys        = 5 // one line for each opener whose key is unsealed already, in order
+	fdKeys        = 5 // one line for each opener whose key is unsealed already, in order; or an attempt's one-time key
+	fdData        = 6 // where the store's data key, or the one-time key of an attempt, goes
 )
 
 // Operations of the child.
@@ -26,6 +27,11 @@ const (
 	opOpen    = "open"
 	opCheck   = "check"
 	opProve   = "prove"
+
+	opOnce       = "once"
+	opContribute = "contribute"
+	opWeigh      = "weigh"
+	opJoin       = "join"
 )
 
 // request is all that the child is told. It holds no secret in the clear.
@@ -45,6 +51,11 @@ type request struct {
 	Nonce     []byte   `json:"nonce,omitempty"`     // open
 
 	Challenge *share.Challenge `json:"challenge,omitempty"` // prove
+
+	Recipient     string         `json:"recipient,omitempty"`     // contribute: to whom the share is encrypted
+	Contributions []Contribution `json:"contributions,omitempty"` // weigh, join
+	Wrapped       []byte         `json:"wrapped,omitempty"`       // join: the data key; without it a new one is drawn
+	StoreEpoch    uint32         `json:"store_epoch,omitempty"`   // join
 }
 
 type opener struct {
@@ -67,6 +78,8 @@ type response struct {
 	Files     map[string][]byte    `json:"files,omitempty"` // share files by holder
 	Envelopes []*envelope.Envelope `json:"envelopes,omitempty"`
 	Holders   []string             `json:"holders,omitempty"`
+	Wrapped   []byte               `json:"wrapped,omitempty"`   // join
+	Recipient string               `json:"recipient,omitempty"` // once
 	Error     *remoteError         `json:"error,omitempty"`
 }
 

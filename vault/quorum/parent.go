@@ -45,8 +45,8 @@ type process struct {
 	err *bytes.Buffer
 }
 
-// files become the child's descriptors 3 to 5; nil ones are /dev/null.
-type files struct{ passphrases, pins, keys *os.File }
+// files become the child's descriptors 3 to 6; nil ones are /dev/null.
+type files struct{ passphrases, pins, keys, data *os.File }
 
 // start runs the child with request r.
 func (c Config) start(ctx context.Context, r *request, fs files) (*process, error) {
@@ -63,7 +63,7 @@ func (c Config) start(ctx context.Context, r *request, fs files) (*process, erro
 	}
 	cmd := exec.CommandContext(ctx, c.Executable, ChildCommand)
 	cmd.Env = []string{} // nothing of the environment reaches it
-	cmd.ExtraFiles = []*os.File{or(fs.passphrases), or(fs.pins), or(fs.keys)}
+	cmd.ExtraFiles = []*os.File{or(fs.passphrases), or(fs.pins), or(fs.keys), or(fs.data)}
 	p := &process{cmd: cmd, err: &bytes.Buffer{}}
 	cmd.Stderr = p.err
 	in, err := cmd.StdinPipe()
