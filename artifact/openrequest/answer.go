@@ -107,3 +107,6 @@ func (a *Answer) Holder() string {
 	}
 	return o.Place.Holder
 }
+
+// Marshal returns the answer file.
+func (a *Answer) Marshal() ([]byte, error) { return jcs.Marshal(a) }

@@ -54,6 +54,9 @@ func Main(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// Host is the id of the host that the charter knows; its key is Keys[Host].
+const Host = "vault1"
+
 // Vault is a founded vault. Its safe "work" is dealt 3 of 5 to master1 … master5 in
 // epoch 1; its token holds the keys of Keys.
 type Vault struct {
@@ -105,6 +108,7 @@ func NewWith(t testing.TB, keys []Key, cards ...string) *Vault {
 	if v.Token, err = v.HSM.Supervisor.InitToken(t.Context(), Safe); err != nil {
 		t.Fatal(err)
 	}
+	v.AddHost(Host)
 	v.deal()
 	sess, err := v.HSM.Supervisor.Open(t.Context(), v.Token)
 	if err != nil {

@@ -1,0 +1,57 @@
+package vaulttest
+
+import (
+	"context"
+	"io"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/openrequest"
+	"keyrite/vault/unseal"
+)
+
+// Unsealing is the configuration of a sealed vault in a new state folder. opened
+// takes what is opened; nil does nothing with it.
+func (v *Vault) Unsealing(opened func(context.Context, *unseal.Opened) (io.Closer, error)) unseal.Config {
+	v.t.Helper()
+	if opened == nil {
+		opened = func(context.Context, *unseal.Opened) (io.Closer, error) { return io.NopCloser(nil), nil }
+	}
+	store := v.StoreConfig()
+	return unseal.Config{
+		Charter: func() *charter.State { return v.State },
+		Safe:    Safe, Host: Host, HostKey: v.Keys[Host], HSM: v.HSM.Config, Reports: [][]byte{v.Report},
+		Quorum: v.Quorum, Dir: filepath.Dir(store.Dir), Store: store, Opened: opened,
+	}
+}
+
+// Answer is what a key master's program answers to a request.
+func (v *Vault) Answer(t testing.TB, request []byte, name string) []byte {
+	t.Helper()
+	r, err := openrequest.Open(request, v.State, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := v.Quorum.Contribute(t.Context(), v.State, r, v.Opener(name), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Open3 has master1 to master3 open the vault by an operation.
+func (v *Vault) Open3(t testing.TB, a *unseal.Attempts, operation string) {
+	t.Helper()
+	x, err := a.New(t.Context(), unseal.Ask{Operation: operation, By: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []string{"master1", "master2", "master3"} {
+		p, err := a.Answer(t.Context(), v.Answer(t, x.Request, n))
+		if err != nil || len(p.Given) != i+1 || p.Open != (i == 2) {
+			t.Fatalf("%s: %+v, %v", n, p, err)
+		}
+	}
+}
