@@ -12,6 +12,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
+	"keyrite/artifact/trail"
 	"keyrite/hsm"
 	"keyrite/hsm/admit"
 	"keyrite/vault/audit"
@@ -188,15 +189,15 @@ func (a *Attempts) report(st *charter.State, m hsm.ModuleInfo, t hsm.TokenInfo) 
 	var found *admission.Report
 	var why error
 	for _, data := range a.c.Reports {
-		r, _, err := admission.Open(data, &st.People)
+		x, err := admission.Open(data, &st.People)
 		if err == nil {
-			err = r.Check(module, token, st.World, a.c.Now())
+			err = x.Report.Check(module, token, st.World, a.c.Now())
 		}
 		switch {
 		case err != nil:
 			why = err
-		case found == nil || found.Made < r.Made:
-			found = r
+		case found == nil || found.Made < x.Report.Made:
+			found = x.Report
 		}
 	}
 	if found == nil {
@@ -276,9 +277,9 @@ func (a *Attempts) entry(x *attempt, st *charter.State) *audit.Entry {
 		openings[i] = env
 	}
 	return &audit.Entry{
-		Charter: st.Size(), Format: audit.Format, Kind: audit.Life, Operation: x.request.Operation, Request: hex.EncodeToString(id),
+		Charter: st.Size(), Format: trail.Format, Kind: audit.Life, Operation: x.request.Operation, Request: hex.EncodeToString(id),
 		Params: map[string]any{"openings": openings, "request": x.file},
 		Result: map[string]any{"holders": a.shown(x).Given},
-		Time:   a.c.Now().UTC().Format("2006-01-02T15:04:05.000Z"),
+		Time:   trail.FormatTime(a.c.Now()),
 	}
 }

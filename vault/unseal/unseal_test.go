@@ -22,6 +22,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
 	"keyrite/artifact/share"
+	"keyrite/artifact/trail"
 	"keyrite/vault/audit"
 	"keyrite/vault/seal"
 	"keyrite/vault/unseal"
@@ -161,7 +162,7 @@ func checkTrail(t *testing.T, v *vaulttest.Vault, s *seal.Store, holders []strin
 		t.Fatal(err)
 	}
 	e := leaf.Entry
-	if e.Kind != audit.Life || e.Operation != openrequest.Unseal || e.Format != audit.Format || len(e.Params.Openings) != len(holders) {
+	if e.Kind != audit.Life || e.Operation != openrequest.Unseal || e.Format != trail.Format || len(e.Params.Openings) != len(holders) {
 		t.Fatalf("entry %s", raw)
 	}
 	r, err := openrequest.Open(e.Params.Request, v.State, time.Now())
