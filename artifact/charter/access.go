@@ -148,6 +148,7 @@ func (s *State) endAccess(e *AccessEnded) error {
 	case TypeIdentity:
 		_, there = s.Access.Identities[e.ID]
 		delete(s.Access.Identities, e.ID)
+		s.Grants.unfit(e.ID)
 	case TypePolicy:
 		_, there = s.Access.Policies[e.ID]
 		for _, x := range s.Access.Identities {
@@ -168,6 +169,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 		if keys := s.TransitKeys(e.ID); len(keys) > 0 {
 			return badAccess(TypeMount, e.ID, "it has the key "+keys[0])
 		}
+		if b, ok := s.Grants.names(e.ID); ok {
+			return badAccess(TypeMount, e.ID, b+" names it")
+		}
 		delete(s.Access.Mounts, e.ID)
 		s.unmount(e.ID)
 	case TypeTransitKey:
@@ -181,6 +185,8 @@ func (s *State) endAccess(e *AccessEnded) error {
 	case TypeAuditSink:
 		_, there = s.Audit.Sinks[e.ID]
 		delete(s.Audit.Sinks, e.ID)
+	case TypeDelegation, TypeBreakGlass:
+		there = s.Grants.end(e.Type, e.ID)
 	}
 	if !there {
 		return badAccess(e.Type, e.ID, "there is none to end")

@@ -15,6 +15,10 @@ func Proposable() []string {
 		TypeAccessEnded,
 		TypeAuditLog,
 		TypeAuditSink,
+		TypeBreakGlass,
+		TypeBreakGlassEnded,
+		TypeBreakGlassPulled,
+		TypeDelegation,
 		TypeFactory,
 		TypeHost,
 		TypeIdentity,
@@ -29,25 +33,25 @@ func Proposable() []string {
 	}
 }
 
-// Consider says what the payload of a proposed statement would decide, without
-// any signature: that it continues this log, is of a proposable type, and holds.
-// It changes the state as the statement would, so the state must not be used for
-// anything else afterwards.
-func (s *State) Consider(payload []byte) (*Statement, error) {
+// Consider says what the payload of a proposed statement would decide and who decides
+// on it, without any signature: that it continues this log, is of a proposable type,
+// and holds. It changes the state as the statement would, so the state must not be
+// used for anything else afterwards.
+func (s *State) Consider(payload []byte) (*Statement, Set, error) {
 	var st Statement
 	if err := jcs.Unmarshal(payload, &st); err != nil {
-		return nil, err
+		return nil, Set{}, err
 	}
 	if s.Size() == 0 || !slices.Contains(Proposable(), st.Type) {
-		return nil, fault.Hint(fault.Errorf(fault.Policy, "a statement of type %.40q is not made by proposal", st.Type),
+		return nil, Set{}, fault.Hint(fault.Errorf(fault.Policy, "a statement of type %.40q is not made by proposal", st.Type),
 			"people, keys, epochs and what follows from them are decided in a ceremony: see 'keyrite ceremony new'")
 	}
 	if _, err := s.checkPlace(&st); err != nil {
-		return nil, err
+		return nil, Set{}, err
 	}
-	take := deciders()[st.Type]
-	if take == nil {
-		return nil, fault.Errorf(fault.Verify, "%w: unknown type %.40q", ErrStatement, st.Type)
+	set, err := s.Deciding(&st)
+	if err != nil {
+		return nil, Set{}, err
 	}
-	return &st, take(s, &st)
+	return &st, set, deciders()[st.Type](s, &st)
 }

@@ -40,6 +40,7 @@ type State struct {
 	VendorRoots map[string]VendorRoot
 	Transit     map[string]TransitKey // keys of transit engines, by TransitID
 	Audit       Audit                 // who signs the vault's trail, and who gets copies
+	Grants      Grants                // what is given for a while
 
 	successor map[string]string   // id → the dormant key that took it over
 	lines     map[string][]string // id → all that ever took it over, in order
@@ -48,6 +49,7 @@ type State struct {
 	adopted   map[string]int      // epochs taken over from void ceremonies, by safe
 	tree      tlog.Tree
 	last      time.Time
+	now       time.Time // of the statement that is being folded in
 }
 
 // Fold reads a charter file (one envelope a line) and returns its state. The
@@ -173,6 +175,7 @@ func (s *State) checkPlace(st *Statement) (time.Time, error) {
 	case !first:
 		err = world.Match(s.World, st.World)
 	}
+	s.now = at
 	return at, err
 }
 
@@ -203,7 +206,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
 	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
-	s.Audit.Sinks = map[string]AuditSink{}
+	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.adopted, s.VendorRoots = map[string]int{}, map[string]VendorRoot{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
@@ -216,15 +219,14 @@ func (s *State) decide(st *Statement, env *envelope.Envelope) error {
 	if st.Type == TypePeople {
 		return decode(st, func(p *People) error { return s.changePeople(p, env) })
 	}
-	set := s.People.Sets.Approvers
+	set, err := s.Deciding(st)
+	if err != nil {
+		return err
+	}
 	if _, _, err := envelope.Verify(env, PayloadType, s.People.Keys(set), set.Need); err != nil {
 		return err
 	}
-	take, ok := deciders()[st.Type]
-	if !ok {
-		return fault.Errorf(fault.Verify, "%w: unknown type %.40q", ErrStatement, st.Type)
-	}
-	return take(s, st)
+	return deciders()[st.Type](s, st)
 }
 
 // deciders fold each type of statement.
@@ -252,6 +254,11 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeKVConfig:    decider((*State).configureKV),
 		TypeAuditLog:    decider((*State).setAuditLog),
 		TypeAuditSink:   decider((*State).addAuditSink),
+
+		TypeDelegation:       decider((*State).delegate),
+		TypeBreakGlass:       decider((*State).addBreakGlass),
+		TypeBreakGlassPulled: decider((*State).pull),
+		TypeBreakGlassEnded:  decider((*State).endPull),
 
 		TypeEpochAdopted: decider((*State).adoptEpoch),
 		TypeKeyAdopted:   decider((*State).adoptKey),

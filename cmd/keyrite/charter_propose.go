@@ -48,7 +48,7 @@ What each type needs:
   host      --id --key (public key of a vault host, PEM, as 'keyrite-vault create' writes it)
   vendor-root --id --kind hsm|ek --certificate (root of a maker of devices, PEM) [--model M …]: whose attestations of keys count
   factory   --id --product --from --to (serials) --certificate (its CA, PEM) --evidence (which ceremony certified it)
-  mount, policy, identity, access-ended, audit-log, audit-sink, kv-config
+  all others
             --body FILE: the statement's body as JSON, as docs/formats/charter.md has it
 
 People, keys and epochs are not proposed: they change in a ceremony.
@@ -93,14 +93,18 @@ func proposalFlags() map[string][]string {
 // bodies read the types that are written as a whole.
 func bodies() map[string]func(path string) (any, error) {
 	return map[string]func(string) (any, error){
-		charter.TypeAccessEnded: readBody[charter.AccessEnded],
-		charter.TypeAuditLog:    readBody[charter.AuditLog],
-		charter.TypeAuditSink:   readBody[charter.AuditSink],
-		charter.TypeIdentity:    readBody[charter.Identity],
-		charter.TypeKVConfig:    readBody[charter.KVConfig],
-		charter.TypeMount:       readBody[charter.Mount],
-		charter.TypePolicy:      readBody[charter.Policy],
-		charter.TypeTransitKey:  readBody[charter.TransitKey],
+		charter.TypeAccessEnded:      readBody[charter.AccessEnded],
+		charter.TypeAuditLog:         readBody[charter.AuditLog],
+		charter.TypeAuditSink:        readBody[charter.AuditSink],
+		charter.TypeBreakGlass:       readBody[charter.BreakGlass],
+		charter.TypeBreakGlassEnded:  readBody[charter.BreakGlassEnded],
+		charter.TypeBreakGlassPulled: readBody[charter.BreakGlassPulled],
+		charter.TypeDelegation:       readBody[charter.Delegation],
+		charter.TypeIdentity:         readBody[charter.Identity],
+		charter.TypeKVConfig:         readBody[charter.KVConfig],
+		charter.TypeMount:            readBody[charter.Mount],
+		charter.TypePolicy:           readBody[charter.Policy],
+		charter.TypeTransitKey:       readBody[charter.TransitKey],
 	}
 }
 

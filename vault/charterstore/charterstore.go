@@ -52,7 +52,7 @@ func New(st *charter.State, typ string, body any, at time.Time) ([]byte, error) 
 	if err != nil {
 		return nil, err
 	}
-	if _, err := st.Consider(payload); err != nil {
+	if _, _, err := st.Consider(payload); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -68,7 +68,8 @@ type Proposal struct {
 	// Shown says in words all that would be signed.
 	Shown []string
 
-	people charter.People // that decide on it
+	people charter.People
+	set    charter.Set // of the people, that decides on it
 	world  world.World
 }
 
@@ -90,7 +91,7 @@ func Open(data []byte, st *charter.State) (*Proposal, error) {
 		return nil, err
 	}
 	var err error
-	if p.Statement, err = st.Consider(f.Payload); err != nil {
+	if p.Statement, p.set, err = st.Consider(f.Payload); err != nil {
 		return nil, err
 	}
 	if p.Shown, err = signrequest.Describe(f.Payload); err != nil {
@@ -117,9 +118,10 @@ func stale(payload []byte, st *charter.State) error {
 		"look with 'keyrite charter show' whether it was appended already; if not, propose it again and collect the approvals anew")
 }
 
-// Need is how many approvers must sign, and Approvers who they are.
+// Need is how many people must sign, and who they are: the approvers, but for the
+// types on which others decide.
 func (p *Proposal) Need() (need int, approvers []string) {
-	return p.people.Sets.Approvers.Need, p.people.Sets.Approvers.Members
+	return p.set.Need, p.set.Members
 }
 
 // Approve signs a proposal with an approver's key. The approval counts for this
@@ -127,8 +129,8 @@ func (p *Proposal) Need() (need int, approvers []string) {
 func Approve(p *Proposal, k *person.Key) ([]byte, error) {
 	name := k.Public().Name
 	m, ok := p.people.Person(name)
-	if !ok || !slices.Contains(p.people.Sets.Approvers.Members, name) {
-		return nil, fault.Errorf(fault.Policy, "%.40q is none of the charter's approvers", name)
+	if !ok || !slices.Contains(p.set.Members, name) {
+		return nil, fault.Errorf(fault.Policy, "%.40q is none of those who decide on a statement of type %s", name, p.Statement.Type)
 	}
 	if m.Person.KeyID() != k.Public().KeyID() {
 		return nil, fault.Errorf(fault.Policy, "the charter knows another key of %s", m.Person.Name)
@@ -156,7 +158,7 @@ func Merge(p *Proposal, approvals map[string][]byte) (line []byte, err error) {
 		if !bytes.Equal(env.Payload, p.Payload) {
 			return nil, fault.Errorf(fault.Policy, "approval %q is of another proposal", name)
 		}
-		_, who, err := envelope.Verify(env, charter.PayloadType, p.people.Keys(p.people.Sets.Approvers), 1)
+		_, who, err := envelope.Verify(env, charter.PayloadType, p.people.Keys(p.set), 1)
 		if err != nil {
 			return nil, fault.Errorf(fault.ClassOf(err), "approval %q: %w", name, err)
 		}
