@@ -38,10 +38,13 @@ var (
 	idRE  = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 )
 
+// DomainJWT is the domain of keys that sign tokens for other services (RFC 7515).
+const DomainJWT = "jwt"
+
 // Domains are the closed set of signing domains. A key signs in one of them
 // only, and a verifier refuses it in any other.
 func Domains() []string {
-	return []string{"dsse", "raw-image", "cms", "fit", "tuf-root", "tuf-targets", "tuf-snapshot", "tuf-timestamp", "tuf-online", "x509", "note", "tsa"}
+	return []string{"dsse", "raw-image", "cms", "fit", "tuf-root", "tuf-targets", "tuf-snapshot", "tuf-timestamp", "tuf-online", "x509", "note", "tsa", DomainJWT}
 }
 
 // Token names a PKCS#11 token, never by its slot.

@@ -28,6 +28,7 @@ func Proposable() []string {
 		TypePolicy,
 		TypeRelay,
 		TypeStation,
+		TypeTokenRole,
 		TypeTransitKey,
 		TypeVendorRoot,
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"keyrite/artifact/anchor"
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -29,6 +30,69 @@ func kvConfig(edit func(*charter.KVConfig)) charter.KVConfig {
 	return c
 }
 
+func tokenRole(edit func(*charter.TokenRole)) charter.TokenRole {
+	r := charter.TokenRole{
+		Audience: "https://mes.example", Claims: map[string]string{}, Issuer: "https://vault.example:8200/v1/tokens", Mount: "tokens", Name: "mes",
+		Software: &charter.TokenKeys{Algorithm: "ES256", Oldest: 1, Signing: 1, Versions: 1}, Subject: "{identity}", TTL: 300, Version: 1,
+	}
+	if edit != nil {
+		edit(&r)
+	}
+	return r
+}
+
+func tokenCases(out map[string]engineCase) {
+	role := func(name, expect string, edit func(*charter.TokenRole)) {
+		out["token-role-"+name] = engineCase{charter.TypeTokenRole, expect, tokenRole(edit)}
+	}
+	inToken := func(key string) func(*charter.TokenRole) {
+		return func(r *charter.TokenRole) { r.Software, r.TokenKey = nil, key }
+	}
+	role("least", "ok", nil)
+	role("whole", "ok", func(r *charter.TokenRole) {
+		r.Claims, r.Subject, r.TTL = map[string]string{"line": "1", "https://plant.example/cell": "7"}, "spiffe://plant/{identity}", charter.MaxTokenTTL
+	})
+	role("in-token", "ok", inToken("jwt1"))
+	role("in-token-of-another-domain", "verify", inToken("firmware"))
+	role("in-token-unknown", "verify", inToken("jwt9"))
+	role("in-token-dormant", "verify", inToken("jwt1-2"))
+	role("both-keys", "verify", func(r *charter.TokenRole) { r.TokenKey = "jwt1" })
+	role("no-key", "verify", inToken(""))
+	role("no-mount", "verify", func(r *charter.TokenRole) { r.Mount = "" })
+	role("mount-of-another-engine", "verify", func(r *charter.TokenRole) { r.Mount = "kv" })
+	for n, name := range map[string]string{"empty": "", "upper": "MES", "path": "a/b", "long": strings.Repeat("a", 33)} {
+		role("name-"+n, "verify", func(r *charter.TokenRole) { r.Name = name })
+	}
+	role("version-0", "verify", func(r *charter.TokenRole) { r.Version = 0 })
+	role("version-skipped", "verify", func(r *charter.TokenRole) { r.Version = 2 })
+	role("no-life", "verify", func(r *charter.TokenRole) { r.TTL = 0 })
+	role("long-life", "verify", func(r *charter.TokenRole) { r.TTL = charter.MaxTokenTTL + 1 })
+	for n, aud := range map[string]string{"empty": "", "newline": "a\nb", "not-ascii": "é", "long": strings.Repeat("a", 513)} {
+		role("audience-"+n, "verify", func(r *charter.TokenRole) { r.Audience = aud })
+	}
+	for n, iss := range map[string]string{
+		"empty": "", "http": "http://vault.example", "no-host": "https:///v1", "query": "https://vault.example/?a=1", "empty-query": "https://vault.example/?",
+		"fragment": "https://vault.example/#a", "empty-fragment": "https://vault.example/#", "user": "https://a@vault.example", "odd": "https://vault.example/%zz",
+	} {
+		role("issuer-"+n, "verify", func(r *charter.TokenRole) { r.Issuer = iss })
+	}
+	for n, sub := range map[string]string{"empty": "", "fixed": "admin", "twice": "{identity}{identity}", "other-mark": "{identity}-{role}", "newline": "{identity}\n"} {
+		role("subject-"+n, "verify", func(r *charter.TokenRole) { r.Subject = sub })
+	}
+	role("claims-missing", "verify", func(r *charter.TokenRole) { r.Claims = nil })
+	for n, c := range map[string]string{"iss": "iss", "sub": "sub", "aud": "aud", "exp": "exp", "nbf": "nbf", "iat": "iat", "jti": "jti", "no-name": "", "spaced": "a b"} {
+		role("claim-"+n, "verify", func(r *charter.TokenRole) { r.Claims = map[string]string{c: "1"} })
+	}
+	role("claim-empty", "verify", func(r *charter.TokenRole) { r.Claims = map[string]string{"a": ""} })
+	for n, k := range map[string]charter.TokenKeys{
+		"no-algorithm": {Oldest: 1, Signing: 1, Versions: 1}, "none": {Algorithm: "none", Oldest: 1, Signing: 1, Versions: 1}, "hmac": {Algorithm: "HS256", Oldest: 1, Signing: 1, Versions: 1},
+		"no-versions": {Algorithm: "EdDSA"}, "two-at-once": {Algorithm: "EdDSA", Oldest: 1, Signing: 1, Versions: 2},
+		"signing-unborn": {Algorithm: "EdDSA", Oldest: 1, Signing: 2, Versions: 1}, "signing-unpublished": {Algorithm: "EdDSA", Oldest: 2, Signing: 1, Versions: 2},
+	} {
+		role("keys-"+n, "verify", func(r *charter.TokenRole) { r.Software = &k })
+	}
+}
+
 // engineCases are statements that follow a charter with the mounts of withEngines.
 func engineCases() map[string]engineCase {
 	out := map[string]engineCase{}
@@ -48,6 +112,7 @@ func engineCases() map[string]engineCase {
 	kv("life-too-long", "verify", func(c *charter.KVConfig) { c.DeleteVersionAfter = charter.MaxKVSeconds + 1 })
 	kv("version-0", "verify", func(c *charter.KVConfig) { c.Version = 0 })
 	kv("version-skipped", "verify", func(c *charter.KVConfig) { c.Version = 2 })
+	tokenCases(out)
 	maps.Copy(out, trailCases())
 	return out
 }
@@ -59,6 +124,8 @@ func withEngines(t *testing.T) *vault {
 	for id, engine := range map[string]string{"kv": "kv", "tokens": "token", "passwords": "password"} {
 		v.decide(charter.TypeMount, charter.Mount{Engine: engine, ID: id})
 	}
+	v.Later("jwt1", anchor.DomainJWT, "")
+	v.Later("jwt1-2", anchor.DomainJWT, "jwt1")
 	return v
 }
 
@@ -95,6 +162,60 @@ func TestKVConfigFollows(t *testing.T) {
 	if n := len(v.refold().KV); n != 0 {
 		t.Errorf("%d configurations of mounts that ended", n)
 	}
+}
+
+// Versions of a role's keys go on one at a time and never back; a key in a token is
+// one role's, and a mount has one issuer.
+func TestTokenRoleFollows(t *testing.T) {
+	v := withEngines(t)
+	keys := func(version, oldest, signing, versions int) charter.TokenRole {
+		return tokenRole(func(r *charter.TokenRole) {
+			r.Version, r.Software = version, &charter.TokenKeys{Algorithm: "ES256", Oldest: oldest, Signing: signing, Versions: versions}
+		})
+	}
+	v.decide(charter.TypeTokenRole, keys(1, 1, 1, 1))
+	for i, next := range []charter.TokenRole{keys(2, 1, 1, 2), keys(3, 1, 2, 2), keys(4, 2, 2, 2)} {
+		v.decide(charter.TypeTokenRole, next)
+		if got := v.refold().TokenRoles["tokens/mes"]; got.Software.Signing != next.Software.Signing || got.Version != i+2 {
+			t.Errorf("in force: %+v", got)
+		}
+	}
+	other := keys(5, 2, 2, 2)
+	other.Software.Algorithm = "EdDSA"
+	inToken := keys(5, 2, 2, 2)
+	inToken.Software, inToken.TokenKey = nil, "jwt1"
+	for name, r := range map[string]charter.TokenRole{
+		"the version again": keys(4, 2, 2, 2), "oldest sinks": keys(5, 1, 2, 2), "signing sinks": keys(5, 1, 1, 2), "two new versions": keys(5, 2, 2, 4),
+		"fewer versions": keys(5, 1, 1, 1), "another algorithm": other, "another kind of key": inToken,
+	} {
+		if err := v.propose(charter.TypeTokenRole, r); fault.ClassOf(err) != fault.Verify {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	second := func(edit func(*charter.TokenRole)) charter.TokenRole {
+		return tokenRole(func(r *charter.TokenRole) {
+			r.Name, r.Software, r.TokenKey = "erp", nil, "jwt1"
+			edit(r)
+		})
+	}
+	if err := v.propose(charter.TypeTokenRole, second(func(r *charter.TokenRole) { r.Issuer += "x" })); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("a second issuer at the mount: %v", err)
+	}
+	v.decide(charter.TypeTokenRole, second(func(*charter.TokenRole) {}))
+	if err := v.propose(charter.TypeTokenRole, second(func(r *charter.TokenRole) { r.Name = "third" })); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("one key for two roles: %v", err)
+	}
+	end := charter.AccessEnded{ID: "tokens", Type: charter.TypeMount}
+	if err := v.propose(charter.TypeAccessEnded, end); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("a mount with roles ends: %v", err)
+	}
+	for _, id := range []string{"tokens/mes", "tokens/erp"} {
+		v.decide(charter.TypeAccessEnded, charter.AccessEnded{ID: id, Type: charter.TypeTokenRole})
+	}
+	if err := v.propose(charter.TypeTokenRole, keys(1, 1, 1, 1)); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("a role comes back: %v", err)
+	}
+	v.decide(charter.TypeAccessEnded, end)
 }
 
 // Each vector is a statement that follows charter.jsonl beside it.

@@ -38,6 +38,7 @@ type State struct {
 	KV        map[string]KVConfig // by mount; see KVConfig for those without one
 	// VendorRoots are the makers whose attestations count, by id; see AttestationRoots.
 	VendorRoots map[string]VendorRoot
+	TokenRoles  map[string]TokenRole  // by At
 	Transit     map[string]TransitKey // keys of transit engines, by TransitID
 	Audit       Audit                 // who signs the vault's trail, and who gets copies
 	Grants      Grants                // what is given for a while
@@ -204,7 +205,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	}
 	s.Vault, s.World, s.People = id, g.World, g.People
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
-	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
+	s.Floors, s.KV, s.TokenRoles = map[string]Floor{}, map[string]KVConfig{}, map[string]TokenRole{}
 	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
 	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
@@ -249,6 +250,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeAccessEnded: decider((*State).endAccess),
 		TypeHost:        decider((*State).addHost),
 		TypeVendorRoot:  decider((*State).addVendorRoot),
+		TypeTokenRole:   decider((*State).addTokenRole),
 		TypeTransitKey:  decider((*State).addTransitKey),
 		TypeFloor:       decider((*State).raise),
 		TypeKVConfig:    decider((*State).configureKV),

@@ -1,9 +1,7 @@
 package charter
 
 import (
-	"maps"
 	"slices"
-	"strings"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
@@ -129,15 +127,7 @@ func (s *State) endTransitKey(id string) bool {
 func (s *State) TransitEnded(id string) bool { return s.Access.ended[TypeTransitKey+"/"+id] }
 
 // TransitKeys are the names of a mount's keys, in order.
-func (s *State) TransitKeys(mount string) []string {
-	var out []string
-	for _, id := range slices.Sorted(maps.Keys(s.Transit)) {
-		if name, ok := strings.CutPrefix(id, mount+"/"); ok {
-			out = append(out, name)
-		}
-	}
-	return out
-}
+func (s *State) TransitKeys(mount string) []string { return namesAt(s.Transit, mount) }
 
 // Line returns the keys that stood for id, the first one first and the one in
 // force last. It says nothing of whether that one is retired.

@@ -104,6 +104,7 @@ func bodies() map[string]func(path string) (any, error) {
 		charter.TypeKVConfig:         readBody[charter.KVConfig],
 		charter.TypeMount:            readBody[charter.Mount],
 		charter.TypePolicy:           readBody[charter.Policy],
+		charter.TypeTokenRole:        readBody[charter.TokenRole],
 		charter.TypeTransitKey:       readBody[charter.TransitKey],
 	}
 }

@@ -300,6 +300,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypePolicy,
 		charter.TypeRelay,
 		charter.TypeStation,
+		charter.TypeTokenRole,
 		charter.TypeTransitKey,
 		charter.TypeVendorRoot,
 	}
