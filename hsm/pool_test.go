@@ -2,14 +2,8 @@ package hsm_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,157 +12,38 @@ import (
 	"keyrite/hsm/hsmtest"
 )
 
-// poolRoom is a token with one signing key, over a module that counts its calls
-// and spoils one when it is told to.
-type poolRoom struct {
-	env    *hsmtest.Env
-	faults *hsmtest.Faults
-	sup    *hsm.Supervisor
-	id     hsm.TokenID
-	key    hsm.GenerateSpec
-}
-
-func newPoolRoom(t *testing.T) *poolRoom {
-	t.Helper()
-	e := hsmtest.NewStore(t)
-	r := &poolRoom{env: e, faults: e.Faults(t)}
-	e.Config.Module = r.faults.Module
-	e.Supervisor = e.Start(t)
-	r.sup = e.Supervisor
-	var err error
-	if r.id, err = r.sup.InitToken(t.Context(), "work"); err != nil {
-		t.Fatal(err)
-	}
-	r.key = signSpec(t, "k")
-	r.key.SessionObject = false
-	s := e.Open(t, r.id)
-	if _, err := s.Generate(t.Context(), r.key); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-func (r *poolRoom) pool(t *testing.T, cfg hsm.PoolConfig) *hsm.Pool {
-	t.Helper()
-	p, err := hsm.NewPool(t.Context(), r.sup, r.id, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return p
-}
-
-func (r *poolRoom) signer(t *testing.T, p *hsm.Pool) *hsm.Key {
-	t.Helper()
-	k, err := p.Signer(t.Context(), r.key.KeyID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
-}
-
-// function gives the number of a PKCS#11 function.
-func function(t *testing.T, name string) int {
-	t.Helper()
-	i := slices.Index(hsmtest.Functions(), name)
-	if i < 0 {
-		t.Fatalf("no function %s", name)
-	}
-	return i
-}
-
-// calls says how often a function was called since the last Reset.
-func (r *poolRoom) calls(t *testing.T, name string) int {
-	t.Helper()
-	n, _ := r.faults.Calls()
-	return n[function(t, name)]
-}
-
-func digestOf(g, i int) []byte {
-	sum := sha256.Sum256(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(g)), uint64(i)))
-	return sum[:]
-}
-
-// load lets 8 goroutines sign, each digest once, until stop is closed or each has
-// made limit requests. It fails the test for a signature of anything else than
-// what was asked for, and gives the numbers of requests and of their errors.
-type load struct {
-	asked, good, lost atomic.Int64
-	seen              sync.Map // signature -> digest
-	wg                sync.WaitGroup
-}
-
-func (l *load) run(t *testing.T, k *hsm.Key, limit int, stop <-chan struct{}) {
-	pub, ok := k.Public().(*ecdsa.PublicKey)
-	if !ok {
-		t.Fatal("no ECDSA key")
-	}
-	for g := range 8 {
-		l.wg.Go(func() {
-			for i := range limit {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				digest := digestOf(g, i)
-				l.asked.Add(1)
-				sig, err := k.SignContext(t.Context(), digest)
-				switch {
-				case errors.Is(err, hsm.ErrLost):
-					l.lost.Add(1)
-					continue
-				case err != nil:
-					t.Error(err)
-					return
-				}
-				l.good.Add(1)
-				if !ecdsa.VerifyASN1(pub, digest, sig) {
-					t.Error("a signature is not of what was asked for")
-				}
-				if other, twice := l.seen.LoadOrStore(string(sig), string(digest)); twice {
-					t.Errorf("one signature for %x and %x", digest, other)
-				}
-			}
-		})
-	}
-}
-
 // TestPoolFindsOnce shows that no signature searches the token, that handles are
 // found again once after a loss, and that each signature is begun once.
 func TestPoolFindsOnce(t *testing.T) {
-	r := newPoolRoom(t)
-	p := r.pool(t, hsm.PoolConfig{})
-	k := r.signer(t, p)
-	r.faults.Reset(0, 0, 0)
-	var l load
-	l.run(t, k, 50, nil)
-	l.wg.Wait()
-	if n := r.calls(t, "C_FindObjectsInit"); n != 0 {
-		t.Errorf("%d searches for %d signatures", n, l.good.Load())
-	}
-	if n := r.calls(t, "C_SignInit"); n != 400 || l.good.Load() != 400 {
-		t.Errorf("%d calls of C_SignInit, %d signatures, want 400", n, l.good.Load())
-	}
-	if err := syscall.Kill(module(t, r.sup), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	for p.Epoch() == 1 {
-		<-time.After(time.Millisecond)
-	}
-	r.faults.Reset(0, 0, 0)
-	var again load
-	again.run(t, k, 50, nil)
-	again.wg.Wait()
-	if n := r.calls(t, "C_FindObjectsInit"); n != 1 || again.good.Load() != 400 {
-		t.Errorf("%d searches for %d signatures of the second epoch, want 1 for 400", n, again.good.Load())
+	for _, alg := range poolAlgorithms {
+		t.Run(string(alg), func(t *testing.T) {
+			r := newPoolRoomOf(t, alg)
+			p := r.pool(t, hsm.PoolConfig{})
+			k := r.signer(t, p)
+			r.faults.Reset(0, 0, 0)
+			var l load
+			l.run(t, k, 20, nil)
+			l.wg.Wait()
+			if n := r.calls(t, "C_FindObjectsInit"); n != 0 {
+				t.Errorf("%d searches for %d signatures", n, l.good.Load())
+			}
+			if n := r.calls(t, "C_SignInit"); n != 160 || l.good.Load() != 160 {
+				t.Errorf("%d calls of C_SignInit, %d signatures, want 160", n, l.good.Load())
+			}
+			if err := syscall.Kill(module(t, r.sup), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for p.Epoch() == 1 {
+				<-time.After(time.Millisecond)
+			}
+			r.faults.Reset(0, 0, 0)
+			var again load
+			again.run(t, k, 20, nil)
+			again.wg.Wait()
+			if n := r.calls(t, "C_FindObjectsInit"); n != 1 || again.good.Load() != 160 {
+				t.Errorf("%d searches for %d signatures of the second epoch, want 1 for 160", n, again.good.Load())
+			}
+		})
 	}
 }
 
@@ -283,10 +158,18 @@ func generates(p *hsm.Pool, _ *hsm.Key, spec hsm.GenerateSpec) error {
 // goroutines: what was under way is lost and not made again, everything else is
 // served by the next process, and nothing is signed twice.
 func TestPoolKilledUnderLoad(t *testing.T) {
-	for _, sessions := range []int{1, 4} {
-		t.Run(fmt.Sprintf("%d sessions", sessions), func(t *testing.T) {
-			r := newPoolRoom(t)
-			p := r.pool(t, hsm.PoolConfig{Sessions: sessions, InFlight: 6})
+	type room struct {
+		alg      hsm.Algorithm
+		sessions int
+	}
+	rooms := []room{{hsm.ECDSAP256, 1}}
+	for _, alg := range poolAlgorithms {
+		rooms = append(rooms, room{alg, 4})
+	}
+	for _, x := range rooms {
+		t.Run(fmt.Sprintf("%s, %d sessions", x.alg, x.sessions), func(t *testing.T) {
+			r := newPoolRoomOf(t, x.alg)
+			p := r.pool(t, hsm.PoolConfig{Sessions: x.sessions, InFlight: 6})
 			k := r.signer(t, p)
 			r.faults.Reset(0, 0, 0)
 			var l load
@@ -324,26 +207,29 @@ func TestPoolKilledUnderLoad(t *testing.T) {
 // TestPoolCrashAndHang spoils one call of the module: the request ends without
 // being made again, and the next is good.
 func TestPoolCrashAndHang(t *testing.T) {
-	for _, tc := range []struct {
+	type spoiled struct {
+		alg      hsm.Algorithm
 		function string
 		nth      int // the binding calls C_Sign twice: for the length, then for the signature
 		action   hsmtest.Action
-	}{
-		{"C_SignInit", 1, hsmtest.Crash},
-		{"C_Sign", 2, hsmtest.Crash},
-		{"C_Sign", 2, hsmtest.Die},
-		{"C_SignInit", 1, hsmtest.Hang},
-		{"C_Sign", 2, hsmtest.Hang},
-		{"C_Sign", 2, hsmtest.Fail},
-		{"C_Sign", 2, hsmtest.Lose},
-	} {
-		t.Run(tc.function+" "+tc.action.String(), func(t *testing.T) {
-			r := newPoolRoom(t)
+	}
+	cases := []spoiled{
+		{hsm.ECDSAP256, "C_SignInit", 1, hsmtest.Crash},
+		{hsm.ECDSAP256, "C_Sign", 2, hsmtest.Die},
+		{hsm.ECDSAP256, "C_Sign", 2, hsmtest.Hang},
+		{hsm.ECDSAP256, "C_Sign", 2, hsmtest.Fail},
+	}
+	for _, alg := range poolAlgorithms {
+		cases = append(cases, spoiled{alg, "C_SignInit", 1, hsmtest.Hang}, spoiled{alg, "C_Sign", 2, hsmtest.Crash}, spoiled{alg, "C_Sign", 2, hsmtest.Lose})
+	}
+	for _, tc := range cases {
+		t.Run(fmt.Sprintf("%s %s %s", tc.alg, tc.function, tc.action), func(t *testing.T) {
+			r := newPoolRoomOf(t, tc.alg)
 			p := r.pool(t, hsm.PoolConfig{Use: 2 * time.Second})
 			k := r.signer(t, p)
 			r.faults.Reset(function(t, tc.function), tc.nth, tc.action)
 			from := time.Now()
-			_, err := k.SignContext(t.Context(), digestOf(0, 0))
+			_, err := k.SignContext(t.Context(), inputOf(tc.alg, 0, 0))
 			if !errors.Is(err, hsm.ErrLost) || class(err) != "token" {
 				t.Errorf("got %v (class %s), want lost", err, class(err))
 			}
@@ -352,8 +238,8 @@ func TestPoolCrashAndHang(t *testing.T) {
 			}
 			t.Logf("lost after %v: %v", time.Since(from), err)
 			from = time.Now()
-			sig, err := k.SignContext(t.Context(), digestOf(0, 1))
-			if err != nil || len(sig) == 0 {
+			sig, err := k.SignContext(t.Context(), inputOf(tc.alg, 0, 1))
+			if err != nil || !holds(tc.alg, k.Public(), inputOf(tc.alg, 0, 1), sig) {
 				t.Fatalf("the next one: %v", err)
 			}
 			t.Logf("good again after %v", time.Since(from))

@@ -146,6 +146,57 @@ func TestHSMAdmit(t *testing.T) {
 	}
 }
 
+// A module that does not withstand the attacks is refused, and each case that it failed
+// is named in the error; no report is left. The first lies about one attribute of its
+// private keys, the second is another maker's.
+func TestHSMAdmitRefuses(t *testing.T) {
+	b := newBench(t)
+	liar := b.env.Liar(t)
+	nss := hsmtest.NSS(t)
+	for _, tc := range []struct {
+		name, pin string
+		args      []string
+		failed    []string
+	}{
+		{"a liar", testPIN, []string{"--module", liar.Module, "--module-folder", b.env.Dir}, []string{"readback-stored", "algorithm-ecdsa-p256"}},
+		{"NSS", nss.PIN, []string{"--module", nss.Config.Module, "--module-args", nss.Config.ModuleArgs, "--token", nss.Label, "--state-dir", b.path("state")}, []string{"readback-stored"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			liar.Lie("CKO_PRIVATE_KEY", "CKA_EXTRACTABLE")
+			code, out, errs := b.run(t, tc.pin, testPassphrase, b.admitArgs(t, tc.args...)...)
+			var got struct {
+				Error struct {
+					Class string
+					Exit  int
+					Cases []admission.Case
+				}
+			}
+			if err := json.Unmarshal([]byte(errs), &got); err != nil || code != 12 || out != "" || got.Error.Exit != 12 {
+				t.Fatalf("exit %d, %v, stdout %q, stderr %s", code, err, out, errs)
+			}
+			var failed []string
+			for _, c := range got.Error.Cases {
+				if c.Pass || c.Title == "" || c.Expected == "" || c.Got == "" {
+					t.Errorf("in error.cases: %+v", c)
+				}
+				failed = append(failed, c.ID)
+			}
+			for _, want := range tc.failed {
+				if !slices.Contains(failed, want) {
+					t.Errorf("%s is not among the failed cases %v", want, failed)
+				}
+			}
+			if left, err := filepath.Glob(b.path("report*")); err != nil || len(left) != 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+	liar.Honest()
+	if code, _, errs := b.run(t, testPIN, testPassphrase, b.admitArgs(t, "--module", liar.Module, "--module-folder", b.env.Dir)...); code != 0 {
+		t.Errorf("without the lie: exit %d, %s", code, errs)
+	}
+}
+
 // checkReport reads the report as a ceremony does.
 func (b *workbench) checkReport(t *testing.T) {
 	t.Helper()
