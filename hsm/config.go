@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keyrite/hsm/internal/frame"
+	"keyrite/hsm/internal/places"
 )
 
 // Config says which module to use.
@@ -41,6 +42,22 @@ type Config struct {
 	// Stderr takes what the processes print when they crash, which may show
 	// their memory: for debugging with test tokens only. Optional: nothing.
 	Stderr *os.File
+}
+
+// Check refuses what no module could be started with.
+func (c *Config) Check() error {
+	const op = "configure module"
+	if !filepath.IsAbs(c.Module) {
+		return usage(op, "module path %q is not absolute", c.Module)
+	}
+	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
+		return usage(op, "state folder %q is not absolute", c.StateDir)
+	}
+	_, err := places.Of(c.Module, c.ModuleArgs, func(string) string { return "" }, c.Sockets, c.Folders)
+	if err != nil {
+		return usage(op, "%v", err)
+	}
+	return nil
 }
 
 // allowed are the variables that modules are configured with; a name that

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -39,11 +38,8 @@ type reply struct {
 // until this program ends in whatever way.
 func Start(ctx context.Context, cfg Config) (*Supervisor, error) {
 	const op = "start keyrite-hsmd"
-	if !filepath.IsAbs(cfg.Module) {
-		return nil, usage(op, "module path %q is not absolute", cfg.Module)
-	}
-	if cfg.StateDir != "" && !filepath.IsAbs(cfg.StateDir) {
-		return nil, usage(op, "state folder %q is not absolute", cfg.StateDir)
+	if err := cfg.Check(); err != nil {
+		return nil, err
 	}
 	path, err := hsmdPath(cfg.HSMD)
 	if err != nil {

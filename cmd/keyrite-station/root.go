@@ -21,6 +21,7 @@ func newRoot() *cobra.Command {
 		Long: `Bring devices to life in a factory, within the bundles that headquarters signed.
 
   setup    once: the token with its keys, and the requests for the genesis
+  sandbox  what the module of the token may use
   import   take a bundle
   serve    certify devices until the quota is spent
   close    end a bundle and sign its report
@@ -29,7 +30,7 @@ All state is in --state-dir, for one process at a time. Whoever can read it can
 sign with the token: keep it on an encrypted disk of a machine that does nothing
 else.`,
 	}
-	root.AddCommand(newSetup(), newImport(), newServe(), newUnit(), newReport(), newClose())
+	root.AddCommand(newSetup(), newSandbox(), newImport(), newServe(), newUnit(), newReport(), newClose())
 	return root
 }
 

@@ -13,6 +13,7 @@ import (
 
 type setupOptions struct {
 	stateDir, module, factory, station string
+	sandbox                            station.Sandbox
 }
 
 func newSetup() *cobra.Command {
@@ -24,6 +25,8 @@ func newSetup() *cobra.Command {
 and write factory-ca.csr and report.csr for the genesis, which certifies the one
 and names the other in the charter. A SoftHSM token gets a store of its own within
 --state-dir. The user PIN lies in token.pin (0600); the SO PIN is kept by nobody.
+The module runs in a sandbox; an HSM on the network needs its port in
+--module-socket. 'keyrite-station sandbox' changes that later.
 
 Exit codes: 0 made; 2 unusable flags; 12 module or token; 16 there is one already;
 18 disk.`,
@@ -35,6 +38,7 @@ Exit codes: 0 made; 2 unusable flags; 12 module or token; 16 there is one alread
 	f.StringVar(&o.module, "module", "", "path of the PKCS#11 module")
 	f.StringVar(&o.factory, "factory", "", "id of the factory, as it will stand in the charter")
 	f.StringVar(&o.station, "station", "", "id of the station, as it will stand in the charter")
+	sandboxFlags(c, &o.sandbox)
 	for _, name := range []string{"module", "factory", "station"} {
 		_ = c.MarkFlagRequired(name) // fails only for a flag that does not exist
 	}
@@ -51,7 +55,7 @@ type setupResult struct {
 }
 
 func runSetup(c *cobra.Command, o setupOptions) error {
-	err := station.Setup(c.Context(), o.stateDir, station.SetupOptions{Module: o.module, Factory: o.factory, Station: o.station})
+	err := station.Setup(c.Context(), o.stateDir, station.SetupOptions{Module: o.module, Factory: o.factory, Station: o.station, Sandbox: o.sandbox})
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ admissions in the binding. A token that a ceremony made is admitted for its firs
 90 days by the record of that ceremony.
 
 With --safe the token's key masters open it instead of a PIN. What it holds is not
-touched. The suite gives the wrong PIN twice, each time followed by the right one.
+touched. The suite gives a wrong PIN three times, each time followed by the right one.
 The report admits the algorithms that it lists; --algorithm tries these alone.
 
 Exit codes: 0 admitted; 12 refused, and no report: each failed case stands in

@@ -43,10 +43,21 @@ type Settings struct {
 	Factory     string `json:"factory"`
 	Module      string `json:"module"`
 	Report      []byte `json:"report"` // SubjectPublicKeyInfo of report, DER
-	Station     string `json:"station"`
-	Tag         string `json:"tag"` // first half of the keys' CKA_ID
-	TokenLabel  string `json:"token_label"`
-	TokenSerial string `json:"token_serial"`
+	// Sandbox is what SetSandbox changes.
+	Sandbox     Sandbox `json:"sandbox,omitzero"`
+	Station     string  `json:"station"`
+	Tag         string  `json:"tag"` // first half of the keys' CKA_ID
+	TokenLabel  string  `json:"token_label"`
+	TokenSerial string  `json:"token_serial"`
+}
+
+// Sandbox is what the PKCS#11 module may use beside what its own configuration names;
+// all of it is optional.
+type Sandbox struct {
+	Folders []string `json:"folders,omitempty"` // absolute, which it writes to
+	// PINCounters is the folder for the counter of wrong PINs, absolute.
+	PINCounters string   `json:"pin_counters,omitempty"`
+	Sockets     []string `json:"sockets,omitempty"` // "unix", or "tcp:PORT"
 }
 
 // trust is what the first import fixed, and later ones may continue.
@@ -125,6 +136,24 @@ func Open(dir string, o Options) (*Station, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// SetSandbox replaces the sandbox of the module, from the next time that the token is
+// opened. It is for an HSM that moved to another port, or a module that was updated.
+func (s *Station) SetSandbox(x Sandbox) error {
+	set := s.Settings
+	set.Sandbox = x
+	c := set.hsm("", nil)
+	if err := c.Check(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.store.update(func(tx *bolt.Tx) error { return s.store.put(tx, bucketMeta, keySettings, set) })
+	if err == nil {
+		s.Settings = set
+	}
+	return err
 }
 
 // Close gives the ledger free.

@@ -60,6 +60,13 @@ func moduleEnv(dir, module string) ([]string, error) {
 	return []string{"SOFTHSM2_CONF=" + filepath.Join(abs, "softhsm2.conf")}, nil
 }
 
+// hsm is the configuration of the module. hsmd is empty for the keyrite-hsmd beside the
+// program.
+func (s *Settings) hsm(hsmd string, env []string) hsm.Config {
+	x := &s.Sandbox
+	return hsm.Config{Module: s.Module, HSMD: hsmd, Env: env, Sockets: x.Sockets, Folders: x.Folders, StateDir: x.PINCounters}
+}
+
 func makeStore(dir, module string) error {
 	if !strings.Contains(filepath.Base(module), "softhsm") {
 		return nil
@@ -81,6 +88,7 @@ type SetupOptions struct {
 	HSMD    string // keyrite-hsmd; empty for the one beside the program
 	Factory string
 	Station string
+	Sandbox Sandbox // of the module
 }
 
 // Setup makes a station: a token with random PINs, the keys factory-ca and
@@ -100,7 +108,8 @@ func Setup(ctx context.Context, dir string, o SetupOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	sup, err := hsm.Start(ctx, hsm.Config{Module: o.Module, HSMD: o.HSMD, Env: env})
+	set := Settings{Factory: o.Factory, Module: o.Module, Sandbox: o.Sandbox, Station: o.Station}
+	sup, err := hsm.Start(ctx, set.hsm(o.HSMD, env))
 	if err != nil {
 		return err
 	}
@@ -122,7 +131,7 @@ func Setup(ctx context.Context, dir string, o SetupOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	set := Settings{Factory: o.Factory, Module: o.Module, Station: o.Station, Tag: tag.String(), TokenLabel: id.Label, TokenSerial: id.Serial}
+	set.Tag, set.TokenLabel, set.TokenSerial = tag.String(), id.Label, id.Serial
 	if set.CA, err = makeKey(ctx, sess, dir, tag, KeyCA, CSRFile); err != nil {
 		return err
 	}
@@ -275,7 +284,7 @@ func OpenToken(ctx context.Context, dir, hsmd string, set Settings) (*Token, err
 	if err := t.tag.UnmarshalText([]byte(set.Tag)); err != nil {
 		return nil, fault.Errorf(fault.Verify, "settings: %w", err)
 	}
-	if t.sup, err = hsm.Start(ctx, hsm.Config{Module: set.Module, HSMD: hsmd, Env: env}); err != nil {
+	if t.sup, err = hsm.Start(ctx, set.hsm(hsmd, env)); err != nil {
 		return nil, err
 	}
 	if err := t.sup.TakeUserPIN(ctx, t.id, pin); err != nil {

@@ -1,8 +1,8 @@
 // Package places says what the configuration of a PKCS#11 module names: the
 // folders it keeps state in, the files it reads and the sockets it talks
 // through. Both halves of keyrite-hsmd use it, so that the sandbox, the safe copy of a
-// token file and the PIN counter mean the same folder. It reads configuration and
-// touches nothing.
+// token file and the PIN counter mean the same folder; the client checks with it what
+// a user named. It reads configuration and touches nothing.
 package places
 
 import (
