@@ -61,6 +61,15 @@ func (r *Refusal) about(identity, accessor string) *Refusal {
 	return r
 }
 
+// concerning says of a refusal what was shown, and by whom. Other errors, such as those
+// of the store, stay as they are.
+func concerning(err error, what, identity string) error {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return refuse("%s: %w", what, r.cause).about(identity, "")
+	}
+	return err
+}
+
 // settle returns a refusal at its time, and any other error at once.
 func settle(began time.Time, err error) error {
 	if _, ok := errors.AsType[*Refusal](err); ok {

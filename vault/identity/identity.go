@@ -75,6 +75,7 @@ type Registry struct {
 	count    map[string]int      // tokens of an identity
 	proven   map[hash]provenPeer // certificates that were judged
 	provenAt int                 // size of the charter that proven is about
+	cleared  time.Time           // when used tokens of jobs were last cleared
 }
 
 // New makes a registry without tokens.
@@ -171,6 +172,8 @@ func (r *Registry) prove(state *charter.State, means string, p engine.Params, pe
 		return r.loginCertificate(state, p, peer)
 	case MeansUnix:
 		return loginUnix(state, p, peer)
+	case MeansJWT:
+		return r.loginJWT(state, p)
 	}
 	return nil, fmt.Errorf("log in: %w", engine.ErrNoPath)
 }
