@@ -111,8 +111,17 @@ func (w *World) AddHost(id string) crypto.Signer {
 // Approve appends a statement with both approvers' signatures.
 func (w *World) Approve(typ string, body any) {
 	w.t.Helper()
-	payload := w.must(w.State.Propose(typ, body, Now()))
-	w.append(payload, w.People["approver1"].Signer(), w.People["approver2"].Signer())
+	w.SignedBy(typ, body, "approver1", "approver2")
+}
+
+// SignedBy appends a statement that those people signed.
+func (w *World) SignedBy(typ string, body any, names ...string) {
+	w.t.Helper()
+	var ks []crypto.Signer
+	for _, n := range names {
+		ks = append(ks, w.People[n].Signer())
+	}
+	w.append(w.must(w.State.Propose(typ, body, Now())), ks...)
 }
 
 // SPKI returns the DER public key of key id.

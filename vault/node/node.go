@@ -210,8 +210,11 @@ func (v *vault) start(ctx context.Context) error {
 	}
 	e := v.life("open")
 	e.Params = map[string]any{"holders": v.opened.Holders}
-	_, err = v.journal.Do(ctx, seal.Strict, e, nil)
-	return err
+	if _, err = v.journal.Do(ctx, seal.Strict, e, nil); err != nil {
+		return err
+	}
+	v.tellPulled(ctx)
+	return nil
 }
 
 func (v *vault) charter() *charter.State { return v.force.Load().charter }

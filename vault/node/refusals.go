@@ -85,6 +85,7 @@ func (v *vault) summaries() {
 			return
 		case <-t.C:
 			v.summary()
+			v.tellPulled(v.ctx)
 		}
 	}
 }

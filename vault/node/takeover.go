@@ -152,6 +152,9 @@ func (v *vault) appendLines(ctx context.Context, lines [][]byte, by *audit.Entry
 	}
 	v.lines = all
 	v.ident.CharterChanged()
+	if err == nil {
+		v.tellPulled(ctx)
+	}
 	return st, err
 }
 

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/tlog"
@@ -40,6 +42,8 @@ type CosignerKeeper struct {
 	mu   sync.Mutex // guards the rest; held through a request
 	size int64      // what the cosigner had last
 	last []byte     // the checkpoint with its cosignature
+
+	at atomic.Int64 // of the newest cosignature, Unix seconds; not under mu, since nobody waits for the network to ask the time
 }
 
 // NewCosignerKeeper checks the configuration; it asks nobody yet.
@@ -63,6 +67,15 @@ func (k *CosignerKeeper) Checkpoint() []byte {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return bytes.Clone(k.last)
+}
+
+// Vouched is the newest time that the cosigner put under a head; zero before the
+// first. It never goes back.
+func (k *CosignerKeeper) Vouched() time.Time {
+	if at := k.at.Load(); at > 0 {
+		return time.Unix(at, 0)
+	}
+	return time.Time{}
 }
 
 // Advance implements Keeper.
@@ -146,6 +159,7 @@ func (k *CosignerKeeper) take(lines, note []byte, cp tlog.Checkpoint) error {
 		return fault.New(fault.Peer, "the cosigner gave no cosignature")
 	}
 	k.size, k.last = cp.Size, all
+	k.at.Store(max(k.at.Load(), o.CosignedAt[o.Cosigners[0]].Unix()))
 	return nil
 }
 

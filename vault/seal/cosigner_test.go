@@ -112,6 +112,9 @@ func TestHeadAtACosigner(t *testing.T) {
 		if !bytes.Contains(keeper.Checkpoint(), []byte("\n— cosigner1 ")) {
 			t.Errorf("no cosignature:\n%s", keeper.Checkpoint())
 		}
+		if at := keeper.Vouched(); time.Since(at).Abs() > time.Hour {
+			t.Errorf("the cosigner vouches for %v", at)
+		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
