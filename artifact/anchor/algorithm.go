@@ -32,7 +32,7 @@ const exponent = 65537
 // other people's loaders.
 func Algorithms(domain string) []string {
 	switch domain {
-	case "x509", "cms", "fit", "raw-image", "tsa", DomainJWT: // other programs define and check their bytes
+	case "x509", "cms", "fit", "raw-image", "tsa", DomainJWT, DomainGeneral: // other programs define and check their bytes
 		return []string{P256, P384, Ed25519, RSA3072, RSA4096, RSA3072PSS, RSA4096PSS}
 	}
 	return []string{P256, Ed25519}

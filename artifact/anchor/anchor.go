@@ -41,10 +41,14 @@ var (
 // DomainJWT is the domain of keys that sign tokens for other services (RFC 7515).
 const DomainJWT = "jwt"
 
+// DomainGeneral is the domain of keys that sign for processes whatever they ask for.
+// No verifier of keyrite's own formats takes a signature of that domain.
+const DomainGeneral = "general"
+
 // Domains are the closed set of signing domains. A key signs in one of them
 // only, and a verifier refuses it in any other.
 func Domains() []string {
-	return []string{"dsse", "raw-image", "cms", "fit", "tuf-root", "tuf-targets", "tuf-snapshot", "tuf-timestamp", "tuf-online", "x509", "note", "tsa", DomainJWT}
+	return []string{"dsse", "raw-image", "cms", "fit", "tuf-root", "tuf-targets", "tuf-snapshot", "tuf-timestamp", "tuf-online", "x509", "note", "tsa", DomainJWT, DomainGeneral}
 }
 
 // Token names a PKCS#11 token, never by its slot.

@@ -27,6 +27,7 @@ func Proposable() []string {
 		TypePipeline,
 		TypePolicy,
 		TypeRelay,
+		TypeReleaseApproved,
 		TypeStation,
 		TypeTokenRole,
 		TypeTransitKey,

@@ -21,5 +21,6 @@ func (s *State) Deciding(st *Statement) (Set, error) {
 func otherSets() map[string]func(*State, *Statement) (Set, error) {
 	return map[string]func(*State, *Statement) (Set, error){
 		TypeBreakGlassPulled: (*State).pullers,
+		TypeReleaseApproved:  (*State).releasers,
 	}
 }

@@ -40,6 +40,7 @@ type State struct {
 	VendorRoots map[string]VendorRoot
 	TokenRoles  map[string]TokenRole  // by At
 	Transit     map[string]TransitKey // keys of transit engines, by TransitID
+	Releases    Releases              // what keys may sign beside statements of ours
 	Audit       Audit                 // who signs the vault's trail, and who gets copies
 	Grants      Grants                // what is given for a while
 
@@ -205,6 +206,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	}
 	s.Vault, s.World, s.People = id, g.World, g.People
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
+	s.Releases = newReleases()
 	s.Floors, s.KV, s.TokenRoles = map[string]Floor{}, map[string]KVConfig{}, map[string]TokenRole{}
 	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
 	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
@@ -215,7 +217,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	return nil
 }
 
-// decide takes any later statement, signed by the approvers in force.
+// decide takes any later statement, signed by those in force who decide on its type.
 func (s *State) decide(st *Statement, env *envelope.Envelope) error {
 	if st.Type == TypePeople {
 		return decode(st, func(p *People) error { return s.changePeople(p, env) })
@@ -233,29 +235,30 @@ func (s *State) decide(st *Statement, env *envelope.Envelope) error {
 // deciders fold each type of statement.
 func deciders() map[string]func(*State, *Statement) error {
 	return map[string]func(*State, *Statement) error{
-		TypeEpoch:       decider((*State).addEpoch),
-		TypeKey:         decider((*State).admit),
-		TypePipeline:    decider((*State).addPipeline),
-		TypeFactory:     decider((*State).addFactory),
-		TypeStation:     decider((*State).addStation),
-		TypeRelay:       decider((*State).addRelay),
-		TypeKeyRetired:  decider((*State).retireKey),
-		TypeSuccessor:   decider((*State).succeed),
-		TypeReceiver:    decider((*State).addReceiver),
-		TypeKeyMoved:    decider((*State).moveKey),
-		TypeSafeRetired: decider((*State).retireSafe),
-		TypeMount:       decider((*State).addMount),
-		TypePolicy:      decider((*State).addPolicy),
-		TypeIdentity:    decider((*State).addIdentity),
-		TypeAccessEnded: decider((*State).endAccess),
-		TypeHost:        decider((*State).addHost),
-		TypeVendorRoot:  decider((*State).addVendorRoot),
-		TypeTokenRole:   decider((*State).addTokenRole),
-		TypeTransitKey:  decider((*State).addTransitKey),
-		TypeFloor:       decider((*State).raise),
-		TypeKVConfig:    decider((*State).configureKV),
-		TypeAuditLog:    decider((*State).setAuditLog),
-		TypeAuditSink:   decider((*State).addAuditSink),
+		TypeEpoch:           decider((*State).addEpoch),
+		TypeKey:             decider((*State).admit),
+		TypePipeline:        decider((*State).addPipeline),
+		TypeFactory:         decider((*State).addFactory),
+		TypeStation:         decider((*State).addStation),
+		TypeRelay:           decider((*State).addRelay),
+		TypeKeyRetired:      decider((*State).retireKey),
+		TypeSuccessor:       decider((*State).succeed),
+		TypeReceiver:        decider((*State).addReceiver),
+		TypeKeyMoved:        decider((*State).moveKey),
+		TypeSafeRetired:     decider((*State).retireSafe),
+		TypeMount:           decider((*State).addMount),
+		TypePolicy:          decider((*State).addPolicy),
+		TypeIdentity:        decider((*State).addIdentity),
+		TypeAccessEnded:     decider((*State).endAccess),
+		TypeHost:            decider((*State).addHost),
+		TypeVendorRoot:      decider((*State).addVendorRoot),
+		TypeTokenRole:       decider((*State).addTokenRole),
+		TypeTransitKey:      decider((*State).addTransitKey),
+		TypeReleaseApproved: (*State).approveRelease,
+		TypeFloor:           decider((*State).raise),
+		TypeKVConfig:        decider((*State).configureKV),
+		TypeAuditLog:        decider((*State).setAuditLog),
+		TypeAuditSink:       decider((*State).addAuditSink),
 
 		TypeDelegation:       decider((*State).delegate),
 		TypeBreakGlass:       decider((*State).addBreakGlass),

@@ -40,10 +40,6 @@ func TransitTypes() []string {
 // MaxTransitVersions bounds the versions of one key.
 const MaxTransitVersions = 10_000
 
-// DomainGeneral is the domain of token keys that sign for processes whatever they
-// ask for. No verifier of keyrite's own formats takes a signature of that domain.
-const DomainGeneral = "general"
-
 // TransitID is what a key is called where a statement needs one word: in
 // State.Transit, and when it is ended.
 func TransitID(mount, name string) string { return mount + "/" + name }

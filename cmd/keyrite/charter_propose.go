@@ -105,6 +105,7 @@ func bodies() map[string]func(path string) (any, error) {
 		charter.TypeMount:            readBody[charter.Mount],
 		charter.TypePolicy:           readBody[charter.Policy],
 		charter.TypeTokenRole:        readBody[charter.TokenRole],
+		charter.TypeReleaseApproved:  readBody[charter.ReleaseApproved],
 		charter.TypeTransitKey:       readBody[charter.TransitKey],
 	}
 }

@@ -299,6 +299,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypePipeline,
 		charter.TypePolicy,
 		charter.TypeRelay,
+		charter.TypeReleaseApproved,
 		charter.TypeStation,
 		charter.TypeTokenRole,
 		charter.TypeTransitKey,

@@ -81,6 +81,11 @@ type Plan struct {
 	// Intent has an entry written before Work: for every use of a key that signs
 	// releases or certificates, and for every effect in a token.
 	Intent bool
+	// Reserve changes the store in the transaction of the intent's entry, before Work:
+	// what is taken there stays taken, whatever comes of it. An error refuses the
+	// request, with nothing done. It needs Intent, must not block, and may be nil.
+	// Where Strict is set it is set for this transaction too.
+	Reserve func(tx *seal.Tx) error
 	// Work does what takes time, and writes nothing into the store. It may be nil.
 	Work func(ctx context.Context) error
 	// Apply changes the store and makes the answer, in the transaction of the audit

@@ -51,10 +51,22 @@ func New(t testing.TB, kind, mount string) *Bench {
 	return b
 }
 
+// Over is a bench over a world and a store that are there, for the engine that the
+// charter has at the mount.
+func Over(t testing.TB, w *artifacttest.World, s *seal.Store, mount string) *Bench {
+	b := &Bench{World: w, Store: s, Journal: audit.NewJournal(s), Now: artifacttest.Now(), Caller: engine.Caller{Identity: "tester", Means: "certificate", Bound: true}, t: t}
+	b.Host = b.host(mount)
+	return b
+}
+
 // Mount puts one more engine into the charter.
 func (b *Bench) Mount(kind, mount string) *engine.Host {
 	b.t.Helper()
 	b.World.Approve(charter.TypeMount, charter.Mount{Engine: kind, ID: mount})
+	return b.host(mount)
+}
+
+func (b *Bench) host(mount string) *engine.Host {
 	view := func(f func(*seal.View) error) error { return b.Store.View(f) }
 	return &engine.Host{Mount: mount, Charter: func() *charter.State { return b.World.State }, View: view, Public: "https://127.0.0.1:8200"}
 }
@@ -132,7 +144,7 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 	if plan.Intent {
 		intent := *entry
 		intent.Kind = audit.Intent
-		n, err := b.Journal.Do(b.t.Context(), seal.Durable, &intent, nil)
+		n, err := b.Journal.Do(b.t.Context(), promise(plan), &intent, plan.Reserve)
 		if err != nil {
 			return nil, err
 		}
@@ -143,19 +155,25 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 			return nil, b.failed(entry, err)
 		}
 	}
-	promise := seal.Durable
-	if plan.Strict {
-		promise = seal.Strict
-	}
 	var a *engine.Answer
-	_, err = b.Journal.Do(b.t.Context(), promise, entry, func(tx *seal.Tx) error {
+	_, err = b.Journal.Do(b.t.Context(), promise(plan), entry, func(tx *seal.Tx) error {
 		a, err = plan.Apply(tx)
 		if a != nil {
 			entry.Result = a.Result
 		}
 		return err
 	})
-	return a, err
+	if err != nil {
+		return nil, b.failed(entry, err)
+	}
+	return a, nil
+}
+
+func promise(p *engine.Plan) seal.Promise {
+	if p.Strict {
+		return seal.Strict
+	}
+	return seal.Durable
 }
 
 // failed writes the result of an intent that came to nothing.

@@ -17,7 +17,6 @@ import (
 	"strconv"
 
 	"keyrite/artifact/anchor"
-	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
 )
@@ -162,7 +161,7 @@ func (c *call) sign(p engine.Params) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.record != nil && c.record.Domain != charter.DomainGeneral {
+	if c.forReleases() {
 		return nil, ErrRelease
 	}
 	n, err := c.forNew(c.params)

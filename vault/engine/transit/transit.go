@@ -12,6 +12,7 @@ package transit
 
 import (
 	"slices"
+	"time"
 
 	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
@@ -31,8 +32,6 @@ var (
 	ErrType = fault.New(fault.Usage, "a key of this type does not do that")
 	// ErrNoExport says that keys do not leave the vault.
 	ErrNoExport = fault.New(fault.Policy, "keys do not leave the vault")
-	// ErrRelease says that a key signs nothing but approved releases.
-	ErrRelease = fault.New(fault.Policy, "this key signs only what was approved")
 	// ErrWorn says that a version has encrypted as much as it safely can.
 	ErrWorn = fault.New(fault.Quota, "this version of the key has encrypted as often as is safe")
 )
@@ -41,10 +40,15 @@ var (
 const MaxBatch = 1_000
 
 // Engine is the engine at one mount.
-type Engine struct{ host *engine.Host }
+type Engine struct {
+	host     *engine.Host
+	releases underway
+}
 
 // New is the engine of a host's mount.
-func New(h *engine.Host) *Engine { return &Engine{h} }
+func New(h *engine.Host) *Engine {
+	return &Engine{host: h, releases: underway{since: map[string]time.Time{}, undone: map[string]bool{}}}
+}
 
 // Plan implements engine.Engine.
 func (e *Engine) Plan(r *engine.Request) (*engine.Plan, error) {
@@ -60,6 +64,8 @@ func (e *Engine) Plan(r *engine.Request) (*engine.Plan, error) {
 		return nil, byCharter()
 	case "random":
 		return e.planRandom(r, rest)
+	case "releases":
+		return e.planReleases(r, rest)
 	case "hash":
 		return planHash(r, rest)
 	default:

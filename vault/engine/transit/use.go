@@ -77,6 +77,9 @@ func (e *Engine) planUse(r *engine.Request, head string, rest []string) (*engine
 		shown["items"] = len(items)
 	}
 	w := &work{engine: e, call: c, verb: v, name: rest[0], items: items, batch: batch}
+	if k, err := e.key(w.name); err == nil && k.forReleases() && head == "sign" {
+		return e.planRelease(r, w)
+	}
 	return w.plan(shown), nil
 }
 
