@@ -322,15 +322,19 @@ func (x *call) perform(ctx context.Context) (*engine.Answer, error) {
 	return x.finish(ctx)
 }
 
+// promise is what the entries of the call wait for.
+func (x *call) promise() seal.Promise {
+	if x.plan.Strict {
+		return seal.Strict
+	}
+	return seal.Durable
+}
+
 // finish is the transaction of effect and entry.
 func (x *call) finish(ctx context.Context) (*engine.Answer, error) {
-	promise := seal.Durable
-	if x.plan.Strict {
-		promise = seal.Strict
-	}
 	var answer *engine.Answer
 	var refused error
-	_, err := x.journal.Do(ctx, promise, x.entry, func(tx *seal.Tx) error {
+	_, err := x.journal.Do(ctx, x.promise(), x.entry, func(tx *seal.Tx) error {
 		answer, refused = x.apply(tx)
 		return refused
 	})
@@ -343,13 +347,18 @@ func (x *call) finish(ctx context.Context) (*engine.Answer, error) {
 	return answer, nil
 }
 
-// apply is what is done within the transaction. A charter that came into force since
-// the decision decides again.
-func (x *call) apply(tx *seal.Tx) (*engine.Answer, error) {
+// still decides once more where a charter came into force since the decision.
+func (x *call) still() error {
 	if f := x.vault.force.Load(); f != x.force && x.known {
-		if err := x.again(f); err != nil {
-			return nil, err
-		}
+		return x.again(f)
+	}
+	return nil
+}
+
+// apply is what is done within the transaction.
+func (x *call) apply(tx *seal.Tx) (*engine.Answer, error) {
+	if err := x.still(); err != nil {
+		return nil, err
 	}
 	a, err := x.plan.Apply(tx)
 	if err != nil {

@@ -241,8 +241,17 @@ func (n *notes) Plan(r *engine.Request) (*engine.Plan, error) {
 			return &engine.Answer{Data: map[string]string{"text": string(v)}}, nil
 		}}, nil
 	case engine.Write:
+		var reserve func(tx *seal.Tx) error
+		if text == "reserve" {
+			reserve = func(tx *seal.Tx) error {
+				if _, err := tx.Get(n.host.Bucket("taken"), key); err == nil {
+					return fault.New(fault.Quota, "taken")
+				}
+				return tx.Put(n.host.Bucket("taken"), key, nil)
+			}
+		}
 		return &engine.Plan{
-			Needs: access.Update, Intent: text == "intend", Shown: map[string]any{"bytes": len(text)},
+			Needs: access.Update, Intent: text == "intend" || reserve != nil, Reserve: reserve, Shown: map[string]any{"bytes": len(text)},
 			Apply: func(tx *seal.Tx) (*engine.Answer, error) {
 				return &engine.Answer{Result: map[string]any{"kept": true}}, tx.Put(n.host.Bucket("notes"), key, []byte(text))
 			},

@@ -8,12 +8,25 @@ import (
 	"keyrite/vault/seal"
 )
 
-// intend writes the intent of a call; its entry becomes that of the result.
+// intend writes the intent of a call, with what its engine takes for it; its entry
+// becomes that of the result.
 func (x *call) intend(ctx context.Context) error {
 	e := *x.entry
 	e.Kind = audit.Intent
-	seq, err := x.journal.Do(ctx, seal.Durable, &e, nil)
-	if err != nil {
+	var refused error
+	seq, err := x.journal.Do(ctx, x.promise(), &e, func(tx *seal.Tx) error {
+		if x.plan.Reserve == nil {
+			return nil
+		}
+		if refused = x.still(); refused == nil {
+			refused = x.plan.Reserve(tx)
+		}
+		return refused
+	})
+	switch {
+	case refused != nil:
+		return x.refuse(ctx, refused)
+	case err != nil:
 		return unwritten(err)
 	}
 	x.entry.Kind, x.entry.Intent = audit.Result, &seq

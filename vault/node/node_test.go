@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -242,7 +243,7 @@ func TestIntentsAreLookedUp(t *testing.T) {
 	if len(e) != 2 || e[0].Kind != audit.Intent || e[1].Kind != audit.Result || e[1].Intent == nil || *e[1].Intent != uint64(from) || e[0].Request != e[1].Request {
 		t.Fatalf("entries %+v", e)
 	}
-	x := &call{vault: n.open, entry: n.open.newEntry(audit.Request)}
+	x := &call{vault: n.open, entry: n.open.newEntry(audit.Request), plan: &engine.Plan{}}
 	x.entry.Operation = "update"
 	x.entry.Path, x.entry.Identity = "kv/data/line1/cut", "mes"
 	b.ok(x.intend(t.Context()))
@@ -256,6 +257,26 @@ func TestIntentsAreLookedUp(t *testing.T) {
 	b.open()
 	if b.node.Status().Intents != 0 {
 		t.Error("it is told of again")
+	}
+}
+
+// TestWhatIsTakenWithTheIntent: an engine takes something before it works, in the
+// transaction of the intent; where it cannot, nothing is done, and the trail says why.
+func TestWhatIsTakenWithTheIntent(t *testing.T) {
+	b := newBench(t)
+	b.open()
+	from := b.size()
+	_, err := b.call(mes, engine.Write, "kv/data/line1/x", `{"text":"reserve"}`)
+	b.ok(err)
+	if _, err := b.call(mes, engine.Write, "kv/data/line1/x", `{"text":"reserve"}`); fault.ClassOf(err) != fault.Quota {
+		t.Errorf("taken twice: %v", err)
+	}
+	var kinds []string
+	for _, e := range b.entries(from) {
+		kinds = append(kinds, string(e.Kind)+e.Class)
+	}
+	if want := []string{"intent", "result", "refusedquota"}; !slices.Equal(kinds, want) {
+		t.Errorf("entries %q, want %q", kinds, want)
 	}
 }
 
