@@ -189,21 +189,40 @@ func (a *Attempts) report(st *charter.State, m hsm.ModuleInfo, t hsm.TokenInfo) 
 	var found *admission.Report
 	var why error
 	for _, data := range a.c.Reports {
-		x, err := admission.Open(data, &st.People)
-		if err == nil {
-			err = x.Report.Check(module, token, st.World, a.c.Now())
-		}
-		switch {
-		case err != nil:
+		signed, err := reports(data, st)
+		if err != nil {
 			why = err
-		case found == nil || found.Made < x.Report.Made:
-			found = x.Report
 		}
+		for _, x := range signed {
+			if x.Report.Token != *token && len(signed) > 1 {
+				continue // a ceremony hands on those of all its tokens
+			}
+			if err := x.Report.Check(module, token, st.World, a.c.Now()); err != nil {
+				why = err
+			} else if found == nil || found.Made < x.Report.Made {
+				found = x.Report
+			}
+		}
+	}
+	if why == nil {
+		why = fault.New(fault.Token, "no report is of it")
 	}
 	if found == nil {
 		return nil, fault.Hint(fault.Errorf(fault.Token, "token %s with serial %s is not admitted: %w", t.Label, t.Serial, why), "attack it with 'keyrite hsm admit', and name the report under admissions")
 	}
 	return found, nil
+}
+
+// reports reads one report, or those that a ceremony handed on in its record.
+func reports(data []byte, st *charter.State) ([]admission.Signed, error) {
+	x, err := admission.Open(data, &st.People)
+	if err == nil {
+		return []admission.Signed{*x}, nil
+	}
+	if kept, keptErr := admission.ParseKept(data, st.World, &st.People); keptErr == nil {
+		return kept, nil
+	}
+	return nil, err
 }
 
 // openToken combines the shares in the child, and opens the token with what comes out.

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"keyrite/artifact/admission"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/openrequest"
+	"keyrite/artifact/world"
+	"keyrite/hsm"
+	"keyrite/internal/config"
+	"keyrite/internal/intake"
+	"keyrite/vault/unseal"
+)
+
+// bindFormat names the binding file of a vault.
+const bindFormat = "keyrite/vault-bind/v1"
+
+// bind says what a vault is bound to on this host. Who may do what stands in the
+// charter alone. Relative paths are taken from the file's folder. docs/formats/vault-bind.md
+type bind struct {
+	Format     string      `yaml:"format"`     // keyrite/vault-bind/v1. Required.
+	World      world.World `yaml:"world"`      // live or rehearsal:ID. Required.
+	Host       string      `yaml:"host"`       // this host's id in the charter. Required.
+	Safe       string      `yaml:"safe"`       // whose token the vault works with: "work". Required.
+	Module     string      `yaml:"module"`     // PKCS#11 module. Required.
+	Admissions []string    `yaml:"admissions"` // reports of 'keyrite hsm admit', or admissions.json of a record. Required.
+	Anchors    string      `yaml:"anchors"`    // anchors file. Required.
+	Charter    string      `yaml:"charter"`    // charter file; read again when it has grown. Required.
+	Succession string      `yaml:"succession"` // succession statement, if there was one
+	Head       bindHead    `yaml:"head"`       // where the newest head of the store is kept. Required.
+	Attempt    string      `yaml:"attempt"`    // how long key masters may take, to 24h. Default 15m.
+	Sandbox    bindSandbox `yaml:"sandbox"`    // Optional.
+	TLS        bindTLS     `yaml:"tls"`        // Required for listeners of clients.
+	Public     string      `yaml:"public"`     // address under which clients reach the vault: https://HOST:PORT
+
+	dir string
+}
+
+// bindHead names exactly one keeper of the head.
+type bindHead struct {
+	File     string        `yaml:"file"`     // a file: in a rehearsal only
+	Cosigner *bindCosigner `yaml:"cosigner"` // a process on another machine
+}
+
+// bindCosigner says where a cosigner is; who it is stands in the charter's audit-log.
+type bindCosigner struct {
+	Name string `yaml:"name"` // as in the charter. Required.
+	URL  string `yaml:"url"`  // https://HOST:PORT, or http to loopback. Required.
+	CA   string `yaml:"ca"`   // PEM file that its certificate must follow from. Required for https.
+}
+
+// bindSandbox is what the module may use beside what its own configuration names.
+type bindSandbox struct {
+	Sockets  []string `yaml:"sockets"`   // "unix", or "tcp:PORT"
+	Folders  []string `yaml:"folders"`   // absolute, which it writes to
+	StateDir string   `yaml:"state_dir"` // absolute, for the counter of wrong PINs
+}
+
+// bindTLS names the server's own certificate.
+type bindTLS struct {
+	Certificate string `yaml:"certificate"` // PEM, with its chain
+	Key         string `yaml:"key"`         // PEM, 0600
+}
+
+var bindIDRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
+
+func loadBind(path string) (*bind, error) {
+	b := &bind{dir: filepath.Dir(path)}
+	if _, err := config.Load(path, b); err != nil {
+		return nil, err
+	}
+	if err := b.Validate(); err != nil {
+		return nil, fault.Errorf(fault.Usage, "binding %q: %w", path, err)
+	}
+	return b, nil
+}
+
+// Validate reports all that is wrong.
+func (b *bind) Validate() error {
+	var errs []error
+	say := func(bad bool, format string, args ...any) {
+		if bad {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	say(b.Format != bindFormat, "format is %.40q, not %q", b.Format, bindFormat)
+	say(b.World.Check() != nil, "world is neither live nor rehearsal:ID")
+	say(!bindIDRE.MatchString(b.Host), "host is missing, or no id")
+	say(!bindIDRE.MatchString(b.Safe), "safe is missing, or no id")
+	say(!filepath.IsAbs(b.Module), "module is missing, or not absolute")
+	say(len(b.Admissions) == 0, "admissions names no report")
+	say(b.Anchors == "", "anchors is missing")
+	say(b.Charter == "", "charter is missing")
+	say((b.Head.File == "") == (b.Head.Cosigner == nil), "head names one keeper: file, in a rehearsal, or cosigner")
+	say(b.Head.File != "" && b.World.IsLive(), "head.file is for rehearsals: it is put back together with the store")
+	if c := b.Head.Cosigner; c != nil {
+		say(c.Name == "" || c.URL == "", "head.cosigner needs name and url")
+	}
+	_, err := b.valid()
+	say(err != nil, "attempt is no duration from 1s to 24h, such as 15m")
+	say((b.TLS.Certificate == "") != (b.TLS.Key == ""), "tls needs certificate and key")
+	return errors.Join(errs...)
+}
+
+// valid is how long an attempt may take.
+func (b *bind) valid() (time.Duration, error) {
+	if b.Attempt == "" {
+		return unseal.DefaultValid, nil
+	}
+	d, err := time.ParseDuration(b.Attempt)
+	if err != nil || d < time.Second || d > openrequest.MaxValidity {
+		return 0, fault.New(fault.Usage, "attempt is no duration from 1s to 24h")
+	}
+	return d, nil
+}
+
+func (b *bind) path(p string) string {
+	if filepath.IsAbs(p) {
+		return p
+	}
+	return filepath.Join(b.dir, p)
+}
+
+func (b *bind) hsm() hsm.Config {
+	return hsm.Config{Module: b.Module, Sockets: b.Sandbox.Sockets, Folders: b.Sandbox.Folders, StateDir: b.Sandbox.StateDir}
+}
+
+// reports reads the admission reports.
+func (b *bind) reports() ([][]byte, error) {
+	var out [][]byte
+	for _, p := range b.Admissions {
+		data, err := intake.Read(b.path(p), admission.MaxKeptBytes)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, data)
+	}
+	return out, nil
+}

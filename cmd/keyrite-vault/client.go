@@ -1,0 +1,137 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"keyrite/artifact/fault"
+	"keyrite/internal/cli"
+	"keyrite/vault/control"
+)
+
+type statusResult struct {
+	Schema  string `json:"schema"`
+	Running bool   `json:"running"`
+	control.Status
+}
+
+func newStatus() *cobra.Command {
+	var o placeOptions
+	c := &cobra.Command{
+		Use:   "status --bind FILE --state-dir DIR",
+		Short: "Tell how things stand, also of a vault that is sealed or not running",
+		Long: `Tell whether the vault runs, whether it is sealed, and which attempts to unseal it are
+under way, with the key masters whose shares were found good.
+
+Exit codes: 0 told, whatever there is to tell; 2 not usable; 13 state or charter of
+another world or vault; 14 charter or anchors altered.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runStatus(c, &o) },
+	}
+	o.addFlags(c)
+	return c
+}
+
+func runStatus(c *cobra.Command, o *placeOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	b, err := loadBind(o.bind)
+	if err != nil {
+		return err
+	}
+	res := statusResult{Schema: "keyrite/vault-status/v1", Running: true}
+	st, err := control.NewClient(o.stateDir).Status(c.Context())
+	switch {
+	case errors.Is(err, control.ErrNotRunning):
+		res.Running = false
+		if st, err = atRest(b, o.stateDir); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	}
+	res.Status = *st
+	return cli.Print(c, res, func(w io.Writer) { printStatus(w, &res) })
+}
+
+// atRest is the status of a vault that does not run.
+func atRest(b *bind, dir string) (*control.Status, error) {
+	v, err := openVault(b, dir, false)
+	if err != nil {
+		return nil, err
+	}
+	s := v.status()
+	return &s, nil
+}
+
+func printStatus(w io.Writer, s *statusResult) {
+	state := "sealed"
+	switch {
+	case !s.Running:
+		state = "not running, and so sealed"
+	case !s.Sealed:
+		state = fmt.Sprintf("OPEN since %s, by %s of %s", s.Since, s.Operation, strings.Join(s.Holders, ", "))
+	}
+	fmt.Fprintf(w, "vault %.16s… in world %s, host %s: %s\n", s.Vault, s.World, s.Host, state)
+	if !s.Created {
+		fmt.Fprintln(w, "  it has no store yet: unseal it with --operation create")
+	}
+	fmt.Fprintf(w, "  safe %s, epoch %d, opens with %d shares; charter of %d statements\n", s.Safe, s.Epoch, s.Need, s.Charter)
+	for _, p := range s.Attempts {
+		fmt.Fprintf(w, "  attempt %s: %s, %d of %d shares (%s), until %s\n", p.Attempt, p.Operation, len(p.Given), p.Need, strings.Join(p.Given, ", "), p.Expires)
+	}
+	for _, x := range s.Warnings {
+		fmt.Fprintf(w, "  WARNING: %s\n", cli.Escape(x))
+	}
+}
+
+func newSeal() *cobra.Command {
+	var o placeOptions
+	c := &cobra.Command{
+		Use:   "seal --bind FILE --state-dir DIR",
+		Short: "Seal the vault at once",
+		Long: `Close the token and the store, wipe their keys, and end every attempt to unseal. The
+vault's process starts anew, sealed. It needs nobody's share: whoever may use the
+vault's user on this host may seal it. A vault that does not run is sealed.
+
+Exit codes: 0 sealed, 2 not usable.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return runSeal(c, &o) },
+	}
+	o.addFlags(c)
+	return c
+}
+
+func runSeal(c *cobra.Command, o *placeOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	if _, err := loadBind(o.bind); err != nil {
+		return err
+	}
+	running := true
+	err := control.NewClient(o.stateDir).Seal(c.Context())
+	if errors.Is(err, control.ErrNotRunning) {
+		running, err = false, nil
+	}
+	if err != nil {
+		return fault.Errorf(fault.ClassOf(err), "seal: %w", err)
+	}
+	res := struct {
+		Schema  string `json:"schema"`
+		Sealed  bool   `json:"sealed"`
+		Running bool   `json:"running"`
+	}{"keyrite/vault-seal/v1", true, running}
+	return cli.Print(c, res, func(w io.Writer) {
+		if running {
+			fmt.Fprintln(w, "the vault is sealed")
+		} else {
+			fmt.Fprintln(w, "the vault does not run, and so is sealed")
+		}
+	})
+}
