@@ -18,6 +18,7 @@ import (
 	"keyrite/internal/redact"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
+	"keyrite/vault/identity"
 	"keyrite/vault/seal"
 )
 
@@ -30,7 +31,7 @@ type Call struct {
 	// is no JSON. It is refused with it, once it is known who asked.
 	Fault error
 	Token redact.Secret // empty if none was given
-	Peer  Peer
+	Peer  identity.Peer
 }
 
 // Reply is what the caller gets.
@@ -76,10 +77,13 @@ func (n *Node) Do(ctx context.Context, c Call) (*Reply, error) {
 	}
 	r, err := v.do(ctx, c)
 	leave()
-	if r != nil && r.sealing {
-		err = n.Seal(context.WithoutCancel(ctx), "asked by a client")
+	if r == nil || !r.sealing {
+		return r, err
 	}
-	return r, err
+	if n.cfg.Sealing != nil {
+		return r, n.cfg.Sealing()
+	}
+	return r, n.seal(context.WithoutCancel(ctx))
 }
 
 func (v *vault) do(ctx context.Context, c Call) (*Reply, error) {
@@ -258,17 +262,9 @@ func (x *call) refuse(ctx context.Context, why error) error {
 	return why
 }
 
-// cause is an error whose text tells the caller nothing, with what the audit keeps.
-type cause interface {
-	error
-	Cause() string
-	Identity() string
-	Accessor() string
-}
-
 // blame adds what the caller is not told.
 func blame(e *audit.Entry, why error) {
-	var c cause
+	var c *identity.Refusal
 	if !errors.As(why, &c) {
 		return
 	}

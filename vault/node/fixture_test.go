@@ -1,12 +1,15 @@
 package node
 
 import (
+	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,9 +19,9 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
-	"keyrite/internal/redact"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
+	"keyrite/vault/identity"
 	"keyrite/vault/seal"
 )
 
@@ -47,7 +50,7 @@ type bench struct {
 	t    testing.TB
 	dir  string
 	node *Node
-	reg  *registry // of the open vault
+	shut func() // closes node and store
 }
 
 // newBench founds a vault whose charter mounts kv with the identity "mes", that may do
@@ -57,13 +60,13 @@ func newBench(t testing.TB) *bench {
 	b := &bench{World: artifacttest.New(t), t: t, dir: t.TempDir()}
 	b.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
 	b.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: []access.Capability{access.Create, access.Read, access.Update}}}})
-	b.Approve(charter.TypeIdentity, identity("mes", 1001))
+	b.Approve(charter.TypeIdentity, process("mes", 1001))
 	b.writeCharter()
 	b.ok(seal.Create(t.Context(), b.store(), b.dataKey(), map[string]string{"did": "create"}))
 	return b
 }
 
-func identity(id string, uid int) charter.Identity {
+func process(id string, uid int) charter.Identity {
 	return charter.Identity{ID: id, Policies: []string{"line1"}, TTL: 60, Unix: &charter.Unix{UID: uid}}
 }
 
@@ -131,11 +134,10 @@ func (s state) store() (seal.Config, error) {
 	return seal.Config{Dir: s.dir, Place: p, Head: k, Check: seal.Guard(exe)}, err
 }
 
-func (s state) config(reg **registry) Config {
+func (s state) config() Config {
 	return Config{
 		World: s.world, Vault: s.vault, Charter: filepath.Join(s.dir, "charter.jsonl"),
-		Engines:  map[string]func(*engine.Host) (engine.Engine, error){"kv": newNotes},
-		Identity: func(c IdentityConfig) (Identities, error) { *reg = &registry{cfg: c}; return *reg, nil },
+		Engines: map[string]func(*engine.Host) (engine.Engine, error){"kv": newNotes},
 	}
 }
 
@@ -151,17 +153,45 @@ func (b *bench) store() seal.Config {
 	return c
 }
 
-func (b *bench) config() Config { return b.state().config(&b.reg) }
-
-// open opens the vault and seals it when the test ends.
+// open opens the vault as a quorum did, and closes it when the test ends.
 func (b *bench) open() *Node {
 	b.t.Helper()
-	n, err := New(b.config())
+	n, shut, err := b.state().open(b.t.Context())
 	b.ok(err)
-	b.ok(n.Open(b.t.Context(), &Opened{Store: b.store(), Key: b.dataKey(), Holders: []string{"master1", "master2"}}))
-	b.t.Cleanup(func() { _ = n.Close(b.t.Context()) })
+	b.shut = sync.OnceFunc(func() { b.ok(shut()) })
+	b.t.Cleanup(b.shut)
 	b.node = n
 	return n
+}
+
+// open opens the store of a folder, and a node over it.
+func (s state) open(ctx context.Context) (*Node, func() error, error) {
+	c, err := s.store()
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.openWith(ctx, s.config(), c)
+}
+
+func (s state) openWith(ctx context.Context, cfg Config, c seal.Config) (*Node, func() error, error) {
+	n, err := New(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	k, err := s.dataKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer k.Wipe()
+	st, err := seal.Open(ctx, c, k)
+	if err != nil {
+		return nil, nil, err
+	}
+	closer, err := n.Open(ctx, Opened{Store: st, Head: c.Head})
+	if err != nil {
+		return nil, nil, errors.Join(err, st.Close())
+	}
+	return n, func() error { return errors.Join(closer.Close(), st.Close()) }, nil
 }
 
 // call is a request of the user uid.
@@ -170,7 +200,7 @@ func (b *bench) call(uid int, m engine.Method, path string, body string) (*Reply
 	if body != "" {
 		b.ok(json.Unmarshal([]byte(body), &p))
 	}
-	return b.node.Do(b.t.Context(), Call{Method: m, RawPath: path, Params: p, Peer: Peer{UID: uid, Remote: netip.MustParseAddr("192.0.2.7")}})
+	return b.node.Do(b.t.Context(), Call{Method: m, RawPath: path, Params: p, Peer: identity.Peer{UID: uid, Remote: netip.MustParseAddr("192.0.2.7")}})
 }
 
 // entries are the entries of the log from number from on.
@@ -191,33 +221,6 @@ func (b *bench) entries(from int64) []audit.Entry {
 }
 
 func (b *bench) size() int64 { return b.node.Status().Store.Size }
-
-// registry knows callers by the kernel's word alone: what vault/identity does besides
-// is tested there, and the two together in vault/api.
-type registry struct {
-	cfg     IdentityConfig
-	changed int
-	sealed  bool
-}
-
-func (r *registry) Login(string, engine.Params, Peer) (*engine.Plan, error) {
-	return nil, fault.New(fault.Peer, "no login here")
-}
-
-func (r *registry) Caller(token redact.Secret, p Peer) (engine.Caller, error) {
-	for _, x := range r.cfg.Charter().Access.Identities {
-		if x.Unix != nil && x.Unix.UID == p.UID && token.Len() == 0 {
-			return engine.Caller{Identity: x.ID, Means: "unix", Charter: r.cfg.Charter().Size()}, nil
-		}
-	}
-	return engine.Caller{}, fault.New(fault.Peer, "nobody knows the caller")
-}
-
-func (r *registry) Self(engine.Caller, string, engine.Params) (*engine.Plan, error) {
-	return nil, engine.ErrNoPath
-}
-func (r *registry) CharterChanged() { r.changed++ }
-func (r *registry) Seal()           { r.sealed = true }
 
 // notes is the least engine: it keeps one text at each path, and fails where it is told
 // to.

@@ -37,7 +37,7 @@ type voucher interface {
 // which only rehearsals do, it is the clock of the host; else, without a cosigner, it
 // is no time at all, and nothing that waits for one ever opens.
 func (v *vault) outside() time.Time {
-	if k, ok := v.opened.Store.Head.(voucher); ok {
+	if k, ok := v.head.(voucher); ok {
 		return k.Vouched()
 	}
 	if v.cfg.World.IsLive() {

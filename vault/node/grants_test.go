@@ -50,12 +50,12 @@ func (k vouching) Vouched() time.Time {
 // openWith opens the vault with those clocks.
 func (b *bench) openWith(c *clocks) {
 	b.t.Helper()
-	cfg, store := b.config(), b.store()
+	cfg, store := b.state().config(), b.store()
 	cfg.Now, store.Head = c.now, vouching{store.Head, c}
-	n, err := New(cfg)
+	n, shut, err := b.state().openWith(b.t.Context(), cfg, store)
 	b.ok(err)
-	b.ok(n.Open(b.t.Context(), &Opened{Store: store, Key: b.dataKey()}))
-	b.t.Cleanup(func() { _ = n.Close(b.t.Context()) })
+	b.shut = sync.OnceFunc(func() { b.ok(shut()) })
+	b.t.Cleanup(b.shut)
 	b.node = n
 }
 
@@ -97,7 +97,7 @@ func TestDelegation(t *testing.T) {
 		t.Errorf("another capability: %v", err)
 	}
 	b.ok(b.mes("kv/data/line1/plc")) // what its own policy gives uses nothing
-	b.ok(b.node.Close(t.Context()))
+	b.shut()
 	b.openWith(c)
 	b.ok(b.mes("kv/data/line2/plc"))
 	for name, at := range map[string][2]time.Duration{"the host's": {time.Hour, 0}, "the cosigner's": {0, time.Hour}} {
@@ -218,7 +218,7 @@ func TestBreakGlassOpensByBothClocks(t *testing.T) {
 func TestBreakGlassSurvivesARestart(t *testing.T) {
 	b, c, now := pullGlass(t)
 	b.pull()
-	b.ok(b.node.Close(t.Context()))
+	b.shut()
 	c.set(now.Add(time.Hour), now.Add(time.Hour))
 	b.openWith(c)
 	b.ok(b.mes("kv/data/line2/plc"))

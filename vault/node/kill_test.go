@@ -46,14 +46,14 @@ func killAppends(t *testing.T, kills int) {
 		s := state{dir, b.State.Vault, b.World.World}
 		acked, err := killed(t, s, time.Duration(i)*211*time.Microsecond)
 		b.ok(err)
-		v, size := openAfterKill(t, s)
+		shut, size := openAfterKill(t, s)
 		if size < base+acked {
 			t.Fatalf("kill %d: %d acknowledged, %d in force", i, acked, size-base)
 		}
 		if size > base+acked {
 			ahead++
 		}
-		b.ok(v.Close(t.Context()))
+		b.ok(shut())
 	}
 	t.Logf("%d kills, %d of them between an append and its acknowledgement", kills, ahead)
 }
@@ -113,7 +113,7 @@ func appendUntilKilled(dir, which string) error {
 	if err != nil {
 		return err
 	}
-	n, err := s.open(context.Background())
+	n, _, err := s.open(context.Background())
 	if err != nil {
 		return err
 	}
@@ -127,33 +127,16 @@ func appendUntilKilled(dir, which string) error {
 	select {}
 }
 
-func (s state) open(ctx context.Context) (*Node, error) {
-	var reg *registry
-	n, err := New(s.config(&reg))
-	if err != nil {
-		return nil, err
-	}
-	c, err := s.store()
-	if err != nil {
-		return nil, err
-	}
-	k, err := s.dataKey()
-	if err != nil {
-		return nil, err
-	}
-	return n, n.Open(ctx, &Opened{Store: c, Key: k})
-}
-
 // openAfterKill opens the vault as the next process would, and wants file, store and
 // engines to say the same.
-func openAfterKill(t *testing.T, s state) (*Node, int) {
+func openAfterKill(t *testing.T, s state) (shut func() error, size int) {
 	t.Helper()
-	n, err := s.open(t.Context())
+	n, shut, err := s.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := &bench{t: t, node: n}
-	size := n.Charter().Size()
+	size = b.inForce().Size()
 	raw, err := os.ReadFile(filepath.Join(s.dir, "charter.jsonl"))
 	b.ok(err)
 	if in := bytes.Count(raw, []byte("\n")); in != size || raw[len(raw)-1] != '\n' {
@@ -162,5 +145,5 @@ func openAfterKill(t *testing.T, s state) (*Node, int) {
 	if got := b.stored("found/kv", "size"); got != fmt.Sprint(size) {
 		t.Fatalf("%d statements in force, the engine was brought to %s", size, got)
 	}
-	return n, size
+	return shut, size
 }

@@ -18,7 +18,7 @@ func (x *call) status([]string) error {
 	}
 	h := x.store.Health()
 	out := map[string]any{
-		"world": x.cfg.World, "vault": x.cfg.Vault, "opened": trail.FormatTime(x.since), "holders": x.opened.Holders,
+		"world": x.cfg.World, "vault": x.cfg.Vault, "opened": trail.FormatTime(x.since),
 		"charter":           map[string]any{"size": x.force.charter.Size(), "head": x.force.charter.Head()},
 		"store":             map[string]any{"size": h.Size, "advanced": h.Advanced, "behind_ms": h.Behind.Milliseconds()},
 		"refusals_left_out": x.refused.leftOut(), "intents_cut_off": x.cutOff,

@@ -14,7 +14,9 @@ package node
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,35 +25,14 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
 	"keyrite/internal/durable"
-	"keyrite/internal/redact"
+	"keyrite/internal/intake"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
+	"keyrite/vault/identity"
 	"keyrite/vault/seal"
 )
 
-// Identities is what a node asks vault/identity.
-type Identities interface {
-	// Login plans the giving out of a token; means is cert, jwt, approle or unix.
-	Login(means string, p engine.Params, peer Peer) (*engine.Plan, error)
-	// Caller says who asks. Without a token the peer stands for itself.
-	Caller(token redact.Secret, peer Peer) (engine.Caller, error)
-	// Self plans what a caller does with its own token: lookup-self, renew-self or
-	// revoke-self.
-	Self(c engine.Caller, op string, p engine.Params) (*engine.Plan, error)
-	// CharterChanged has live tokens judged again.
-	CharterChanged()
-	// Seal forgets all tokens.
-	Seal()
-}
-
-// IdentityConfig is what Identities work with.
-type IdentityConfig struct {
-	Charter func() *charter.State
-	View    func(func(*seal.View) error) error
-	Now     func() time.Time
-}
-
-// Config says what a node is made of. All but Public, Now and Log are required.
+// Config says what a node is made of. World, Vault, Charter and Engines are required.
 type Config struct {
 	// World and Vault are those of the host's anchors; a charter of others is refused.
 	World world.World
@@ -61,35 +42,26 @@ type Config struct {
 	Charter string
 	// Engines makes an engine of each kind that the charter may mount.
 	Engines map[string]func(*engine.Host) (engine.Engine, error)
-	// Identity makes the judge of who asks, for each time that the vault is opened.
-	Identity func(IdentityConfig) (Identities, error)
+	// Metrics plans the answer to sys/metrics; nil if there are none.
+	Metrics func(engine.Params) (*engine.Plan, error)
 	// Public is the address under which clients reach the vault, "https://HOST:PORT".
 	Public string
+	// Sealing is called when a client with the right to it asks for the vault to be
+	// sealed, after its entry is written: it must see to it that the closer that Open
+	// gave is closed. Nil closes it.
+	Sealing func() error
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Log is for the operator. Default: nothing is logged.
 	Log *slog.Logger
 }
 
-// Opened is what unsealing came to. The node has it from Open on, and ends it.
+// Opened is what unsealing came to. Whoever opened it closes it, after the node.
 type Opened struct {
-	Store seal.Config
-	Key   *seal.DataKey
-	// Token makes the open work token, for the keys of the charter that it is given.
-	// It is nil where there is none.
-	Token func(func() *charter.State) (engine.Token, error)
-	// Holders are the key masters who opened.
-	Holders []string
-	// Close logs out of the token. It may be nil.
-	Close func() error
-}
-
-func (o *Opened) close() error {
-	o.Key.Wipe()
-	if o.Close == nil {
-		return nil
-	}
-	return o.Close()
+	Store *seal.Store
+	// Head is the keeper of the store's head: one on another machine vouches for a time.
+	Head  seal.Keeper
+	Token engine.Token // nil where there is none
 }
 
 // Classes of refusal.
@@ -111,17 +83,18 @@ type Node struct {
 	open    *vault       // nil while sealed
 	closed  bool
 	opening bool // Open is at work, so that two of them do not meet
+	read    *fileState
 }
 
 // vault is what there is while a node is open.
 type vault struct {
 	cfg     *Config
-	opened  *Opened
 	store   *seal.Store
-	journal *audit.Journal
-	ident   Identities
-	since   time.Time
+	head    seal.Keeper
 	token   engine.Token // nil where there is none
+	journal *audit.Journal
+	ident   *identity.Registry
+	since   time.Time
 	refused *refusals
 	cutOff  int           // intents found open at the start
 	counted chan struct{} // closed when summaries has ended
@@ -144,8 +117,8 @@ type force struct {
 // New makes a sealed node. The charter file must be there; it is read when the vault
 // is opened.
 func New(c Config) (*Node, error) {
-	if c.World == "" || c.Vault == "" || c.Charter == "" || c.Engines == nil || c.Identity == nil {
-		return nil, fault.New(fault.Usage, "a vault needs its world, id, charter file, engines and identities")
+	if c.World == "" || c.Vault == "" || c.Charter == "" || c.Engines == nil {
+		return nil, fault.New(fault.Usage, "a vault needs its world, id, charter file and engines")
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -156,13 +129,13 @@ func New(c Config) (*Node, error) {
 	return &Node{cfg: c}, nil
 }
 
-// Open opens the vault. Whatever comes of it, what was opened belongs to the node: it
-// is closed again when Open fails.
-func (n *Node) Open(ctx context.Context, o *Opened) error {
+// Open opens the vault with what a quorum opened, and returns what seals it again: to be
+// closed before the store is.
+func (n *Node) Open(ctx context.Context, o Opened) (io.Closer, error) {
 	n.mu.Lock()
 	if n.open != nil || n.opening || n.closed {
 		n.mu.Unlock()
-		return errors.Join(ErrOpen, o.close())
+		return nil, ErrOpen
 	}
 	n.opening = true
 	n.mu.Unlock()
@@ -171,24 +144,26 @@ func (n *Node) Open(ctx context.Context, o *Opened) error {
 	defer n.mu.Unlock()
 	n.opening = false
 	if err != nil {
-		return errors.Join(err, o.close())
-	}
-	n.open = v
-	return nil
-}
-
-// open makes a vault of what was opened, up to its first entry in the log.
-func open(ctx context.Context, c *Config, o *Opened) (*vault, error) {
-	store, err := seal.Open(ctx, o.Store, o.Key)
-	if err != nil {
 		return nil, err
 	}
-	v := &vault{cfg: c, opened: o, store: store, journal: audit.NewJournal(store), since: c.Now(), counted: make(chan struct{})}
+	n.open = v
+	return closer{n}, nil
+}
+
+// closer seals a node.
+type closer struct{ n *Node }
+
+// Close implements io.Closer.
+func (c closer) Close() error { return c.n.seal(context.Background()) }
+
+// open makes a vault of what was opened, up to its first entry in the log.
+func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
+	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), counted: make(chan struct{})}
 	v.refused = newRefusals(c.Now)
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := v.start(ctx); err != nil {
 		v.end()
-		return nil, errors.Join(err, v.closeFile(), store.Close())
+		return nil, errors.Join(err, v.closeFile())
 	}
 	go v.summaries()
 	return v, nil
@@ -201,16 +176,13 @@ func (v *vault) start(ctx context.Context) error {
 		return err
 	}
 	var err error
-	v.ident, err = v.cfg.Identity(IdentityConfig{Charter: v.charter, View: v.store.View, Now: v.cfg.Now})
-	if err != nil {
+	if v.ident, err = identity.New(identity.Config{Charter: v.charter, View: v.store.View, Now: v.cfg.Now}); err != nil {
 		return err
 	}
 	if err := v.lookUpIntents(ctx); err != nil {
 		return err
 	}
-	e := v.life("open")
-	e.Params = map[string]any{"holders": v.opened.Holders}
-	if _, err = v.journal.Do(ctx, seal.Strict, e, nil); err != nil {
+	if _, err = v.journal.Do(ctx, seal.Strict, v.life("serve"), nil); err != nil {
 		return err
 	}
 	v.tellPulled(ctx)
@@ -240,9 +212,9 @@ func (n *Node) enter(ctx context.Context) (v *vault, _ context.Context, leave fu
 	return v, ctx, func() { stop(); cancel(); v.calls.Done() }, nil
 }
 
-// Seal closes the vault: no call is taken on any more, what is under way ends, and key
-// and tokens are wiped. why stands in the log. A sealed vault is fine.
-func (n *Node) Seal(ctx context.Context, why string) error {
+// seal closes the vault: no call is taken on any more, what is under way ends, and
+// tokens are forgotten. A sealed vault is fine.
+func (n *Node) seal(ctx context.Context) error {
 	n.mu.Lock()
 	v := n.open
 	n.open = nil
@@ -256,19 +228,17 @@ func (n *Node) Seal(ctx context.Context, why string) error {
 	v.ident.Seal()
 	var err error
 	if v.store.Health().Stopped == nil {
-		e := v.life("seal")
-		e.Params = map[string]any{"why": why}
-		_, err = v.journal.Do(context.WithoutCancel(ctx), seal.Strict, e, nil)
+		_, err = v.journal.Do(context.WithoutCancel(ctx), seal.Strict, v.life("seal"), nil)
 	}
-	return errors.Join(err, v.store.Close(), v.closeFile(), v.opened.close())
+	return errors.Join(err, v.closeFile())
 }
 
 // Close seals the vault for good.
-func (n *Node) Close(ctx context.Context) error {
+func (n *Node) Close() error {
 	n.mu.Lock()
 	n.closed = true
 	n.mu.Unlock()
-	return n.Seal(ctx, "the program ends")
+	return n.seal(context.Background())
 }
 
 // Status is how the vault is, for whoever may ask without being known.
@@ -300,13 +270,38 @@ func (n *Node) Status() Status {
 	return st
 }
 
-// Charter is the charter in force, nil while the vault is sealed. It must not be
-// changed.
-func (n *Node) Charter() *charter.State {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.open == nil {
-		return nil
+// Charter is the charter in force; while the vault is sealed, that of the file. It must
+// not be changed. A file that does not hold gives its error.
+func (n *Node) Charter() (*charter.State, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.open != nil {
+		return n.open.charter(), nil
 	}
-	return n.open.charter()
+	at, err := os.Stat(n.cfg.Charter)
+	if err != nil {
+		return nil, fault.Errorf(fault.Usage, "read the charter: %w", err)
+	}
+	if n.read != nil && os.SameFile(n.read.at, at) && n.read.at.Size() == at.Size() && n.read.at.ModTime().Equal(at.ModTime()) {
+		return n.read.charter, nil
+	}
+	data, err := intake.Read(n.cfg.Charter, MaxCharterBytes)
+	if err != nil {
+		return nil, err
+	}
+	st, err := charter.Fold(data, n.cfg.World, n.cfg.Vault)
+	if err != nil {
+		return nil, err
+	}
+	n.read = &fileState{at, st}
+	return st, nil
+}
+
+// MaxCharterBytes bounds a charter file.
+const MaxCharterBytes = 256 << 20
+
+// fileState is the charter of a file as it was read.
+type fileState struct {
+	at      os.FileInfo
+	charter *charter.State
 }

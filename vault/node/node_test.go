@@ -17,6 +17,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
+	"keyrite/vault/identity"
 	"keyrite/vault/seal"
 )
 
@@ -82,12 +83,12 @@ func TestFaultOfTheRequestIsToldToTheKnownOnly(t *testing.T) {
 	b := newBench(t)
 	n := b.open()
 	bad := fault.New(fault.Usage, "the body is no JSON")
-	_, err := n.Do(t.Context(), Call{Method: engine.Write, RawPath: "kv/data/line1/x", Fault: bad, Peer: Peer{UID: mes}})
+	_, err := n.Do(t.Context(), Call{Method: engine.Write, RawPath: "kv/data/line1/x", Fault: bad, Peer: identity.Peer{UID: mes}})
 	if !errors.Is(err, bad) {
 		t.Errorf("known: %v", err)
 	}
 	for _, path := range []string{"kv/data/line1/x", "auth/cert/login", "%"} {
-		_, err = n.Do(t.Context(), Call{Method: engine.Write, RawPath: path, Fault: bad, Peer: Peer{UID: 1}})
+		_, err = n.Do(t.Context(), Call{Method: engine.Write, RawPath: path, Fault: bad, Peer: identity.Peer{UID: 1}})
 		if fault.ClassOf(err) != fault.Peer || errors.Is(err, bad) {
 			t.Errorf("unknown at %s: %v", path, err)
 		}
@@ -101,13 +102,13 @@ func TestCharterIsInForceAtOnce(t *testing.T) {
 	b := newBench(t)
 	n := b.open()
 	before := len(b.Charter)
-	b.Approve(charter.TypeIdentity, identity("scada", 1002))
+	b.Approve(charter.TypeIdentity, process("scada", 1002))
 	b.Approve(charter.TypeAccessEnded, charter.AccessEnded{Type: charter.TypeIdentity, ID: "mes"})
 	from := b.size()
 	st, err := n.Append(t.Context(), bytes.Split(bytes.TrimSuffix(b.Charter[before:], []byte("\n")), []byte("\n")))
 	b.ok(err)
-	if st.Size() != b.State.Size() || n.Charter().Head() != b.State.Head() || b.reg.changed != 1 {
-		t.Errorf("size %d, in force %d, judged again %d times", st.Size(), n.Charter().Size(), b.reg.changed)
+	if st.Size() != b.State.Size() || b.inForce().Head() != b.State.Head() {
+		t.Errorf("size %d, in force %d", st.Size(), b.inForce().Size())
 	}
 	if got, _ := os.ReadFile(b.charterFile()); !bytes.Equal(got, b.Charter) {
 		t.Error("the file is another")
@@ -147,7 +148,7 @@ func (b *bench) lines(since int) [][]byte {
 func TestAppendThatIsRefusedLeavesNothing(t *testing.T) {
 	b := newBench(t)
 	n := b.open()
-	size, had := n.Charter().Size(), len(b.Charter)
+	size, had := b.inForce().Size(), len(b.Charter)
 	good := b.Charter
 	b.Approve(charter.TypePipeline, charter.Pipeline{ID: "refused", Key: b.SPKI("pipeline1"), Products: []string{"gw100"}})
 	refusedByEngine := b.lines(had)
@@ -163,13 +164,13 @@ func TestAppendThatIsRefusedLeavesNothing(t *testing.T) {
 			t.Fatalf("%s: the file has changed", name)
 		}
 	}
-	if n.Charter().Size() != size {
-		t.Errorf("size %d", n.Charter().Size())
+	if b.inForce().Size() != size {
+		t.Errorf("size %d", b.inForce().Size())
 	}
-	b.ok(n.Close(t.Context()))
+	b.shut()
 	b.open()
-	if b.node.Charter().Size() != size {
-		t.Errorf("after a restart: size %d", b.node.Charter().Size())
+	if b.inForce().Size() != size {
+		t.Errorf("after a restart: size %d", b.inForce().Size())
 	}
 }
 
@@ -180,10 +181,10 @@ func TestCharterOfBeforeIsRefused(t *testing.T) {
 	n := b.open()
 	had := len(b.Charter)
 	short := bytes.Clone(b.Charter)
-	b.Approve(charter.TypeIdentity, identity("scada", 1002))
+	b.Approve(charter.TypeIdentity, process("scada", 1002))
 	_, err := n.Append(t.Context(), b.lines(had))
 	b.ok(err)
-	b.ok(n.Close(t.Context()))
+	b.shut()
 
 	full := bytes.Clone(b.Charter)
 	b.ok(os.WriteFile(b.charterFile(), short, 0o600))
@@ -203,20 +204,25 @@ func TestCharterOfBeforeIsRefused(t *testing.T) {
 		t.Error("without a charter it opens")
 	}
 	b.ok(os.WriteFile(b.charterFile(), full, 0o600))
-	b.Approve(charter.TypeIdentity, identity("historian", 1003))
+	b.Approve(charter.TypeIdentity, process("historian", 1003))
 	b.writeCharter()
 	b.open()
-	if b.node.Charter().Size() != b.State.Size() || b.stored("found/kv", "size") != fmt.Sprint(b.State.Size()) {
-		t.Errorf("ahead: %d statements in force", b.node.Charter().Size())
+	if b.inForce().Size() != b.State.Size() || b.stored("found/kv", "size") != fmt.Sprint(b.State.Size()) {
+		t.Errorf("ahead: %d statements in force", b.inForce().Size())
 	}
 }
 
-func (b *bench) tryOpen() error {
-	n, err := New(b.config())
+func (b *bench) inForce() *charter.State {
+	b.t.Helper()
+	st, err := b.node.Charter()
 	b.ok(err)
-	err = n.Open(b.t.Context(), &Opened{Store: b.store(), Key: b.dataKey()})
+	return st
+}
+
+func (b *bench) tryOpen() error {
+	_, shut, err := b.state().open(b.t.Context())
 	if err == nil {
-		b.ok(n.Close(b.t.Context()))
+		b.ok(shut())
 	}
 	return err
 }
@@ -227,7 +233,7 @@ func (b *bench) fork(data []byte) []byte {
 	st, err := charter.Fold(data, b.World.World, b.State.Vault)
 	b.ok(err)
 	w.State, w.Charter = st, bytes.Clone(data)
-	w.Approve(charter.TypeIdentity, identity("intruder", 1009))
+	w.Approve(charter.TypeIdentity, process("intruder", 1009))
 	return w.Charter
 }
 
@@ -247,13 +253,13 @@ func TestIntentsAreLookedUp(t *testing.T) {
 	x.entry.Operation = "update"
 	x.entry.Path, x.entry.Identity = "kv/data/line1/cut", "mes"
 	b.ok(x.intend(t.Context()))
-	b.ok(n.Close(t.Context()))
+	b.shut()
 	b.open()
 	last := b.entries(b.size() - 2)
 	if last[0].Kind != audit.Result || last[0].Class != "interrupted" || last[0].Request != x.entry.Request || last[0].Path != "kv/data/line1/cut" || b.node.Status().Intents != 1 {
 		t.Errorf("entries %+v", last)
 	}
-	b.ok(b.node.Close(t.Context()))
+	b.shut()
 	b.open()
 	if b.node.Status().Intents != 0 {
 		t.Error("it is told of again")
@@ -287,11 +293,17 @@ func TestFloodOfUnknownCallers(t *testing.T) {
 	n := b.open()
 	from := b.size()
 	const flood = 500
-	for range flood {
-		if _, err := b.call(1, engine.Read, "kv/data/line1/plc", ""); fault.ClassOf(err) != fault.Peer {
-			t.Fatal(err)
-		}
+	var wg sync.WaitGroup
+	for range flood / 50 {
+		wg.Go(func() {
+			for range 50 {
+				if _, err := b.call(1, engine.Read, "kv/data/line1/plc", ""); fault.ClassOf(err) != fault.Peer {
+					t.Error(err)
+				}
+			}
+		})
 	}
+	wg.Wait()
 	written := b.size() - from
 	left := n.Status().LeftOut
 	if uint64(written)+left != flood || written > refusalBurst+flood/10 {
@@ -336,7 +348,9 @@ func TestRefusalsComeBackWithTime(t *testing.T) {
 func TestSeal(t *testing.T) {
 	b := newBench(t)
 	n := b.open()
-	reg := b.reg
+	r, err := b.call(mes, engine.Write, "auth/unix/login", "")
+	b.ok(err)
+	token := r.Answer.Auth.Token
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -352,26 +366,41 @@ func TestSeal(t *testing.T) {
 			}
 		})
 	}
-	closed := false
-	b.node.open.opened.Close = func() error { closed = true; return nil }
-	b.ok(n.Seal(t.Context(), "test"))
+	b.shut()
 	wg.Wait()
-	if !closed || !reg.sealed || !n.Status().Sealed || n.Charter() != nil {
-		t.Errorf("closed %v, tokens gone %v, status %+v", closed, reg.sealed, n.Status())
+	if !n.Status().Sealed {
+		t.Errorf("status %+v", n.Status())
 	}
 	if _, err := n.Append(t.Context(), nil); !errors.Is(err, ErrSealed) {
 		t.Errorf("append: %v", err)
 	}
-	b.ok(n.Seal(t.Context(), "again"))
-	b.ok(n.Open(t.Context(), &Opened{Store: b.store(), Key: b.dataKey()}))
-	if err := n.Open(t.Context(), &Opened{Store: b.store(), Key: b.dataKey()}); !errors.Is(err, ErrOpen) {
+	b.open()
+	if _, err := b.node.Open(t.Context(), Opened{}); !errors.Is(err, ErrOpen) {
 		t.Errorf("opened twice: %v", err)
 	}
-	_, err := b.call(mes, engine.Write, "kv/data/line1/plc", `{"text":"b"}`)
+	_, err = b.node.Do(t.Context(), Call{Method: engine.Read, RawPath: "auth/token/lookup-self", Token: token, Peer: identity.Peer{UID: mes}})
+	if fault.ClassOf(err) != fault.Peer {
+		t.Errorf("with a token of before: %v", err)
+	}
+	_, err = b.call(mes, engine.Write, "kv/data/line1/plc", `{"text":"b"}`)
 	b.ok(err)
-	e := b.entries(b.size() - 3)
-	if e[0].Operation != "seal" || e[0].Params["why"] != "test" || e[1].Operation != "open" {
+	e := b.entries(b.size() - 4)
+	if e[0].Operation != "seal" || e[1].Operation != "serve" || e[3].Kind != audit.Request {
 		t.Errorf("entries %+v", e)
+	}
+}
+
+// TestSealByAClient: the entry is written, then the vault is sealed, before the answer.
+func TestSealByAClient(t *testing.T) {
+	b := newBench(t)
+	b.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 2, Rules: []access.Rule{{Path: "sys/seal", Can: []access.Capability{access.Update}}}})
+	b.writeCharter()
+	n := b.open()
+	if _, err := b.call(1002, engine.Write, "sys/seal", ""); fault.ClassOf(err) != fault.Peer || n.Status().Sealed {
+		t.Fatalf("unknown: %v", err)
+	}
+	if _, err := b.call(mes, engine.Write, "sys/seal", ""); err != nil || !n.Status().Sealed {
+		t.Fatalf("%v, status %+v", err, n.Status())
 	}
 }
 
@@ -396,17 +425,16 @@ func (k *forkedHead) Advance(ctx context.Context, h seal.Head, c seal.Chain) err
 // vault can be sealed.
 func TestStoreThatStopped(t *testing.T) {
 	b := newBench(t)
-	n, err := New(b.config())
-	b.ok(err)
-	b.node = n
 	c := b.store()
 	k := &forkedHead{Keeper: c.Head}
 	c.Head = k
-	b.ok(n.Open(t.Context(), &Opened{Store: c, Key: b.dataKey()}))
+	n, shut, err := b.state().openWith(t.Context(), b.state().config(), c)
+	b.ok(err)
+	b.node = n
 	k.mu.Lock()
 	k.forked = true
 	k.mu.Unlock()
-	b.Approve(charter.TypeIdentity, identity("scada", 1002))
+	b.Approve(charter.TypeIdentity, process("scada", 1002))
 	_, _ = n.Append(t.Context(), b.lines(bytes.LastIndexByte(b.Charter[:len(b.Charter)-1], '\n')+1)) // strict: the head is asked
 	if _, err := b.call(mes, engine.Write, "kv/data/line1/plc", `{"text":"a"}`); !errors.Is(err, seal.ErrStopped) {
 		t.Errorf("write: %v", err)
@@ -417,5 +445,5 @@ func TestStoreThatStopped(t *testing.T) {
 	if st := n.Status(); !errors.Is(st.Store.Stopped, seal.ErrFork) || st.Sealed {
 		t.Errorf("status %+v", st)
 	}
-	b.ok(n.Seal(t.Context(), "test"))
+	b.ok(shut())
 }

@@ -46,6 +46,7 @@ func routes() []route {
 		{r, "sys/policies/acl", access.List, false, (*call).policies},
 		{l, "sys/policies/acl", access.List, false, (*call).policies},
 		{r, "sys/policies/acl/+", access.Read, false, (*call).policy},
+		{r, "sys/metrics", access.Read, false, (*call).metrics},
 		{w, "sys/seal", access.Update, false, (*call).sealVault},
 		{r, "auth/token/lookup-self", access.Read, true, self("lookup-self")},
 		{w, "auth/token/renew-self", access.Update, true, self("renew-self")},
@@ -54,6 +55,16 @@ func routes() []route {
 		{r, "keyrite/charter", access.Read, false, (*call).readCharter},
 		{w, "keyrite/charter", access.Update, false, (*call).appendCharter},
 	}
+}
+
+// Paths are the vault's own paths with their methods, in the form of the charter's
+// patterns, for whoever documents them.
+func Paths() map[string][]engine.Method {
+	out := map[string][]engine.Method{}
+	for _, r := range routes() {
+		out[r.path] = append(out[r.path], r.method)
+	}
+	return out
 }
 
 // match says whether segments are those of the route's path, and what its wildcards
@@ -306,6 +317,15 @@ func policyText(p *charter.Policy) string {
 		fmt.Fprintf(&b, "path %q {\n  capabilities = [%s]\n}\n", r.Path, strings.Join(can, ", "))
 	}
 	return b.String()
+}
+
+// metrics is what the front counted.
+func (x *call) metrics([]string) (err error) {
+	if x.cfg.Metrics == nil {
+		return engine.ErrNoPath
+	}
+	x.plan, err = x.cfg.Metrics(x.Params)
+	return err
 }
 
 // sealVault plans the sealing: its entry is written first, then Do seals.

@@ -58,11 +58,6 @@ func (v *vault) loadCharter(ctx context.Context) error {
 		}
 	}
 	v.force.Store(&force{charter: st}) // for engines that look while they are made
-	if v.opened.Token != nil {
-		if v.token, err = v.opened.Token(v.charter); err != nil {
-			return err
-		}
-	}
 	f, err := v.mount(st)
 	if err != nil {
 		return err
