@@ -1,0 +1,165 @@
+// Package api is the vault's face to programs: the subset of HashiCorp Vault's HTTP
+// interface that their clients call, over TLS 1.3 and over a Unix socket, and a few
+// paths of our own under /v1/keyrite. cmd/keyrite-vault starts it.
+//
+// It reads a request strictly, hands it to vault/node, and writes the answer in the
+// shape that clients expect. The path is taken as it came over the wire and never
+// decoded. It must never decide who may do what, nor answer anything that node did not
+// answer, but how the vault is (health): those few paths are listed in public.go and
+// have no entry in the log.
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"keyrite/artifact/fault"
+	"keyrite/vault/engine"
+	"keyrite/vault/node"
+)
+
+// Vault is what an API serves.
+type Vault interface {
+	Do(ctx context.Context, c node.Call) (*node.Reply, error)
+	Status() node.Status
+}
+
+// Opening is how far the opening of a sealed vault is, and takes what key masters send.
+type Opening interface {
+	// Progress never waits.
+	Progress() Progress
+	// Unseal takes the answer of one key master, as 'keyrite share open' wrote it.
+	Unseal(ctx context.Context, p engine.Params) error
+}
+
+// Progress is how far an opening is.
+type Progress struct {
+	Initialized bool // there is a store
+	Need, Of    int  // of the safe's shares
+	Have        int
+	Attempt     string // "" if nobody began
+}
+
+// Config says what is served. Vault is required.
+type Config struct {
+	Vault Vault
+	// Opening takes shares; nil refuses them.
+	Opening Opening
+	// Version is told to clients; it must look like a version of theirs.
+	Version string
+	// Limits bounds what clients may take. The zero value stands for the defaults.
+	Limits Limits
+	// Log is for the operator. Default: nothing is logged.
+	Log *slog.Logger
+	// Metrics counts; nil counts nothing.
+	Metrics *Metrics
+}
+
+// Server serves one vault.
+type Server struct {
+	cfg     Config
+	http    *http.Server
+	origins *http.CrossOriginProtection
+	bodies  *budget
+}
+
+// New makes a server.
+func New(c Config) (*Server, error) {
+	if c.Vault == nil {
+		return nil, fault.New(fault.Usage, "an API needs a vault")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	c.Limits = c.Limits.withDefaults()
+	s := &Server{cfg: c, origins: http.NewCrossOriginProtection(), bodies: newBudget(c.Limits.Bodies)}
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true) // one request at a time on a connection: its limits are the request's
+	s.http = &http.Server{
+		Handler: http.HandlerFunc(s.serve), Protocols: protocols, ConnContext: connContext, ErrorLog: quiet(c.Log),
+		ReadHeaderTimeout: c.Limits.Header, ReadTimeout: c.Limits.Read, WriteTimeout: c.Limits.Write, IdleTimeout: c.Limits.Idle,
+		MaxHeaderBytes: c.Limits.HeaderBytes,
+	}
+	return s, nil
+}
+
+// quiet keeps what net/http says of broken handshakes and clients out of the way.
+func quiet(l *slog.Logger) *slogErrors { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
+
+// TLS is the configuration that a server's TLS listener must have: TLS 1.3 alone, and
+// client certificates asked for, not wanted. What one proves is vault/identity's to
+// judge; that its holder has the key is proven here.
+func TLS(cert func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, GetCertificate: cert, ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"},
+		// A session that is resumed would carry the certificate of before.
+		SessionTicketsDisabled: true,
+	}
+}
+
+// Serve answers on a listener until Shutdown: a TLS one over TLS's configuration, or a
+// Unix socket, whose callers the kernel names. Any other is refused.
+func (s *Server) Serve(l net.Listener, t *tls.Config) error {
+	_, local := l.Addr().(*net.UnixAddr)
+	if local == (t != nil) {
+		return fault.New(fault.Usage, "the vault is served over TLS, or over a Unix socket")
+	}
+	l = limited(l, s.cfg.Limits)
+	if t != nil {
+		l = tls.NewListener(l, t)
+	}
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown lets requests that are under way end, until ctx does.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		return errors.Join(err, s.http.Close())
+	}
+	return nil
+}
+
+// serve answers one request.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	status := s.route(w, r)
+	s.cfg.Metrics.request(status, time.Since(began))
+}
+
+// route finds out what the request is for, and returns the status that was answered.
+func (s *Server) route(w http.ResponseWriter, r *http.Request) int {
+	raw, query, err := target(r)
+	if err != nil {
+		return s.refuse(w, "", err)
+	}
+	if err := s.origins.Check(r); err != nil {
+		return s.refuse(w, "", fault.Errorf(fault.Policy, "a web page of another origin asks: %w", err))
+	}
+	if answer, ok := s.public(r, raw, query); ok {
+		return s.tell(w, r, answer)
+	}
+	call := s.read(w, r, raw, query)
+	defer s.bodies.give(call.size)
+	reply, err := s.cfg.Vault.Do(r.Context(), call.Call)
+	call.Token.Zero()
+	if err != nil {
+		id := ""
+		if reply != nil {
+			id = reply.Request
+		}
+		return s.refuse(w, id, err)
+	}
+	return s.answer(w, reply)
+}

@@ -1,0 +1,229 @@
+package api_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/charter"
+)
+
+// TestShapes: what clients of HashiCorp Vault read in an answer is there, in the form
+// and under the status that they know.
+func TestShapes(t *testing.T) {
+	r := newRig(t)
+	p := r.put("kv/data/line1/plc", `{"data":{"user":"plc","pass":"canary"},"options":{"cas":0}}`)
+	if p.status != 200 || p.data("version") != 1.0 {
+		t.Fatalf("write: %d %s", p.status, p.raw)
+	}
+	for _, k := range []string{"request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth"} {
+		if _, ok := p.body[k]; !ok {
+			t.Errorf("no member %q in %s", k, p.raw)
+		}
+	}
+	if p.header.Get("Cache-Control") != "no-store" || p.header.Get("Content-Type") != "application/json" {
+		t.Errorf("headers %v", p.header)
+	}
+	p = r.get("kv/data/line1/plc")
+	if p.status != 200 || p.data("data", "pass") != "canary" || p.data("metadata", "version") != 1.0 {
+		t.Errorf("read: %d %s", p.status, p.raw)
+	}
+	for _, list := range [][2]string{{"LIST", "kv/metadata/line1"}, {"GET", "kv/metadata/line1?list=true"}} {
+		if p := r.ask(r.client, list[0], list[1], ""); p.status != 200 || fmt.Sprint(p.data("keys")) != "[plc]" {
+			t.Errorf("%s: %d %s", list, p.status, p.raw)
+		}
+	}
+	if p := r.put("kv/data/line1/plc", `{"data":{"a":"b"},"options":{"cas":0}}`); p.status != 400 {
+		t.Errorf("check-and-set: %d %s", p.status, p.raw)
+	}
+	if p := r.ask(r.client, http.MethodDelete, "kv/data/line1/plc", ""); p.status != 204 || len(p.raw) != 0 {
+		t.Errorf("delete: %d %s", p.status, p.raw)
+	}
+	if p := r.get("kv/data/line1/plc"); p.status != 404 || p.data("metadata", "deletion_time") == "" || p.data("metadata", "deletion_time") == nil {
+		t.Errorf("deleted: %d %s", p.status, p.raw)
+	}
+	if p := r.get("kv/data/line1/none"); p.status != 404 || p.body["errors"] == nil {
+		t.Errorf("missing: %d %s", p.status, p.raw)
+	}
+	p = r.get("kv/data/line2/x")
+	if p.status != 403 || p.body["keyrite"].(map[string]any)["class"] != "policy" || p.body["keyrite"].(map[string]any)["request"] == "" {
+		t.Errorf("denied: %d %s", p.status, p.raw)
+	}
+	if p := r.ask(r.as(nil), http.MethodGet, "kv/data/line1/plc", ""); p.status != 403 || strings.Contains(string(p.raw), "line1") {
+		t.Errorf("unknown: %d %s", p.status, p.raw)
+	}
+}
+
+// TestConfigurationIsTheCharters: what would configure the vault is refused with the
+// command to use, and what there is not is not there.
+func TestConfigurationIsTheCharters(t *testing.T) {
+	r := newRig(t)
+	for path, word := range map[string]string{
+		"sys/mounts/other": "mount", "sys/remount": "mount", "sys/auth/github": "identity", "sys/policies/acl/root": "policy", "sys/policy/root": "policy",
+		"auth/token/create": "identity", "auth/jwt/role/ci": "identity", "identity/entity": "identity",
+	} {
+		p := r.put(path, `{"type":"kv"}`)
+		hint, _ := p.body["keyrite"].(map[string]any)["hint"].(string)
+		if p.status != 403 || !strings.HasPrefix(hint, "keyrite charter propose "+word+" ") {
+			t.Errorf("%s: %d %s", path, p.status, p.raw)
+		}
+	}
+	for _, path := range []string{"sys/generate-root/attempt", "sys/rekey/init", "sys/rotate", "sys/raw/x", "sys/plugins/catalog/secret/x", "sys/storage/raft/snapshot", "cubbyhole/x", "sys/step-down", "sys/wrapping/unwrap"} {
+		for _, m := range []string{"GET", "PUT", "DELETE", "LIST"} {
+			if p := r.ask(r.client, m, path, ""); p.status != 404 {
+				t.Errorf("%s %s: %d %s", m, path, p.status, p.raw)
+			}
+		}
+	}
+	if p := r.put("sys/init", `{"secret_shares":1,"secret_threshold":1}`); p.status != 403 || !strings.Contains(string(p.raw), "ceremony") {
+		t.Errorf("init: %d %s", p.status, p.raw)
+	}
+}
+
+// TestHealth: the statuses and parameters that load balancers use.
+func TestHealth(t *testing.T) {
+	r := newRig(t)
+	anonymous := r.as(nil)
+	status := func(method, path string) int { return r.ask(anonymous, method, path, "").status }
+	for path, want := range map[string]int{
+		"sys/health": 200, "sys/health?standbyok=true&perfstandbyok=true": 200, "sys/health?activecode=299": 299, "sys/health?sealedcode=299": 200,
+		"sys/health?activecode=99": 400, "sys/health?activecode=x": 400, "sys/health?other=1": 400, "sys/seal-status": 200, "sys/leader": 200, "sys/init": 200,
+	} {
+		for _, m := range []string{"GET", "HEAD"} {
+			if got := status(m, path); got != want {
+				t.Errorf("%s %s: %d, want %d", m, path, got, want)
+			}
+		}
+	}
+	r.ok(r.seal())
+	for path, want := range map[string]int{"sys/health": 503, "sys/health?sealedcode=299": 299, "sys/seal-status": 200, "sys/leader": 503, "kv/data/line1/plc": 503} {
+		if got := status("GET", path); got != want {
+			t.Errorf("sealed: %s: %d, want %d", path, got, want)
+		}
+	}
+	if p := r.ask(anonymous, "GET", "sys/seal-status", ""); p.body["sealed"] != true || p.body["t"] != 3.0 || p.body["n"] != 5.0 {
+		t.Errorf("seal-status %s", p.raw)
+	}
+	if p := r.ask(anonymous, "PUT", "sys/unseal", `{"key":"one"}`); p.status != 200 || p.body["progress"] != 1.0 || len(r.opening.got) != 1 {
+		t.Errorf("unseal: %d %s", p.status, p.raw)
+	}
+}
+
+// TestStrictBodies: a body that could be read in two ways, or costs too much, is
+// refused, and the caller is told which it was.
+func TestStrictBodies(t *testing.T) {
+	r := newRig(t)
+	deep := func(n int) string {
+		return `{"data":` + strings.Repeat(`{"a":`, n) + `1` + strings.Repeat(`}`, n) + `}`
+	}
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	_, _ = z.Write(make([]byte, 1<<20))
+	_ = z.Close()
+	for name, c := range map[string]struct {
+		body    string
+		status  int
+		headers []string
+	}{
+		"good":               {`{"data":{"a":1}}`, 200, nil},
+		"form type":          {`{"data":{"a":1}}`, 200, []string{"Content-Type", "application/x-www-form-urlencoded"}},
+		"twice":              {`{"data":{"a":1},"data":{"a":2}}`, 400, nil},
+		"twice within":       {`{"data":{"a":1,"a":2}}`, 400, nil},
+		"twice, escaped":     {`{"data":{"a":1,"\u0061":2}}`, 400, nil},
+		"list":               {`[1]`, 400, nil},
+		"text":               {`"x"`, 400, nil},
+		"null":               {`null`, 400, nil},
+		"two documents":      {`{"data":{"a":1}}{}`, 400, nil},
+		"cut off":            {`{"data":{"a":1}`, 400, nil},
+		"not UTF-8":          {"{\"data\":{\"a\":\"\xff\"}}", 400, nil},
+		"deep":               {deep(62), 200, nil},
+		"too deep":           {deep(64), 400, nil},
+		"far too deep":       {deep(100_000), 400, nil},
+		"unknown":            {`{"data":{"a":1},"other":1}`, 400, nil},
+		"large":              {`{"data":{"a":"` + strings.Repeat("x", 500_000) + `"}}`, 200, nil},
+		"too large":          {`{"data":{"a":"` + strings.Repeat("x", 1<<20) + `"}}`, 400, nil},
+		"compressed":         {zipped.String(), 400, []string{"Content-Encoding", "gzip"}},
+		"two tokens":         {`{"data":{"a":1}}`, 400, []string{"X-Vault-Token", "a", "Authorization", "Bearer b"}},
+		"basic":              {`{"data":{"a":1}}`, 400, []string{"Authorization", "Basic eA=="}},
+		"namespace":          {`{"data":{"a":1}}`, 400, []string{"X-Vault-Namespace", "team"}},
+		"wrapping":           {`{"data":{"a":1}}`, 403, []string{"X-Vault-Wrap-TTL", "60"}},
+		"from another page":  {`{"data":{"a":1}}`, 403, []string{"Sec-Fetch-Site", "cross-site"}},
+		"of another origin":  {`{"data":{"a":1}}`, 403, []string{"Origin", "https://example.com"}},
+		"vault's own header": {`{"data":{"a":1}}`, 200, []string{"X-Vault-Request", "true"}},
+	} {
+		if p := r.ask(r.client, http.MethodPost, "kv/data/line1/x", c.body, c.headers...); p.status != c.status {
+			t.Errorf("%s: %d, want %d: %.200s", name, p.status, c.status, p.raw)
+		}
+	}
+	if p := r.ask(r.client, http.MethodPost, "kv/data/line1/x?data=1", `{"data":{}}`); p.status != 400 {
+		t.Errorf("twice, in query and body: %d %s", p.status, p.raw)
+	}
+	// Who shows nothing may send what a login needs, and no more.
+	if p := r.ask(r.as(nil), http.MethodPost, "auth/jwt/login", `{"jwt":"`+strings.Repeat("x", 70_000)+`"}`); p.status != 403 {
+		t.Errorf("large login: %d %s", p.status, p.raw)
+	}
+}
+
+// TestCharterOverHTTP: a change that approvers signed is brought by a process that has
+// the right to bring it, and is in force for a live token when that is answered.
+func TestCharterOverHTTP(t *testing.T) {
+	r := newRig(t)
+	p := r.put("auth/cert/login", "")
+	token, _ := p.body["auth"].(map[string]any)["client_token"].(string)
+	if p.status != 200 || token == "" || p.body["auth"].(map[string]any)["lease_duration"] != 600.0 {
+		t.Fatalf("login: %d %s", p.status, p.raw)
+	}
+	if p := r.ask(r.as(nil), "GET", "auth/token/lookup-self", "", "X-Vault-Token", token); p.status != 403 {
+		t.Errorf("token without its certificate: %d %s", p.status, p.raw)
+	}
+	if p := r.ask(r.client, "GET", "auth/token/lookup-self", "", "Authorization", "Bearer "+token); p.status != 200 || p.data("meta", "identity") != "mes" {
+		t.Errorf("lookup: %d %s", p.status, p.raw)
+	}
+	had := len(r.Charter)
+	r.Approve(charter.TypeIdentity, charter.Identity{ID: "next", Policies: []string{"line1"}, TTL: 60, Unix: &charter.Unix{UID: 1234}})
+	r.Approve(charter.TypeAccessEnded, charter.AccessEnded{Type: charter.TypeIdentity, ID: "mes"})
+	lines := strings.Split(strings.TrimSuffix(string(r.Charter[had:]), "\n"), "\n")
+	if p := r.put("keyrite/charter", fmt.Sprintf(`{"statements":[%q]}`, strings.Replace(lines[0], `"sig":"`, `"sig":"AAAA`, 1))); p.status == 200 {
+		t.Errorf("altered: %d %s", p.status, p.raw)
+	}
+	p = r.put("keyrite/charter", fmt.Sprintf(`{"statements":[%q,%q]}`, lines[0], lines[1]))
+	if p.status != 200 || p.data("size") != float64(r.State.Size()) || p.data("head") != r.State.Head() {
+		t.Fatalf("append: %d %s", p.status, p.raw)
+	}
+	for name, p := range map[string]*reply{"with its token": r.ask(r.client, "GET", "kv/data/line1/x", "", "X-Vault-Token", token), "with its certificate": r.get("kv/data/line1/x")} {
+		if p.status != 403 {
+			t.Errorf("whose identity was ended, %s: %d %s", name, p.status, p.raw)
+		}
+	}
+}
+
+// TestOwnPaths: what auditors and clients look at is there for whom the charter lets.
+func TestOwnPaths(t *testing.T) {
+	r := newRig(t)
+	for path, want := range map[string]string{
+		"sys/mounts": `"kv/":{`, "sys/auth": `"cert/":{`, "sys/audit": `"store/"`, "sys/internal/ui/mounts": `"kv/"`, "sys/internal/ui/mounts/kv/line1": `"version":"2"`,
+		"sys/policies/acl": `"line1"`, "sys/policies/acl/line1": `capabilities = [`, "keyrite/status": `"world"`, "keyrite/charter?from=3": `"statements":["{`,
+		"auth/token/lookup-self": `"mes"`,
+	} {
+		if p := r.get(path); p.status != 200 || !strings.Contains(string(p.raw), want) {
+			t.Errorf("%s: %d %s", path, p.status, p.raw)
+		}
+	}
+	p := r.put("sys/capabilities-self", `{"paths":["kv/data/line1/x","kv/data/line2/x"]}`)
+	if p.status != 200 || fmt.Sprint(p.data("kv/data/line1/x")) != "[create delete list read update]" || fmt.Sprint(p.data("kv/data/line2/x")) != "[deny]" {
+		t.Errorf("capabilities: %d %s", p.status, p.raw)
+	}
+	r.get("kv/data/line2/x") // one refusal to be counted
+	p = r.get("sys/metrics?format=prometheus")
+	for _, want := range []string{"keyrite_vault_sealed 0", `keyrite_vault_requests_total{status="403"} 1`, "keyrite_vault_request_seconds_bucket", "go_goroutines"} {
+		if p.status != 200 || !strings.Contains(string(p.raw), want) {
+			t.Errorf("metrics: %d, no %q in %.300s", p.status, want, p.raw)
+		}
+	}
+	if p := r.put("sys/seal", ""); p.status != 204 || !r.node.Status().Sealed {
+		t.Errorf("seal: %d %s", p.status, p.raw)
+	}
+}

@@ -1,0 +1,96 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/expfmt"
+
+	"keyrite/vault/engine"
+	"keyrite/vault/node"
+	"keyrite/vault/seal"
+)
+
+// Metrics counts what is served. A nil one counts nothing.
+type Metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	seconds  prometheus.Histogram
+}
+
+// NewMetrics counts for one vault.
+func NewMetrics(status func() node.Status) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keyrite_vault_requests_total", Help: "Requests by HTTP status."}, []string{"status"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "keyrite_vault_request_seconds", Help: "Time from the header of a request to its answer.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+	}
+	m.registry.MustRegister(m.requests, m.seconds, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, g := range gauges() {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "keyrite_vault_" + g.name, Help: g.help}, func() float64 { return g.of(status()) }))
+	}
+	return m
+}
+
+type gauge struct {
+	name, help string
+	of         func(node.Status) float64
+}
+
+func gauges() []gauge {
+	truth := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	return []gauge{
+		{"sealed", "1 while the vault is sealed.", func(s node.Status) float64 { return truth(s.Sealed) }},
+		{"stopped", "1 after a failed write: nothing is served until the vault is started anew.", func(s node.Status) float64 { return truth(s.Store.Stopped != nil) }},
+		{"charter_statements", "Statements in force.", func(s node.Status) float64 { return float64(s.Charter) }},
+		{"store_entries", "Entries of the log.", func(s node.Status) float64 { return float64(s.Store.Size) }},
+		{"store_behind_seconds", "For how long the head of the store has been behind.", func(s node.Status) float64 { return s.Store.Behind.Seconds() }},
+		{"refusals_left_out", "Refusals of unknown callers without an entry of their own.", func(s node.Status) float64 { return float64(s.LeftOut) }},
+		{"intents_cut_off", "Uses of keys found without a result when the vault was opened.", func(s node.Status) float64 { return float64(s.Intents) }},
+	}
+}
+
+func (m *Metrics) request(status int, took time.Duration) {
+	if m == nil {
+		return
+	}
+	m.requests.WithLabelValues(strconv.Itoa(status)).Inc()
+	m.seconds.Observe(took.Seconds())
+}
+
+// Plan answers sys/metrics in the text form of Prometheus. It is node.Config.Metrics.
+func (m *Metrics) Plan(p engine.Params) (*engine.Plan, error) {
+	if err := p.Only("format"); err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	return &engine.Plan{
+		Work: func(context.Context) error {
+			families, err := m.registry.Gather()
+			if err != nil {
+				return err
+			}
+			for _, f := range families {
+				if _, err := expfmt.MetricFamilyToText(&out, f); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Apply: func(*seal.Tx) (*engine.Answer, error) {
+			return &engine.Answer{Raw: out.Bytes(), ContentType: string(expfmt.NewFormat(expfmt.TypeTextPlain))}, nil
+		},
+	}, nil
+}

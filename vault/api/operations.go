@@ -1,0 +1,105 @@
+package api
+
+import "keyrite/artifact/access"
+
+// operation is one row of the OpenAPI document. {mount} is an engine's place in the
+// charter.
+type operation struct {
+	Method, Path, Summary string
+	Public                bool   // needs no caller
+	Request, Response     any    // of these types; nil for none
+	Raw                   string // content type of an answer that is no JSON
+}
+
+// operations is the whole of what is served. A test compares it with what vault/node
+// and public.go answer.
+func operations() []operation {
+	all := public()
+	all = append(all, system()...)
+	return append(all, engines()...)
+}
+
+// Types of requests and answers, for the document. Engines read their parameters one by
+// one; what is here follows docs/operations/vault-api.md.
+type (
+	anyMap     = map[string]any
+	unsealBody struct {
+		Answer string `json:"key" doc:"what 'keyrite share open' wrote"`
+	}
+	healthQuery struct {
+		Active int `json:"activecode,omitempty" doc:"status instead of 200"`
+		Sealed int `json:"sealedcode,omitempty" doc:"status instead of 503"`
+		Uninit int `json:"uninitcode,omitempty" doc:"status instead of 501"`
+	}
+	pathsBody struct {
+		Paths []string `json:"paths"`
+	}
+	keys struct {
+		Keys []string `json:"keys"`
+	}
+	policyAnswer struct {
+		Name    string        `json:"name"`
+		Policy  string        `json:"policy"`
+		Rules   []access.Rule `json:"rules"`
+		Version int           `json:"version"`
+	}
+	loginBody struct {
+		Role     string `json:"role,omitempty" doc:"identity of the charter"`
+		JWT      string `json:"jwt,omitempty"`
+		RoleID   string `json:"role_id,omitempty"`
+		SecretID string `json:"secret_id,omitempty"`
+		Name     string `json:"name,omitempty"`
+	}
+	renewBody struct {
+		Increment string `json:"increment,omitempty" doc:"seconds, or with a unit"`
+	}
+	charterQuery struct {
+		From int `json:"from,omitempty" doc:"number of the first statement, from 0"`
+	}
+	charterBody struct {
+		Statements []string `json:"statements" doc:"lines of the charter log, signed by its approvers; 1 to 256"`
+	}
+	charterHead struct {
+		Size int    `json:"size"`
+		Head string `json:"head" doc:"root of the log, hex"`
+	}
+	charterAnswer struct {
+		Size       int      `json:"size"`
+		Head       string   `json:"head"`
+		From       int      `json:"from"`
+		Statements []string `json:"statements" doc:"at most 1,000"`
+	}
+)
+
+func public() []operation {
+	return []operation{
+		{"GET", "sys/health", "How the vault is, in the status", true, healthQuery{}, Health{}, ""},
+		{"GET", "sys/seal-status", "How far the opening is", true, nil, SealStatus{}, ""},
+		{"GET", "sys/leader", "There is one server", true, nil, Leader{}, ""},
+		{"GET", "sys/init", "Whether there is a vault", true, nil, Initialized{}, ""},
+		{"PUT", "sys/unseal", "Take the answer of one key master to the open request", true, unsealBody{}, SealStatus{}, ""},
+		{"GET", "sys/internal/specs/openapi", "This document", true, nil, anyMap{}, ""},
+		{"POST", "auth/{means}/login", "Log in by cert, jwt, approle or unix", true, loginBody{}, anyMap{}, ""},
+	}
+}
+
+func system() []operation {
+	return []operation{
+		{"GET", "sys/mounts", "Engines that the charter mounts", false, nil, anyMap{}, ""},
+		{"GET", "sys/auth", "Ways of logging in", false, nil, anyMap{}, ""},
+		{"GET", "sys/audit", "The one trail", false, nil, anyMap{}, ""},
+		{"GET", "sys/internal/ui/mounts", "Engines that the caller has rules for", false, nil, anyMap{}, ""},
+		{"GET", "sys/internal/ui/mounts/{path}", "One of them", false, nil, anyMap{}, ""},
+		{"POST", "sys/capabilities-self", "What the caller may on paths", false, pathsBody{}, anyMap{}, ""},
+		{"GET", "sys/policies/acl", "Policies of the charter", false, nil, keys{}, ""},
+		{"GET", "sys/policies/acl/{name}", "One policy", false, nil, policyAnswer{}, ""},
+		{"GET", "sys/metrics", "Figures for Prometheus", false, nil, nil, "text/plain"},
+		{"PUT", "sys/seal", "Seal the vault", false, nil, nil, ""},
+		{"GET", "auth/token/lookup-self", "The caller's token", false, nil, anyMap{}, ""},
+		{"PUT", "auth/token/renew-self", "Let it live on", false, renewBody{}, anyMap{}, ""},
+		{"PUT", "auth/token/revoke-self", "End it", false, nil, nil, ""},
+		{"GET", "keyrite/status", "How the vault is, for whom the charter lets know", false, nil, anyMap{}, ""},
+		{"GET", "keyrite/charter", "Statements in force", false, charterQuery{}, charterAnswer{}, ""},
+		{"PUT", "keyrite/charter", "Take statements over that approvers signed", false, charterBody{}, charterHead{}, ""},
+	}
+}

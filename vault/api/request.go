@@ -1,0 +1,288 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"keyrite/artifact/fault"
+	"keyrite/internal/redact"
+	"keyrite/vault/engine"
+	"keyrite/vault/identity"
+	"keyrite/vault/node"
+)
+
+// prefix begins the path of everything.
+const prefix = "/v1/"
+
+// maxDepth bounds the nesting of JSON in a body.
+const maxDepth = 64
+
+// errBusy says that too much is being read for others at the moment.
+var errBusy = fault.New(fault.Sealed, "too many requests are being read: ask again in a moment")
+
+// call is a node's Call, and what its body takes of the budget.
+type call struct {
+	node.Call
+	size int64
+}
+
+// target splits the request's target as it came: nothing of the path is decoded.
+func target(r *http.Request) (path string, query url.Values, err error) {
+	raw, tail, _ := strings.Cut(r.RequestURI, "?")
+	path, ok := strings.CutPrefix(raw, prefix)
+	if !ok {
+		return "", nil, fault.Errorf(fault.Usage, "%w: everything is under %s", engine.ErrNoPath, prefix)
+	}
+	query, err = url.ParseQuery(tail)
+	if err != nil {
+		return "", nil, fault.New(fault.Usage, "the query is not in the usual spelling")
+	}
+	return path, query, nil
+}
+
+// read makes the call of a request. What is wrong with it stands in the call.
+func (s *Server) read(w http.ResponseWriter, r *http.Request, raw string, query url.Values) *call {
+	c := &call{Call: node.Call{RawPath: raw, Peer: peer(r)}}
+	if err := c.header(r, query); err != nil {
+		c.Fault = err
+		return c
+	}
+	body, err := s.body(w, r, c)
+	if err == nil {
+		c.Params, err = params(body, query)
+	}
+	c.Fault = err
+	return c
+}
+
+// peer is the other end of the request's connection.
+func peer(r *http.Request) identity.Peer {
+	p := identity.Peer{UID: noUID}
+	if uid, ok := r.Context().Value(uidKey{}).(int); ok {
+		p.UID = uid
+		return p
+	}
+	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		p.Remote = a.Addr().Unmap().WithZone("")
+	}
+	if r.TLS != nil {
+		p.Certificates = r.TLS.PeerCertificates
+	}
+	return p
+}
+
+// header reads the method and the headers that mean something.
+func (c *call) header(r *http.Request, query url.Values) error {
+	secret, err := token(r.Header)
+	if err != nil {
+		return err
+	}
+	c.Token = *redact.New([]byte(secret))
+	if c.Method, err = method(r, query); err != nil {
+		return err
+	}
+	return unheard(r.Header)
+}
+
+// token is the one token of a request.
+func token(h http.Header) (string, error) {
+	all := slices.Clone(h["X-Vault-Token"])
+	for _, a := range h["Authorization"] {
+		kind, t, _ := strings.Cut(a, " ")
+		if !strings.EqualFold(kind, "Bearer") {
+			return "", fault.New(fault.Usage, "the Authorization header is of a kind that is not used here")
+		}
+		all = append(all, t)
+	}
+	all = slices.Compact(all)
+	switch len(all) {
+	case 0:
+		return "", nil
+	case 1:
+		return all[0], nil
+	}
+	return "", fault.New(fault.Usage, "the request shows more than one token")
+}
+
+func method(r *http.Request, query url.Values) (engine.Method, error) {
+	list := query.Has("list")
+	if list && (r.Method != http.MethodGet || query.Get("list") != "true" || len(query["list"]) != 1) {
+		return 0, fault.New(fault.Usage, `"list" is true, once, and for GET`)
+	}
+	switch r.Method {
+	case http.MethodGet:
+		if list {
+			query.Del("list")
+			return engine.List, nil
+		}
+		return engine.Read, nil
+	case "LIST":
+		return engine.List, nil
+	case http.MethodPost, http.MethodPut:
+		return engine.Write, nil
+	case http.MethodPatch:
+		if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind != "application/merge-patch+json" {
+			return 0, fault.New(fault.Usage, "PATCH takes application/merge-patch+json")
+		}
+		return engine.Patch, nil
+	case http.MethodDelete:
+		return engine.Delete, nil
+	}
+	return 0, fault.Errorf(fault.Usage, "%w: method %.10q", engine.ErrNoPath, r.Method)
+}
+
+// unheard refuses headers that would change what happens and are not obeyed here.
+func unheard(h http.Header) error {
+	if n := h.Get("X-Vault-Namespace"); n != "" && n != "root" && n != "/" && n != "root/" {
+		return fault.New(fault.Usage, "there are no namespaces here (X-Vault-Namespace)")
+	}
+	if h.Get("X-Vault-Wrap-Ttl") != "" {
+		return fault.Hint(fault.New(fault.Policy, "answers are not wrapped here (X-Vault-Wrap-TTL)"), "give the process an identity of its own and let it ask itself")
+	}
+	if h.Get("X-Vault-Mfa") != "" {
+		return fault.New(fault.Usage, "there is no second factor here (X-Vault-MFA)")
+	}
+	if h.Get("Content-Encoding") != "" {
+		return fault.New(fault.Usage, "the body is compressed (Content-Encoding)")
+	}
+	return nil
+}
+
+// bodyLimit is how long the body of a call may be. Who shows nothing can only log in.
+func (c *call) bodyLimit() int64 {
+	if c.Token.Len() == 0 && len(c.Peer.Certificates) == 0 && c.Peer.UID == noUID {
+		return maxBlindBody
+	}
+	_, rest, _ := strings.Cut(c.RawPath, "/")
+	op, _, _ := strings.Cut(rest, "/")
+	switch op {
+	case "decrypt", "encrypt", "hmac", "rewrap", "sign", "verify":
+		return maxBatchBody
+	}
+	return maxBody
+}
+
+// body reads the body in pieces that the budget has room for.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, c *call) ([]byte, error) {
+	limit := c.bodyLimit()
+	if r.ContentLength > limit {
+		return nil, fault.Errorf(fault.Usage, "the body has %d bytes, at most %d are taken", r.ContentLength, limit)
+	}
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	in := http.MaxBytesReader(w, r.Body, limit)
+	out := make([]byte, 0, min(max(r.ContentLength+1, 1<<10), freeBody))
+	for {
+		if len(out) == cap(out) {
+			more := int64(cap(out))
+			if !s.bodies.take(more) {
+				return nil, errBusy
+			}
+			c.size += more
+			out = append(make([]byte, 0, 2*more), out...)
+		}
+		n, err := in.Read(out[len(out):cap(out)])
+		out = out[:len(out)+n]
+		switch tooLong := (*http.MaxBytesError)(nil); {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case errors.As(err, &tooLong):
+			return nil, fault.Errorf(fault.Usage, "the body has more than %d bytes", limit)
+		case err != nil:
+			return nil, fault.Errorf(fault.Unreachable, "the body did not come: %w", err)
+		}
+	}
+}
+
+// params joins the members of the body and of the query. One that is given twice is
+// refused.
+func params(body []byte, query url.Values) (engine.Params, error) {
+	p := engine.Params{}
+	if len(bytes.TrimSpace(body)) > 0 {
+		var err error
+		if p, err = object(body); err != nil {
+			return nil, err
+		}
+	}
+	for k, v := range query {
+		if _, twice := p[k]; twice || len(v) != 1 {
+			return nil, fault.Errorf(fault.Usage, "parameter %.60q is given twice", k)
+		}
+		raw, err := json.Marshal(v[0])
+		if err != nil {
+			return nil, fault.Errorf(fault.Usage, "parameter %.60q: %w", k, err)
+		}
+		p[k] = raw
+	}
+	return p, nil
+}
+
+// object reads one JSON object: no member twice at any depth, nothing after it, valid
+// UTF-8, at most maxDepth deep.
+func object(data []byte) (engine.Params, error) {
+	if !utf8.Valid(data) {
+		return nil, fault.New(fault.Usage, "the body is not UTF-8")
+	}
+	if err := strict(data); err != nil {
+		return nil, err
+	}
+	var p engine.Params
+	if err := json.Unmarshal(data, &p); err != nil || p == nil {
+		return nil, fault.New(fault.Usage, "the body is no JSON object")
+	}
+	return p, nil
+}
+
+// strict walks through a document once, without building it.
+func strict(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	var open []map[string]bool // members of the objects we are in; nil for a list
+	name := false              // a name comes next
+	for {
+		t, err := d.Token()
+		if errors.Is(err, io.EOF) && len(open) == 0 {
+			return nil
+		}
+		if err != nil {
+			return fault.New(fault.Usage, "the body is no JSON")
+		}
+		top := len(open) - 1
+		switch v := t.(type) {
+		case json.Delim:
+			switch v {
+			case '{':
+				open = append(open, map[string]bool{})
+			case '[':
+				open = append(open, nil)
+			default:
+				open = open[:top]
+			}
+			if len(open) > maxDepth {
+				return fault.Errorf(fault.Usage, "the body is nested more than %d deep", maxDepth)
+			}
+			name = len(open) > 0 && open[len(open)-1] != nil
+			continue
+		case string:
+			if name {
+				if open[top][v] {
+					return fault.Errorf(fault.Usage, "member %.60q stands twice in the body", v)
+				}
+				open[top][v] = true
+				name = false
+				continue
+			}
+		}
+		name = top >= 0 && open[top] != nil
+	}
+}
