@@ -22,6 +22,7 @@ type Status struct {
 	Entries                             int64
 	Root                                string
 	ScriptHash                          string
+	Module                              string // hex SHA-256 of the PKCS#11 module that ran, "" if it names none
 	Ended                               bool
 	Tokens                              []record.TokenReady // initialised in this attempt
 	Begun                               []record.Intent     // initialisations that were announced
@@ -72,6 +73,11 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 	case *record.Open:
 		s.Record, s.Attempt, s.Title, s.Kind, s.World, s.ScriptHash = d.Record, d.Attempt, d.Title, d.Kind, string(d.World), d.ScriptHash
 		s.Base = d.Base
+		for _, p := range d.Programs {
+			if p.Name == "module" {
+				s.Module = p.SHA256
+			}
+		}
 	case *record.State:
 		s.State, s.Ended = d.State, false
 		if d.Cause != "" {

@@ -47,7 +47,7 @@ func (c *Cleaner) Clean(ctx context.Context, st *ceremony.Status, t record.Token
 }
 
 func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.TokenReady, e *record.Cleanup) (err error) {
-	sup, err := hsm.Start(ctx, c.Bind.HSM(c.HSMD))
+	sup, err := c.start(ctx, st)
 	if err != nil {
 		return err
 	}
@@ -69,6 +69,16 @@ func (c *Cleaner) destroy(ctx context.Context, st *ceremony.Status, t record.Tok
 		return err
 	}
 	return left(ctx, sup, id, e)
+}
+
+// start starts the module that the attempt ran with, and no other: it sees the PINs
+// that the shares give.
+func (c *Cleaner) start(ctx context.Context, st *ceremony.Status) (*hsm.Supervisor, error) {
+	conf := c.Bind.HSM(c.HSMD)
+	if conf.ModuleSHA256 = st.Module; st.Module == "" {
+		return nil, fault.New(fault.Verify, "the record does not name the module that ran")
+	}
+	return hsm.Start(ctx, conf)
 }
 
 // open returns the pipe with the token's PIN, from the shares of this attempt.

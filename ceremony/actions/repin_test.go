@@ -327,8 +327,14 @@ func (x *tiny) openers(t *testing.T, who string, epoch int) []SafeOpener {
 // recover takes the killed reshare to VOID with shares of the epochs given.
 func (x *tiny) recover(t *testing.T, dir string, epochs ...int) error {
 	t.Helper()
+	return x.recoverBy(t, dir, x.faults.Module, epochs...)
+}
+
+// recoverBy is recover through that module.
+func (x *tiny) recoverBy(t *testing.T, dir, module string, epochs ...int) error {
+	t.Helper()
 	c := &Cleaner{Bind: x.binding(t), Record: dir, HSMD: x.env.Config.HSMD}
-	c.Bind.Module = x.env.Config.Module
+	c.Bind.Module = module
 	st, err := ceremony.ReadState(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -390,6 +396,11 @@ func TestKilledRepin(t *testing.T) {
 			x.fresh(t)
 			dir := x.kill(t, tt.name, tt.when())
 			x.faults.Reset(0, 0, 0)
+			if tt.name == "announced" { // another module than the one that ran never sees a PIN
+				if err := x.recoverBy(t, dir, x.env.Config.Module, tt.shares...); fault.ClassOf(err) != fault.Policy || !strings.Contains(err.Error(), "is another module") {
+					t.Errorf("by another module: %v (%s)", err, fault.ClassOf(err))
+				}
+			}
 			err := x.recover(t, dir, tt.shares...)
 			if tt.void != (fault.ClassOf(err) == fault.Void) || !tt.void && fault.ClassOf(err) != fault.Quorum {
 				t.Fatalf("recover: %v (%s)", err, fault.ClassOf(err))

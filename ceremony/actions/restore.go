@@ -30,7 +30,7 @@ func (c *Cleaner) Restore(ctx context.Context, st *ceremony.Status, o record.Int
 	if state.Epochs[o.Safe].Epoch != o.Epoch || state.Epochs[o.Safe].Token != o.Token {
 		return fault.Errorf(fault.Policy, "the charter knows safe %.40q otherwise than this ceremony", o.Safe)
 	}
-	sup, err := hsm.Start(ctx, c.Bind.HSM(c.HSMD))
+	sup, err := c.start(ctx, st)
 	if err != nil {
 		return err
 	}
