@@ -30,7 +30,7 @@ func (f *founded) statement() func(*Bind) {
 // nothing less.
 func TestNewKeyIsKnownInTheField(t *testing.T) {
 	f := found(t)
-	one := func(text string) string { return cutLines(inField(text), "root2", "succession-2") }
+	one := func(text string) string { return cutLines(oneLineSafes(inField(text)), "root2", "succession-2") }
 	if _, err := f.try(t, plan{kind: "new-key", record: "one", edit: one}); causeOf(err) != fault.Quorum || !strings.Contains(err.Error(), "both") {
 		t.Errorf("one succession key brings in a key: %v", err)
 	}

@@ -74,6 +74,7 @@ func TestTwoQuorums(t *testing.T) {
 	}
 	t.Run("the right group", func(t *testing.T) { testRightGroup(t, f.fork(t)) })
 	t.Run("the wrong group", func(t *testing.T) { testWrongGroup(t, f.fork(t)) })
+	t.Run("told in the field", func(t *testing.T) { testFieldByBothGroups(t, f.fork(t)) })
 	t.Run("reshare", func(t *testing.T) { testReshareByGroup(t, f.fork(t)) })
 	t.Run("shares of the other group", func(t *testing.T) { testSharesOfOthers(t, f.fork(t)) })
 }
@@ -101,6 +102,14 @@ func testRightGroup(t *testing.T, f *founded) {
 	}
 	if k, err := v.Charter.Key("firmware", "dsse"); err != nil || k.ID != "firmware-2" {
 		t.Errorf("firmware: %v, %v", k, err)
+	}
+}
+
+// A new key is told to the field by both root tokens, each opened by its own group.
+func testFieldByBothGroups(t *testing.T, f *founded) {
+	p := plan{kind: "new-key", record: "field", edit: func(text string) string { return second(inField(text)) }, bind: others("second", "other1", "other3")}
+	if v := f.later(t, p); v.Succession == nil || len(v.Succession.Added) != 1 {
+		t.Errorf("the field is told %+v", v.Succession)
 	}
 }
 

@@ -33,7 +33,9 @@ func (f *founded) approverChanges(t testing.TB) func(b *Bind) {
 
 // oneLineSafes writes the safes that stand on several lines on one, to be cut out.
 func oneLineSafes(text string) string {
-	return regexp.MustCompile(`(?m)^  - name: (\S+)\n    token: (\S+)\n    state: existing\n    dormant: true$`).ReplaceAllString(text, "  - {name: $1, token: $2, state: existing, dormant: true}")
+	return regexp.MustCompile(`(?m)^  - (name: \S+)\n    (token: \S+)\n    (state: existing)(\n    dormant: true)?$`).ReplaceAllStringFunc(text, func(s string) string {
+		return "  - {" + strings.ReplaceAll(strings.TrimPrefix(s, "  - "), "\n    ", ", ") + "}"
+	})
 }
 
 // rootOnly is a reshare of the root safe that renews the update root too.

@@ -2,11 +2,16 @@ package script
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
+
+// Left is what a void ceremony left, and a reshare takes over.
+type Left struct {
+	Safes []string // under an epoch that it dealt
+	Keys  []FoundKey
+}
 
 // FoundKey is a key that a void transfer left in another safe than the charter says.
 type FoundKey struct {
@@ -15,61 +20,46 @@ type FoundKey struct {
 	To   string // the safe where it is
 }
 
-var (
-	safeLineRE  = regexp.MustCompile(`^  - \{name: ([a-z][a-z0-9-]*), .*\}$`)
-	safeBlockRE = regexp.MustCompile(`^  - name: ([a-z][a-z0-9-]*)$`)
-	openLineRE  = regexp.MustCompile(`^  - \{id: "([1-9][0-9]*)\.([1-9][0-9]*)", do: safe\.open, `)
+// A template that can take over has lines for it, which nobody is asked about: those
+// that begin with #+adopts-SAFE are in the script if the safe may adopt an epoch,
+// those with #+finds if keys are looked for. Of the latter, those that speak of @KEY@
+// stand there once for each key.
+const (
+	adoptsMark = "adopts-"
+	findsMark  = "finds"
 )
 
-// Adopting has the text of a shipped reshare take over what a void ceremony left: the
-// safes may adopt an epoch, and keys are looked for where they are, after the last
-// safe.open. The text that comes out is linted like any other.
-func Adopting(text string, safes []string, keys []FoundKey) (string, error) {
-	lines := strings.Split(text, "\n")
-	lastSafe, lastOpen, phase, step := -1, -1, "", 0
-	marked, block := map[string]bool{}, ""
-	for i, line := range lines {
-		if m := safeBlockRE.FindStringSubmatch(line); m != nil {
-			lastSafe, block = i, m[1]
-		} else if block != "" && strings.HasPrefix(line, "    ") {
-			lastSafe = i
-			if line == "    state: existing" && slices.Contains(safes, block) && !marked[block] {
-				lines[i] += "\n    adopts: true"
-				marked[block] = true
-			}
-		} else {
-			block = ""
+// firstFind is the number that @N@ begins with.
+const firstFind = 5
+
+// FillAdopting is Fill of a template for a reshare that takes over what a void
+// ceremony left. What the template has no lines for is an error, and so is a name
+// that is none: it comes from a record that nobody has verified yet.
+func FillAdopting(template string, answers, fixed map[string]string, left Left) (string, error) {
+	marks := map[string]string{}
+	for _, s := range left.Safes {
+		if !nameRE.MatchString(s) || !strings.Contains(template, "\n#+"+adoptsMark+s+" ") {
+			return "", &Error{Text: fmt.Sprintf("the script has no safe %.40q that could adopt an epoch", s), Hint: "write it under safes, with adopts: true, and the steps that deal it anew"}
 		}
-		if m := safeLineRE.FindStringSubmatch(line); m != nil {
-			lastSafe = i
-			if slices.Contains(safes, m[1]) && !marked[m[1]] {
-				lines[i] = strings.TrimSuffix(line, "}") + ", adopts: true}"
-				marked[m[1]] = true
-			}
+		marks[adoptsMark+s] = "yes"
+	}
+	for _, k := range left.Keys {
+		if slices.ContainsFunc([]string{k.ID, k.From, k.To}, func(n string) bool { return !nameRE.MatchString(n) }) || !strings.Contains(template, "\n#+"+findsMark+" ") {
+			return "", &Error{Text: fmt.Sprintf("the script opens no safe in which the key %.40q could be found", k.ID)}
 		}
-		if m := openLineRE.FindStringSubmatch(line); m != nil {
-			lastOpen, phase = i, m[1]
-			step, _ = strconv.Atoi(m[2]) // digits, by the expression
-		}
+		marks[findsMark] = "yes"
 	}
-	for _, s := range safes {
-		if !marked[s] {
-			return "", &Error{Text: fmt.Sprintf("the script has no safe %s that could adopt an epoch", s), Hint: "write it under safes, with adopts: true, and the steps that deal it anew"}
-		}
+	return fill(template, answers, fixed, marks, left.Keys)
+}
+
+// forEach writes a marked line once for each key that it is to speak of.
+func forEach(line string, keys []FoundKey) []string {
+	if !strings.Contains(line, "@KEY@") {
+		return []string{line}
 	}
-	if len(keys) == 0 {
-		return strings.Join(lines, "\n"), nil
-	}
-	if lastSafe < 0 || lastOpen < 0 {
-		return "", &Error{Text: "the script opens no safe in which a key could be found"}
-	}
-	existing := []string{"", "# Keys that a void transfer left in another token than the charter says.", "existing:"}
-	var steps []string
+	var out []string
 	for i, k := range keys {
-		existing = append(existing, fmt.Sprintf("  - {id: %s, safe: %s}", k.ID, k.From))
-		steps = append(steps, fmt.Sprintf(`  - {id: "%s.%d", do: key.find, key: %s, safe: %s, to: %s, title: %q, limit: 10m, minutes: 5, confirm: [witness], say: "A void transfer left this key in another token. It signs there; then it is looked for where it was."}`,
-			phase, step+1+i, k.ID, k.From, k.To, "Find the key "+k.ID))
+		out = append(out, strings.NewReplacer("@N@", strconv.Itoa(firstFind+i), "@KEY@", k.ID, "@FROM@", k.From, "@TO@", k.To).Replace(line))
 	}
-	lines = slices.Insert(lines, lastOpen+1, steps...)
-	return strings.Join(slices.Insert(lines, lastSafe+1, existing...), "\n"), nil
+	return out
 }

@@ -8,8 +8,13 @@ import (
 // The shipped reshare can be had in a form that takes over what a void ceremony left.
 // It says so, step by step, and lints; what cannot be taken over is an error.
 func TestAdopting(t *testing.T) {
-	text := filled(t, shipped(t)["reshare"], nil)
-	got, err := Adopting(text, []string{"work", "root2"}, []FoundKey{{"firmware", "work", "work2"}, {"log", "work", "work2"}})
+	template := shipped(t)["reshare"]
+	fixed := map[string]string{"NETWORK": "any", "SWAP": "any", "DUMPS": "any", "CLOCK": "any"}
+	for _, pin := range []string{"KEYRITE", "HSMD", "MODULE"} {
+		fixed[pin] = strings.Repeat("ab", 32)
+	}
+	take := func(left Left) (string, error) { return FillAdopting(template, nil, fixed, left) }
+	got, err := take(Left{[]string{"work", "root2"}, []FoundKey{{"firmware", "work", "work2"}, {"log", "work", "work2"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,13 +45,21 @@ func TestAdopting(t *testing.T) {
 			t.Errorf("explain does not say %q", want)
 		}
 	}
-	if same, err := Adopting(text, nil, nil); err != nil || same != text {
+	if same, err := take(Left{}); err != nil || same != filled(t, template, nil) || strings.Contains(same, "adopts: true") {
 		t.Errorf("nothing to adopt changes the script: %v", err)
 	}
-	if _, err := Adopting(text, []string{"elsewhere"}, nil); err == nil {
-		t.Error("a safe that is not in the script")
+	for name, left := range map[string]Left{
+		"a safe that is not in the script":  {Safes: []string{"elsewhere"}},
+		"a safe that ends its line":         {Safes: []string{"work     adopts: true\nx"}},
+		"a key that ends its line":          {Keys: []FoundKey{{"k}\n", "work", "work2"}}},
+		"a place that is none":              {Keys: []FoundKey{{"k", "", "work2"}}},
+		"a place that says what else to do": {Keys: []FoundKey{{"k", "work", "work2, planned: [late]"}}},
+	} {
+		if text, err := take(left); err == nil {
+			t.Errorf("%s: %s", name, text)
+		}
 	}
-	if _, err := Adopting("safes: []\n", nil, []FoundKey{{"a", "b", "c"}}); err == nil {
+	if _, err := FillAdopting("safes: []\n", nil, nil, Left{Keys: []FoundKey{{"a", "b", "c"}}}); err == nil {
 		t.Error("no safe is opened")
 	}
 }
@@ -54,7 +67,7 @@ func TestAdopting(t *testing.T) {
 // Only a reshare adopts, only what it deals anew, and only in an existing safe.
 func TestAdoptsIsLinted(t *testing.T) {
 	adopting := func(kind string) string {
-		return strings.Replace(filled(t, shipped(t)[kind], nil), "state: existing}", "state: existing, adopts: true}", 1)
+		return strings.NewReplacer("state: existing}", "state: existing, adopts: true}", "    state: existing\n", "    state: existing\n    adopts: true\n").Replace(filled(t, shipped(t)[kind], nil))
 	}
 	for name, tt := range map[string]struct{ text, want string }{
 		"another kind":       {adopting("new-key"), "adopts no epoch"},

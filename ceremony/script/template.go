@@ -17,8 +17,8 @@ import (
 // between them: the default stands there until then, so that the template can be
 // read, and linted, as it is. It may be a word between @ signs, which stands
 // wherever the answer goes. A question of type yes has no place but -: the lines
-// that begin with #+FLAG are in the script if the answer is yes. The place of
-// another question may be in such lines.
+// that begin with #+FLAG are in the script if the answer is yes; those that begin
+// with #+ONE #+OTHER if both are. The place of another question may be in such lines.
 
 // Question is one line of a template.
 type Question struct {
@@ -114,11 +114,19 @@ func everyItem(answer string, re *regexp.Regexp) bool {
 // Fill writes a script: the template with the answers, by flag, in their places,
 // and without its questions. fixed are further words between @ signs.
 func Fill(template string, answers, fixed map[string]string) (string, error) {
+	return fill(template, answers, fixed, map[string]string{}, nil)
+}
+
+// fill is Fill with marks that nobody is asked about, and keys that are looked for.
+func fill(template string, answers, fixed, marks map[string]string, keys []FoundKey) (string, error) {
 	questions, err := Questions(template)
 	if err != nil {
 		return "", err
 	}
-	text, err := lines(template, questions, answers)
+	if err := answered(questions, answers, marks); err != nil {
+		return "", err
+	}
+	text, err := lines(template, marks, keys)
 	if err != nil {
 		return "", err
 	}
@@ -164,31 +172,45 @@ func (q *Question) answer(answers map[string]string) string {
 	return q.Default
 }
 
-// lines takes the questions out of a template and puts those lines in that are
-// wanted.
-func lines(template string, questions []Question, answers map[string]string) (string, error) {
-	wanted := map[string]string{}
+// answered checks all answers and adds those to yes or no to the marks.
+func answered(questions []Question, answers, marks map[string]string) error {
 	for _, q := range questions {
 		if err := q.Check(q.answer(answers)); err != nil {
-			return "", err
+			return err
 		}
 		if q.Type == "yes" {
-			wanted[q.Flag] = q.answer(answers)
+			marks[q.Flag] = q.answer(answers)
 		}
 	}
+	return nil
+}
+
+// lines takes the questions out of a template and puts those lines in that are
+// wanted, by their marks.
+func lines(template string, wanted map[string]string, keys []FoundKey) (string, error) {
 	var out []string
 	for line := range strings.SplitSeq(template, "\n") {
-		if rest, marked := strings.CutPrefix(line, "#+"); marked {
-			flag, rest, _ := strings.Cut(rest, " ")
-			if wanted[flag] == "" {
-				return "", &Error{File: "template", Text: "nothing asks whether " + flag + " is wanted"}
-			}
-			if wanted[flag] == "yes" {
-				out = append(out, rest)
-			}
-		} else if !strings.HasPrefix(line, "#?") {
-			out = append(out, line)
+		rest, is, err := marked(line, wanted)
+		if err != nil {
+			return "", err
+		}
+		if is && !strings.HasPrefix(rest, "#?") {
+			out = append(out, forEach(rest, keys)...)
 		}
 	}
 	return strings.Join(out, "\n"), nil
+}
+
+// marked takes the marks off a line and says whether all of them are wanted.
+func marked(line string, wanted map[string]string) (rest string, is bool, err error) {
+	is = true
+	for strings.HasPrefix(line, "#+") {
+		flag, after, _ := strings.Cut(line[len("#+"):], " ")
+		if taken := flag == findsMark || strings.HasPrefix(flag, adoptsMark); wanted[flag] == "" && !taken {
+			return "", false, &Error{File: "template", Text: "nothing asks whether " + flag + " is wanted"}
+		}
+		is = is && wanted[flag] == "yes"
+		line = after
+	}
+	return line, is, nil
 }

@@ -86,6 +86,9 @@ func TestFill(t *testing.T) {
 	}{
 		{"defaults", template, nil, "title: \"My title\"\nof: 3\nall: 3\nnames: [a.test]\npin: ab\n", ""},
 		{"answers", template, map[string]string{"title": "@KEYRITE@ of: 3", "people": "7", "host": "b.test, 10.0.0.1", "bell": "yes"}, "title: \"@KEYRITE@ of: 3\"\nof: 7\nall: 7\nnames: [b.test, 10.0.0.1]\npin: ab\nring: true\n", ""},
+		{"both wanted", "#? gong yes yes - -- Whether it sounds.\n" + template + "#+bell #+gong both: true\n", map[string]string{"bell": "yes"}, "title: \"My title\"\nof: 3\nall: 3\nnames: [a.test]\npin: ab\nring: true\nboth: true\n", ""},
+		{"one of both wanted", "#? gong yes yes - -- Whether it sounds.\n" + template + "#+bell #+gong both: true\n", nil, "title: \"My title\"\nof: 3\nall: 3\nnames: [a.test]\npin: ab\n", ""},
+		{"one of both that nobody asks about", template + "#+bell #+gong both: true\n", nil, "", "nothing asks whether gong"},
 		{"text that ends its place", template, map[string]string{"title": `x" evil: "y`}, "", "without quotes"},
 		{"text of two lines", template, map[string]string{"title": "x\ny"}, "", "line breaks"},
 		{"number that is none", template, map[string]string{"people": "3}, evil: {x: 1"}, "", "a whole number"},

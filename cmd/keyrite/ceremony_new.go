@@ -144,10 +144,11 @@ func runCeremonyNew(c *cobra.Command, std cli.IO, o *ceremonyNewOptions, kind st
 		}
 		fixed["MODULE"] += "\n  boot: " + sum // the member that follows it
 	}
-	text, err := script.Fill(template, answers, fixed)
-	if err == nil {
-		text, err = o.adopting(c, kind, text)
+	left, err := o.left(c, kind)
+	if err != nil {
+		return err
 	}
+	text, err := script.FillAdopting(template, answers, fixed, left)
 	if err != nil {
 		return err
 	}
@@ -165,35 +166,31 @@ func runCeremonyNew(c *cobra.Command, std cli.IO, o *ceremonyNewOptions, kind st
 	return printScript(c, o.out, s)
 }
 
-// adopting has a reshare take over what the void ceremony of --after left.
-func (o *ceremonyNewOptions) adopting(c *cobra.Command, kind, text string) (string, error) {
+// left is what the void ceremony of --after left, which a reshare takes over.
+func (o *ceremonyNewOptions) left(c *cobra.Command, kind string) (left script.Left, err error) {
 	if o.after == "" {
-		return text, nil
+		return left, nil
 	}
 	if kind != "reshare" {
-		return "", cli.Usagef("--after: only a reshare takes over what a void ceremony left, not a ceremony of kind %s", kind)
+		return left, cli.Usagef("--after: only a reshare takes over what a void ceremony left, not a ceremony of kind %s", kind)
 	}
 	st, err := ceremony.ReadState(o.after)
 	if err != nil {
-		return "", err
+		return left, err
 	}
 	if st.State != "VOID" || !st.Ended {
-		return "", fault.Hint(cli.Usagef("the ceremony in %q is %s, not VOID", o.after, st.State), "clean it up first: keyrite ceremony recover --record "+o.after)
+		return left, fault.Hint(cli.Usagef("the ceremony in %q is %s, not VOID", o.after, st.State), "clean it up first: keyrite ceremony recover --record "+o.after)
 	}
-	left := st.TellLeft(o.after)
-	if len(left) == 0 {
+	if len(st.TellLeft(o.after)) == 0 {
 		fmt.Fprintln(c.ErrOrStderr(), "The void ceremony left nothing that the charter does not know: the script adopts nothing.")
-		return text, nil
+		return left, nil
 	}
 	kept, err := st.LeftKeys(o.after)
-	if err != nil {
-		return "", err
-	}
-	var keys []script.FoundKey
 	for _, k := range kept {
-		keys = append(keys, script.FoundKey{ID: k.ID, From: k.From, To: k.Safe})
+		left.Keys = append(left.Keys, script.FoundKey{ID: k.ID, From: k.From, To: k.Safe})
 	}
-	return script.Adopting(text, st.LeftSafes(), keys)
+	left.Safes = st.LeftSafes()
+	return left, err
 }
 
 // kindHint names the kind that was meant, or all there are.

@@ -137,7 +137,7 @@ func (h *house) objects(t *testing.T) []string {
 // image.
 func TestNewAsksEveryKindForItsGroup(t *testing.T) {
 	h := newHouse(t)
-	for _, kind := range []string{"genesis", "hsm-lost", "reshare", "succession", "transfer", "retire"} {
+	for _, kind := range []string{"genesis", "new-key", "hsm-lost", "reshare", "succession", "transfer", "retire"} {
 		out := kind + "2.yaml"
 		if code, _, errs := h.run(t, "ceremony", "new", kind, "--module", h.env.Config.Module, "--second-group=yes", "--second-need", "2", "--second-masters", "3", "--out", out); code != 0 {
 			t.Errorf("%s: exit %d, %s", kind, code, errs)
@@ -162,7 +162,7 @@ func TestNewAsksEveryKindForItsGroup(t *testing.T) {
 			t.Errorf("%s: explain: exit %d, %s%s", kind, code, text, errs)
 		}
 	}
-	for _, kind := range []string{"new-key", "sign-offline", "enrol"} { // of the tokens in use only
+	for _, kind := range []string{"sign-offline", "enrol"} { // of the tokens in use only
 		if code, _, errs := h.run(t, "ceremony", "new", kind, "--module", h.env.Config.Module, "--second-group=yes", "--out", "x.yaml"); code != 2 || !strings.Contains(errs, "does not ask --second-group") {
 			t.Errorf("%s: exit %d, %s", kind, code, errs)
 		}
