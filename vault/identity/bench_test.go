@@ -30,6 +30,7 @@ type bench struct {
 	t     testing.TB
 	reg   *identity.Registry
 	store *seal.Store
+	dir   string // of the store
 
 	mu    sync.Mutex // guards state and now
 	state *charter.State
@@ -42,7 +43,7 @@ func newBench(t testing.TB) *bench {
 	b := &bench{World: artifacttest.New(t), t: t, now: time.Now}
 	b.decide(charter.TypeMount, charter.Mount{Engine: "kv", ID: "kv"})
 	b.decide(charter.TypePolicy, charter.Policy{ID: "reader", Version: 1, Rules: []access.Rule{{Path: "kv/data/*", Can: []access.Capability{access.Read}}}})
-	b.store = newStore(t, b.World)
+	b.store, b.dir = newStore(t, b.World)
 	var err error
 	b.reg, err = identity.New(identity.Config{
 		Charter: b.charter, View: b.store.View,
@@ -68,7 +69,7 @@ func (b *bench) other(t *testing.T) *identity.Registry {
 	return r
 }
 
-func newStore(t testing.TB, w *artifacttest.World) *seal.Store {
+func newStore(t testing.TB, w *artifacttest.World) (*seal.Store, string) {
 	t.Helper()
 	k, err := seal.NewDataKey()
 	if err != nil {
@@ -92,7 +93,7 @@ func newStore(t testing.TB, w *artifacttest.World) *seal.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return s
+	return s, dir
 }
 
 // charter is the one in force: a fold of its own, since the world goes on with its.
@@ -129,6 +130,10 @@ func (b *bench) at(d time.Duration) {
 	defer b.mu.Unlock()
 	t := time.Now().Add(d)
 	b.now = func() time.Time { return t }
+}
+
+func lifeEntry() *audit.Entry {
+	return &audit.Entry{Kind: audit.Life, Operation: "charter", Time: trail.FormatTime(time.Now())}
 }
 
 // do makes the effect of a plan with its entry in the log.

@@ -63,10 +63,11 @@ type Config struct {
 // Registry knows the processes of the charter and the tokens that are out. It may be
 // used by any number of goroutines.
 type Registry struct {
-	charter func() *charter.State
-	view    func(func(*seal.View) error) error
-	clock   func() time.Time
-	ended   func(tx *seal.Tx, accessor string, now time.Time) error
+	charter  func() *charter.State
+	view     func(func(*seal.View) error) error
+	clock    func() time.Time
+	ended    func(tx *seal.Tx, accessor string, now time.Time) error
+	suspects backOff
 
 	mu       sync.Mutex // guards the rest
 	sealed   bool
@@ -174,6 +175,8 @@ func (r *Registry) prove(state *charter.State, means string, p engine.Params, pe
 		return loginUnix(state, p, peer)
 	case MeansJWT:
 		return r.loginJWT(state, p)
+	case MeansAppRole:
+		return r.loginAppRole(state, p, peer)
 	}
 	return nil, fmt.Errorf("log in: %w", engine.ErrNoPath)
 }
