@@ -55,6 +55,7 @@ func gauges() []gauge {
 		{"sealed", "1 while the vault is sealed.", func(s node.Status) float64 { return truth(s.Sealed) }},
 		{"stopped", "1 after a failed write: nothing is served until the vault is started anew.", func(s node.Status) float64 { return truth(s.Store.Stopped != nil) }},
 		{"charter_statements", "Statements in force.", func(s node.Status) float64 { return float64(s.Charter) }},
+		{"charter_refused", "1 while the charter file has changed and is not taken over.", func(s node.Status) float64 { return truth(s.FileRefused != nil) }},
 		{"store_entries", "Entries of the log.", func(s node.Status) float64 { return float64(s.Store.Size) }},
 		{"store_behind_seconds", "For how long the head of the store has been behind.", func(s node.Status) float64 { return s.Store.Behind.Seconds() }},
 		{"refusals_left_out", "Refusals of unknown callers without an entry of their own.", func(s node.Status) float64 { return float64(s.LeftOut) }},

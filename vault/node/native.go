@@ -23,6 +23,9 @@ func (x *call) status([]string) error {
 		"store":             map[string]any{"size": h.Size, "advanced": h.Advanced, "behind_ms": h.Behind.Milliseconds()},
 		"refusals_left_out": x.refused.leftOut(), "intents_cut_off": x.cutOff,
 	}
+	if t := x.trouble.Load(); t != nil && t.error != nil {
+		out["charter_refused"] = t.Error()
+	}
 	x.tell(out)
 	return nil
 }
@@ -44,20 +47,12 @@ func (x *call) readCharter([]string) error {
 	if from < 0 || from > int64(size) {
 		return fault.Errorf(fault.Usage, "the charter has %d statements", size)
 	}
-	lines := x.charterLines(int(from), size)
+	lines := []string{} // each is a line of JSON
+	for i := int(from); i < size && len(lines) < maxCharterAnswer; i++ {
+		lines = append(lines, string(x.force.lines[i]))
+	}
 	x.tell(map[string]any{"size": size, "head": x.force.charter.Head(), "from": from, "statements": lines})
 	return nil
-}
-
-// charterLines are the lines from to at most size, as text: each is a line of JSON.
-func (v *vault) charterLines(from, size int) []string {
-	v.takeover.Lock()
-	defer v.takeover.Unlock()
-	out := []string{}
-	for i := from; i < min(size, len(v.lines)) && len(out) < maxCharterAnswer; i++ {
-		out = append(out, string(v.lines[i]))
-	}
-	return out
 }
 
 // appendCharter takes statements over that approvers signed. Who brings them decides

@@ -13,10 +13,8 @@ package node
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,8 +22,6 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
-	"keyrite/internal/durable"
-	"keyrite/internal/intake"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
 	"keyrite/vault/identity"
@@ -83,7 +79,6 @@ type Node struct {
 	open    *vault       // nil while sealed
 	closed  bool
 	opening bool // Open is at work, so that two of them do not meet
-	read    *fileState
 }
 
 // vault is what there is while a node is open.
@@ -97,21 +92,22 @@ type vault struct {
 	since   time.Time
 	refused *refusals
 	cutOff  int           // intents found open at the start
-	counted chan struct{} // closed when summaries has ended
+	counted chan struct{} // closed when housekeeping has ended
 	calls   sync.WaitGroup
 	ctx     context.Context //nolint:containedctx // ends the work of all calls when the vault is sealed
 	end     context.CancelFunc
 
 	force    atomic.Pointer[force]
-	takeover sync.Mutex // one takeover of the charter at a time; guards the rest
-	file     *durable.Append
-	lines    [][]byte // of the charter in force
+	takeover sync.Mutex // one takeover of the charter at a time
+	followed int64      // size of the charter file that was looked at; of the one goroutine that follows it
+	trouble  atomic.Pointer[trouble]
 }
 
 // force is the charter in force with the engines that it mounts. It is never changed.
 type force struct {
 	charter *charter.State
 	engines map[string]engine.Engine // by mount
+	lines   [][]byte                 // of the charter
 }
 
 // New makes a sealed node. The charter file must be there; it is read when the vault
@@ -163,9 +159,9 @@ func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := v.start(ctx); err != nil {
 		v.end()
-		return nil, errors.Join(err, v.closeFile())
+		return nil, err
 	}
-	go v.summaries()
+	go v.housekeeping()
 	return v, nil
 }
 
@@ -190,13 +186,6 @@ func (v *vault) start(ctx context.Context) error {
 }
 
 func (v *vault) charter() *charter.State { return v.force.Load().charter }
-
-func (v *vault) closeFile() error {
-	if v.file == nil {
-		return nil
-	}
-	return v.file.Close()
-}
 
 // enter takes a call on, unless the vault is sealed. leave must be called.
 func (n *Node) enter(ctx context.Context) (v *vault, _ context.Context, leave func(), err error) {
@@ -230,7 +219,7 @@ func (n *Node) seal(ctx context.Context) error {
 	if v.store.Health().Stopped == nil {
 		_, err = v.journal.Do(context.WithoutCancel(ctx), seal.Strict, v.life("seal"), nil)
 	}
-	return errors.Join(err, v.closeFile())
+	return err
 }
 
 // Close seals the vault for good.
@@ -252,7 +241,9 @@ type Status struct {
 	Store   seal.Health
 	// LeftOut counts refusals of unknown callers that have no entry of their own.
 	LeftOut uint64
-	Intents int // of which nobody knows what came of them, found when it was opened
+	// FileRefused is why the charter file, which has changed, is not in force; nil if it is.
+	FileRefused error
+	Intents     int // of which nobody knows what came of them, found when it was opened
 }
 
 // Status tells how the vault is. It never waits for the store.
@@ -267,41 +258,19 @@ func (n *Node) Status() Status {
 	c := v.charter()
 	st.Since, st.Charter, st.Head, st.Store = v.since, c.Size(), c.Head(), v.store.Health()
 	st.LeftOut, st.Intents = v.refused.leftOut(), v.cutOff
+	if t := v.trouble.Load(); t != nil {
+		st.FileRefused = t.error
+	}
 	return st
 }
 
-// Charter is the charter in force; while the vault is sealed, that of the file. It must
-// not be changed. A file that does not hold gives its error.
-func (n *Node) Charter() (*charter.State, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.open != nil {
-		return n.open.charter(), nil
+// Charter is the charter in force, nil while the vault is sealed. It must not be
+// changed.
+func (n *Node) Charter() *charter.State {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.open == nil {
+		return nil
 	}
-	at, err := os.Stat(n.cfg.Charter)
-	if err != nil {
-		return nil, fault.Errorf(fault.Usage, "read the charter: %w", err)
-	}
-	if n.read != nil && os.SameFile(n.read.at, at) && n.read.at.Size() == at.Size() && n.read.at.ModTime().Equal(at.ModTime()) {
-		return n.read.charter, nil
-	}
-	data, err := intake.Read(n.cfg.Charter, MaxCharterBytes)
-	if err != nil {
-		return nil, err
-	}
-	st, err := charter.Fold(data, n.cfg.World, n.cfg.Vault)
-	if err != nil {
-		return nil, err
-	}
-	n.read = &fileState{at, st}
-	return st, nil
-}
-
-// MaxCharterBytes bounds a charter file.
-const MaxCharterBytes = 256 << 20
-
-// fileState is the charter of a file as it was read.
-type fileState struct {
-	at      os.FileInfo
-	charter *charter.State
+	return n.open.charter()
 }

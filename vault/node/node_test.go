@@ -143,6 +143,43 @@ func (b *bench) lines(since int) [][]byte {
 	return bytes.Split(bytes.TrimSuffix(b.Charter[since:], []byte("\n")), []byte("\n"))
 }
 
+// TestCharterFileIsFollowed: what 'keyrite charter append' added to the file is in force
+// within a second, and a file that is refused changes nothing and is told of.
+func TestCharterFileIsFollowed(t *testing.T) {
+	b := newBench(t)
+	n := b.open()
+	b.Approve(charter.TypeAccessEnded, charter.AccessEnded{Type: charter.TypeIdentity, ID: "mes"})
+	b.writeCharter()
+	await(t, func() bool { return n.Charter().Size() == b.State.Size() })
+	if _, err := b.call(mes, engine.Read, "kv/data/line1/x", ""); fault.ClassOf(err) != fault.Peer {
+		t.Errorf("whose identity was ended: %v", err)
+	}
+	if got := b.stored("found/kv", "size"); got != fmt.Sprint(b.State.Size()) {
+		t.Errorf("the engine was brought to %s", got)
+	}
+	size := n.Charter().Size()
+	b.ok(os.WriteFile(b.charterFile(), b.Charter[:len(b.Charter)/2], 0o600))
+	await(t, func() bool { return n.Status().FileRefused != nil })
+	if n.Charter().Size() != size {
+		t.Errorf("%d statements in force", n.Charter().Size())
+	}
+	b.writeCharter()
+	await(t, func() bool { return n.Status().FileRefused == nil })
+}
+
+func await(t *testing.T, f func() bool) {
+	t.Helper()
+	tick, end := time.NewTicker(10*time.Millisecond), time.After(20*time.Second)
+	defer tick.Stop()
+	for !f() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatal("it did not happen")
+		}
+	}
+}
+
 // TestAppendThatIsRefusedLeavesNothing: neither in the file nor in the store nor in
 // force.
 func TestAppendThatIsRefusedLeavesNothing(t *testing.T) {
@@ -214,8 +251,10 @@ func TestCharterOfBeforeIsRefused(t *testing.T) {
 
 func (b *bench) inForce() *charter.State {
 	b.t.Helper()
-	st, err := b.node.Charter()
-	b.ok(err)
+	st := b.node.Charter()
+	if st == nil {
+		b.t.Fatal("the vault is sealed")
+	}
 	return st
 }
 

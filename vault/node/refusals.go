@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"keyrite/artifact/trail"
-
 	"keyrite/vault/audit"
 	"keyrite/vault/seal"
 )
@@ -73,19 +72,26 @@ func (r *refusals) drain() (n uint64, from time.Time) {
 	return n, from
 }
 
-// summaries writes how many refusals were left out, until the vault is sealed.
-func (v *vault) summaries() {
+// followPeriod is how often the charter file is looked at: a change that others append
+// holds within a second.
+const followPeriod = 250 * time.Millisecond
+
+// housekeeping is what an open vault does by itself, until it is sealed.
+func (v *vault) housekeeping() {
 	defer close(v.counted)
-	t := time.NewTicker(summaryPeriod)
-	defer t.Stop()
+	summaries, looks := time.NewTicker(summaryPeriod), time.NewTicker(followPeriod)
+	defer summaries.Stop()
+	defer looks.Stop()
 	for {
 		select {
 		case <-v.ctx.Done():
 			v.summary()
 			return
-		case <-t.C:
+		case <-summaries.C:
 			v.summary()
 			v.tellPulled(v.ctx)
+		case <-looks.C:
+			v.follow(v.ctx)
 		}
 	}
 }

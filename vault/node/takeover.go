@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"os"
 	"slices"
 
 	"keyrite/artifact/charter"
@@ -32,41 +34,63 @@ type seen struct {
 	Size int    `json:"size"`
 }
 
+// charterFile is the charter log while it is held: nobody else appends to it meanwhile.
+type charterFile struct {
+	*durable.Append
+	lines [][]byte
+	state *charter.State // of all lines
+}
+
+// holdCharter takes the charter file and reads it. It must continue what came before.
+func (v *vault) holdCharter(before seen) (*charterFile, error) {
+	if err := durable.CheckFree(v.cfg.Charter); err != nil { // which also says that there is one
+		return nil, fmt.Errorf("open the charter: %w", err)
+	}
+	file, lines, err := durable.OpenAppend(v.cfg.Charter)
+	if err != nil {
+		return nil, fmt.Errorf("open the charter: %w", err)
+	}
+	st, err := v.fold(lines)
+	if err == nil && before.Size > 0 {
+		if err = st.CheckHead(before.Size, before.Head); err != nil {
+			err = fault.Errorf(fault.Policy, "%w: %w", ErrRolledBack, err)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &charterFile{file, lines, st}, nil
+}
+
 // loadCharter reads the charter file and takes over what is new in it: an append that
 // was cut off after the file was written, or statements that were added while the
 // vault was sealed. A file that is behind what the store saw is refused.
 func (v *vault) loadCharter(ctx context.Context) error {
-	if err := durable.CheckFree(v.cfg.Charter); err != nil {
-		return fmt.Errorf("open the charter: %w", err)
-	}
-	file, lines, err := durable.OpenAppend(v.cfg.Charter)
-	if err != nil {
-		return fmt.Errorf("open the charter: %w", err)
-	}
-	v.file, v.lines = file, lines
-	st, err := v.fold(lines)
-	if err != nil {
-		return err
-	}
 	had, err := v.seen()
 	if err != nil {
 		return err
 	}
-	if had.Size > 0 {
-		if err := st.CheckHead(had.Size, had.Head); err != nil {
-			return fault.Errorf(fault.Policy, "%w: %w", ErrRolledBack, err)
-		}
-	}
-	v.force.Store(&force{charter: st}) // for engines that look while they are made
-	f, err := v.mount(st)
+	file, err := v.holdCharter(had)
 	if err != nil {
 		return err
 	}
-	if had.Size == st.Size() {
-		v.force.Store(f)
+	defer file.Close()
+	v.force.Store(&force{charter: file.state}) // for engines that look while they are made
+	f, err := v.mount(file.state)
+	if err != nil {
+		return err
+	}
+	if had.Size == file.state.Size() {
+		v.inForce(f, file.lines)
 		return nil
 	}
-	return v.takeOver(ctx, f, had, nil, nil)
+	return v.takeOver(ctx, f, takeover{had: had, file: file})
+}
+
+// inForce swaps the charter in.
+func (v *vault) inForce(f *force, lines [][]byte) {
+	f.lines = lines
+	v.force.Store(f)
 }
 
 func (v *vault) fold(lines [][]byte) (*charter.State, error) {
@@ -129,23 +153,63 @@ func (v *vault) appendLines(ctx context.Context, lines [][]byte, by *audit.Entry
 	if len(lines) == 0 || len(lines) > MaxAppend {
 		return nil, fault.Errorf(fault.Usage, "%d statements: 1 to %d are taken over at once", len(lines), MaxAppend)
 	}
+	return v.goOn(ctx, lines, by)
+}
+
+// follow takes over what others appended to the file, with 'keyrite charter append',
+// since it was read. It looks at the file's size only, so it may be called often.
+func (v *vault) follow(ctx context.Context) {
+	at, err := os.Stat(v.cfg.Charter)
+	if err == nil && at.Size() == v.followed {
+		return
+	}
+	if err == nil {
+		_, err = v.goOn(ctx, nil, nil)
+	}
+	if errors.Is(err, durable.ErrInUse) || errors.Is(err, seal.ErrStopped) {
+		return // whoever appends ends soon; a store that stopped says so everywhere
+	}
+	if at != nil {
+		v.followed = at.Size() // one that is refused is told of once
+	}
+	if err != nil {
+		v.cfg.Log.ErrorContext(ctx, "the charter file is not taken over", slog.String("error", err.Error()))
+	}
+	v.trouble.Store(&trouble{err})
+}
+
+// trouble is what was wrong with the charter file when it was looked at last; its error
+// is nil if nothing was.
+type trouble struct{ error }
+
+// goOn takes lines over, after whatever else the file has by now.
+func (v *vault) goOn(ctx context.Context, lines [][]byte, by *audit.Entry) (*charter.State, error) {
 	v.takeover.Lock()
 	defer v.takeover.Unlock()
-	all := slices.Concat(v.lines, lines)
-	st, err := v.fold(all)
+	now := v.charter()
+	had := seen{Head: now.Head(), Size: now.Size()}
+	file, err := v.holdCharter(had)
 	if err != nil {
 		return nil, err
+	}
+	defer file.Close()
+	st := file.state
+	if len(lines) > 0 {
+		if st, err = v.fold(slices.Concat(file.lines, lines)); err != nil {
+			return nil, err
+		}
+	}
+	if st.Size() == had.Size {
+		return st, nil
 	}
 	f, err := v.mount(st)
 	if err != nil {
 		return nil, err
 	}
-	now := v.charter()
-	err = v.takeOver(ctx, f, seen{Head: now.Head(), Size: now.Size()}, lines, by)
+	err = v.takeOver(ctx, f, takeover{had, file, lines, by})
 	if err != nil && !errors.Is(err, seal.ErrUnconfirmed) {
 		return nil, err
 	}
-	v.lines = all
 	v.ident.CharterChanged()
 	if err == nil {
 		v.tellPulled(ctx)
@@ -153,17 +217,25 @@ func (v *vault) appendLines(ctx context.Context, lines [][]byte, by *audit.Entry
 	return st, err
 }
 
+// takeover is what is taken over.
+type takeover struct {
+	had   seen         // in force before
+	file  *charterFile // as it is
+	lines [][]byte     // that are not in it yet
+	by    *audit.Entry // of the call that brought them; nil if there was none
+}
+
 // takeOver makes the one transaction of a charter: what engines found, what the store
 // saw, and the entry. The lines go into the file within it, after everything that can
 // be refused and before the commit: a kill in between leaves a file that is ahead,
 // which the next start takes over, and never a store that is.
-func (v *vault) takeOver(ctx context.Context, f *force, had seen, lines [][]byte, by *audit.Entry) error {
-	e := by
+func (v *vault) takeOver(ctx context.Context, f *force, t takeover) error {
+	e := t.by
 	if e == nil {
 		e = v.life("charter")
 	}
-	e.Charter = had.Size
-	e.Result = map[string]any{"from": had.Size, "head": f.charter.Head(), "size": f.charter.Size()}
+	e.Charter = t.had.Size
+	e.Result = map[string]any{"from": t.had.Size, "head": f.charter.Head(), "size": f.charter.Size()}
 	_, err := v.journal.Do(ctx, seal.Strict, e, func(tx *seal.Tx) error {
 		if err := v.found(tx, f); err != nil {
 			return err
@@ -175,15 +247,15 @@ func (v *vault) takeOver(ctx context.Context, f *force, had seen, lines [][]byte
 		if err := tx.Put(bucketNode, keySeen, raw); err != nil {
 			return err
 		}
-		for _, l := range lines {
-			if err := v.file.Line(l); err != nil {
+		for _, l := range t.lines {
+			if err := t.file.Line(l); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil || errors.Is(err, seal.ErrUnconfirmed) {
-		v.force.Store(f)
+		v.inForce(f, slices.Concat(t.file.lines, t.lines))
 	}
 	return err
 }
