@@ -38,6 +38,7 @@ does not parse, and 13 when the file belongs to another world.`,
 		newPolicy(),
 		newShareProof(),
 		newInspection(),
+		newOpenRequest(),
 	} {
 		root.AddCommand(sub)
 	}

@@ -13,8 +13,8 @@ import (
 )
 
 func newShare(std cli.IO) *cobra.Command {
-	c := &cobra.Command{Use: "share", Short: "Check the shares that key masters hold"}
-	c.AddCommand(newShareCheck(std), newShareChallenge(), newShareProve(std), newSharePrint(), newShareRead(std))
+	c := &cobra.Command{Use: "share", Short: "Check and use the shares that key masters hold"}
+	c.AddCommand(newShareCheck(std), newShareChallenge(), newShareProve(std), newShareOpen(std), newSharePrint(), newShareRead(std))
 	return c
 }
 

@@ -32,26 +32,32 @@ import (
 // Safe is the safe whose token the vault works with.
 const Safe = "work"
 
-// Main runs the tests, or is the child process that one of them started: the share
-// child, or the guard of a store.
+// Main runs the tests, or is the child process that one of them started.
 func Main(m *testing.M) {
-	if len(os.Args) > 1 {
-		var err error
-		switch os.Args[1] {
-		case quorum.ChildCommand:
-			err = quorum.Child()
-		case seal.CheckCommand:
-			err = seal.CheckMain(os.Args[2])
-		default:
-			os.Exit(m.Run())
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			syscall.Exit(1)
-		}
-		syscall.Exit(0) // os.Exit waits a second under the race detector
-	}
+	Child()
 	os.Exit(m.Run())
+}
+
+// Child does not return where the test program was started as a child: the share
+// child, or the guard of a store.
+func Child() {
+	if len(os.Args) < 2 {
+		return
+	}
+	var err error
+	switch os.Args[1] {
+	case quorum.ChildCommand:
+		err = quorum.Child()
+	case seal.CheckCommand:
+		err = seal.CheckMain(os.Args[2])
+	default:
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		syscall.Exit(1)
+	}
+	syscall.Exit(0) // os.Exit waits a second under the race detector
 }
 
 // Host is the id of the host that the charter knows; its key is Keys[Host].
