@@ -177,11 +177,16 @@ func (s *State) endAccess(e *AccessEnded) error {
 		if b, ok := s.Grants.names(e.ID); ok {
 			return badAccess(TypeMount, e.ID, b+" names it")
 		}
+		if policies := s.PasswordPolicyNames(e.ID); len(policies) > 0 {
+			return badAccess(TypeMount, e.ID, "it has the password policy "+policies[0])
+		}
 		if roles := s.TokenRoleNames(e.ID); len(roles) > 0 {
 			return badAccess(TypeMount, e.ID, "it has the role "+roles[0])
 		}
 		delete(s.Access.Mounts, e.ID)
 		s.unmount(e.ID)
+	case TypePasswordPolicy:
+		there = s.endPasswordPolicy(e.ID)
 	case TypeTokenRole:
 		there = s.endTokenRole(e.ID)
 	case TypeTransitKey:

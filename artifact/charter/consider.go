@@ -24,6 +24,7 @@ func Proposable() []string {
 		TypeIdentity,
 		TypeKVConfig,
 		TypeMount,
+		TypePasswordPolicy,
 		TypePipeline,
 		TypePolicy,
 		TypeRelay,

@@ -93,6 +93,63 @@ func tokenCases(out map[string]engineCase) {
 	}
 }
 
+const lower, upper, digits = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
+
+func passwordPolicy(edit func(*charter.PasswordPolicy)) charter.PasswordPolicy {
+	p := charter.PasswordPolicy{Alphabets: []charter.Alphabet{{Characters: lower}}, Length: 14, Mount: "passwords", Name: "plc", Version: 1}
+	if edit != nil {
+		edit(&p)
+	}
+	return p
+}
+
+func passwordCases(out map[string]engineCase) {
+	policy := func(name, expect string, edit func(*charter.PasswordPolicy)) {
+		out["password-policy-"+name] = engineCase{charter.TypePasswordPolicy, expect, passwordPolicy(edit)}
+	}
+	alphabets := func(a ...charter.Alphabet) func(*charter.PasswordPolicy) {
+		return func(p *charter.PasswordPolicy) { p.Alphabets = a }
+	}
+	policy("least", "ok", nil) // 26^14 is 2^65.8
+	policy("whole", "ok", func(p *charter.PasswordPolicy) {
+		p.Alphabets = []charter.Alphabet{{Characters: "!#$%&+-./:=?@_", Min: 2}, {Characters: digits, Min: 2}, {Characters: upper, Min: 1}, {Characters: lower, Min: 1}}
+		p.Excluded, p.Length, p.History, p.RotateAfter = "01IOl", charter.MaxPasswordLength, charter.MaxPasswordHistory, charter.MaxRotation
+	})
+	policy("13-letters", "verify", func(p *charter.PasswordPolicy) { p.Length = 13 }) // 2^61.1
+	policy("16-hex", "ok", func(p *charter.PasswordPolicy) { p.Length, p.Alphabets[0].Characters = 16, digits+"abcdef" })
+	policy("16-hex-one-excluded", "verify", func(p *charter.PasswordPolicy) {
+		p.Length, p.Alphabets[0].Characters, p.Excluded = 16, digits+"abcdef", "0"
+	})
+	policy("16-hex-with-a-digit", "verify", func(p *charter.PasswordPolicy) { // some of 2^64 are without one
+		p.Length, p.Alphabets = 16, []charter.Alphabet{{Characters: digits, Min: 1}, {Characters: "abcdef"}}
+	})
+	policy("too-rare", "verify", alphabets(charter.Alphabet{Characters: lower, Min: 1}, charter.Alphabet{Characters: digits, Min: 13}))
+	policy("too-long", "verify", func(p *charter.PasswordPolicy) { p.Length = charter.MaxPasswordLength + 1 })
+	policy("no-length", "verify", func(p *charter.PasswordPolicy) { p.Length = 0 })
+	policy("no-alphabet", "verify", alphabets())
+	policy("empty-alphabet", "verify", alphabets(charter.Alphabet{Characters: lower}, charter.Alphabet{}))
+	policy("seven-alphabets", "verify", alphabets(charter.Alphabet{Characters: "a"}, charter.Alphabet{Characters: "b"}, charter.Alphabet{Characters: "c"}, charter.Alphabet{Characters: "d"}, charter.Alphabet{Characters: "e"}, charter.Alphabet{Characters: "f"}, charter.Alphabet{Characters: lower[6:]}))
+	policy("all-excluded", "verify", func(p *charter.PasswordPolicy) { p.Excluded = lower })
+	policy("excluded-unsorted", "verify", func(p *charter.PasswordPolicy) { p.Excluded = "ba" })
+	policy("character-twice", "verify", alphabets(charter.Alphabet{Characters: "a" + lower}))
+	policy("character-in-two", "verify", alphabets(charter.Alphabet{Characters: lower}, charter.Alphabet{Characters: "ax"}))
+	policy("space", "verify", alphabets(charter.Alphabet{Characters: " " + lower}))
+	policy("not-ascii", "verify", alphabets(charter.Alphabet{Characters: lower + "é"}))
+	policy("control", "verify", alphabets(charter.Alphabet{Characters: "\n" + lower}))
+	policy("negative-least", "verify", alphabets(charter.Alphabet{Characters: lower, Min: -1}))
+	policy("more-than-places", "verify", alphabets(charter.Alphabet{Characters: lower, Min: 8}, charter.Alphabet{Characters: digits, Min: 7}))
+	policy("version-0", "verify", func(p *charter.PasswordPolicy) { p.Version = 0 })
+	policy("version-skipped", "verify", func(p *charter.PasswordPolicy) { p.Version = 2 })
+	policy("history-negative", "verify", func(p *charter.PasswordPolicy) { p.History = -1 })
+	policy("history-long", "verify", func(p *charter.PasswordPolicy) { p.History = charter.MaxPasswordHistory + 1 })
+	policy("rotation-fast", "verify", func(p *charter.PasswordPolicy) { p.RotateAfter = charter.MinRotation - 1 })
+	policy("rotation-slow", "verify", func(p *charter.PasswordPolicy) { p.RotateAfter = charter.MaxRotation + 1 })
+	policy("no-mount", "verify", func(p *charter.PasswordPolicy) { p.Mount = "" })
+	policy("mount-of-another-engine", "verify", func(p *charter.PasswordPolicy) { p.Mount = "kv" })
+	policy("no-name", "verify", func(p *charter.PasswordPolicy) { p.Name = "" })
+	policy("name-as-path", "verify", func(p *charter.PasswordPolicy) { p.Name = "a/b" })
+}
+
 // engineCases are statements that follow a charter with the mounts of withEngines.
 func engineCases() map[string]engineCase {
 	out := map[string]engineCase{}
@@ -113,6 +170,7 @@ func engineCases() map[string]engineCase {
 	kv("version-0", "verify", func(c *charter.KVConfig) { c.Version = 0 })
 	kv("version-skipped", "verify", func(c *charter.KVConfig) { c.Version = 2 })
 	tokenCases(out)
+	passwordCases(out)
 	maps.Copy(out, trailCases())
 	return out
 }
@@ -214,6 +272,28 @@ func TestTokenRoleFollows(t *testing.T) {
 	}
 	if err := v.propose(charter.TypeTokenRole, keys(1, 1, 1, 1)); fault.ClassOf(err) != fault.Verify {
 		t.Errorf("a role comes back: %v", err)
+	}
+	v.decide(charter.TypeAccessEnded, end)
+}
+
+// A policy is replaced in order, ends for good, and before its mount.
+func TestPasswordPolicyFollows(t *testing.T) {
+	v := withEngines(t)
+	v.decide(charter.TypePasswordPolicy, passwordPolicy(nil))
+	if err := v.propose(charter.TypePasswordPolicy, passwordPolicy(nil)); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("version 1 again: %v", err)
+	}
+	v.decide(charter.TypePasswordPolicy, passwordPolicy(func(p *charter.PasswordPolicy) { p.Version, p.Length = 2, 20 }))
+	if p := v.refold().Passwords["passwords/plc"]; p.Length != 20 || p.Bits() != 94 {
+		t.Errorf("in force: %+v, worth %d bits", p, p.Bits())
+	}
+	end := charter.AccessEnded{ID: "passwords", Type: charter.TypeMount}
+	if err := v.propose(charter.TypeAccessEnded, end); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("a mount with policies ends: %v", err)
+	}
+	v.decide(charter.TypeAccessEnded, charter.AccessEnded{ID: "passwords/plc", Type: charter.TypePasswordPolicy})
+	if err := v.propose(charter.TypePasswordPolicy, passwordPolicy(nil)); fault.ClassOf(err) != fault.Verify {
+		t.Errorf("a policy comes back: %v", err)
 	}
 	v.decide(charter.TypeAccessEnded, end)
 }

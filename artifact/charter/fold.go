@@ -38,11 +38,12 @@ type State struct {
 	KV        map[string]KVConfig // by mount; see KVConfig for those without one
 	// VendorRoots are the makers whose attestations count, by id; see AttestationRoots.
 	VendorRoots map[string]VendorRoot
-	TokenRoles  map[string]TokenRole  // by At
-	Transit     map[string]TransitKey // keys of transit engines, by TransitID
-	Releases    Releases              // what keys may sign beside statements of ours
-	Audit       Audit                 // who signs the vault's trail, and who gets copies
-	Grants      Grants                // what is given for a while
+	TokenRoles  map[string]TokenRole      // by At
+	Passwords   map[string]PasswordPolicy // by At
+	Transit     map[string]TransitKey     // keys of transit engines, by TransitID
+	Releases    Releases                  // what keys may sign beside statements of ours
+	Audit       Audit                     // who signs the vault's trail, and who gets copies
+	Grants      Grants                    // what is given for a while
 
 	successor map[string]string   // id → the dormant key that took it over
 	lines     map[string][]string // id → all that ever took it over, in order
@@ -207,7 +208,8 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Vault, s.World, s.People = id, g.World, g.People
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Releases = newReleases()
-	s.Floors, s.KV, s.TokenRoles = map[string]Floor{}, map[string]KVConfig{}, map[string]TokenRole{}
+	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
+	s.TokenRoles, s.Passwords = map[string]TokenRole{}, map[string]PasswordPolicy{}
 	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
 	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
@@ -252,6 +254,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeAccessEnded:     decider((*State).endAccess),
 		TypeHost:            decider((*State).addHost),
 		TypeVendorRoot:      decider((*State).addVendorRoot),
+		TypePasswordPolicy:  decider((*State).addPasswordPolicy),
 		TypeTokenRole:       decider((*State).addTokenRole),
 		TypeTransitKey:      decider((*State).addTransitKey),
 		TypeReleaseApproved: (*State).approveRelease,

@@ -103,6 +103,7 @@ func bodies() map[string]func(path string) (any, error) {
 		charter.TypeIdentity:         readBody[charter.Identity],
 		charter.TypeKVConfig:         readBody[charter.KVConfig],
 		charter.TypeMount:            readBody[charter.Mount],
+		charter.TypePasswordPolicy:   readBody[charter.PasswordPolicy],
 		charter.TypePolicy:           readBody[charter.Policy],
 		charter.TypeTokenRole:        readBody[charter.TokenRole],
 		charter.TypeReleaseApproved:  readBody[charter.ReleaseApproved],

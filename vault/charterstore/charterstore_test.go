@@ -296,6 +296,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypeIdentity,
 		charter.TypeKVConfig,
 		charter.TypeMount,
+		charter.TypePasswordPolicy,
 		charter.TypePipeline,
 		charter.TypePolicy,
 		charter.TypeRelay,
