@@ -122,7 +122,7 @@ type Config struct {
 	Script      *script.Script
 	ScriptBytes []byte
 	BindHash    string
-	Dir         string // record folder, must not exist
+	Dir         string // record folder, new; an attempt there that stopped before ARMED gives way, as Dir.early-N
 	World       world.World
 	After       *record.Ref  // the void attempt before
 	Base        *record.Base // the vault that it continues, nil for a genesis
@@ -161,6 +161,9 @@ type Run struct {
 	outputs []string
 	held    map[string]*person.Key // unlocked, until the attempt ends
 }
+
+// ErrNoTerminal says that a question had nobody to answer it; consoles return it.
+var ErrNoTerminal = fault.New(fault.Usage, "there is no terminal to ask at")
 
 // ErrIncident is the cause of every VOID that a person called.
 var ErrIncident = fault.New(fault.Void, "incident")

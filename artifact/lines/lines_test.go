@@ -256,7 +256,7 @@ func TestSheet(t *testing.T) {
 		{all[1], "", ""},
 	} {
 		err := s.Add(tc.in)
-		if s.Missing() != tc.missing || (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+		if s.Missing() != tc.missing || s.Begun() != (tc.missing != "line 00") || (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
 			t.Errorf("%q: missing %q, %v", tc.in, s.Missing(), err)
 		}
 	}

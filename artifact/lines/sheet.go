@@ -98,6 +98,10 @@ func (s *Sheet) missing() []int {
 	return out
 }
 
+// Begun says whether the first line is there, without which nobody knows how many
+// there are.
+func (s *Sheet) Begun() bool { return s.blocks[0] != nil }
+
 // Missing says in words which lines are to come, "" when all are there.
 func (s *Sheet) Missing() string {
 	list := s.missing()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/pem"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -64,8 +63,8 @@ func TestAdoptsTheKeyOfAVoidTransfer(t *testing.T) {
 	h := newHouse(t)
 	on, first := h.found(t, twoSafes, "work work2")
 	void, err := h.perform(t, "void", transferScript(t, "traveller"), "incident: {step: \"5.3\", by: witness1, reason: a stranger came in}\n", on)
-	if fault.ClassOf(err) != fault.Void || !strings.Contains(hintOf(err), "Key traveller is in the token of safe work2") {
-		t.Fatalf("got %v, hint %q", err, hintOf(err))
+	if fault.ClassOf(err) != fault.Void || !strings.Contains(fault.HintOf(err), "Key traveller is in the token of safe work2") {
+		t.Fatalf("got %v, hint %q", err, fault.HintOf(err))
 	}
 	if there := h.labels(t, "work2", first); there["traveller"] != 2 {
 		t.Fatalf("safe work2 holds %v", there)
@@ -122,13 +121,6 @@ func (h *house) noShares(t *testing.T, epoch int) {
 	}
 }
 
-func hintOf(err error) string {
-	if h, ok := err.(interface{ FaultHint() string }); ok {
-		return h.FaultHint()
-	}
-	return ""
-}
-
 // forgedFind has everybody sign a search that did not happen as it should.
 func (h *house) forgedFind(t *testing.T, dir string) {
 	t.Helper()
@@ -170,25 +162,8 @@ func (h *house) forgedFind(t *testing.T, dir string) {
 func TestAdoptsTheKeyOfAKilledTransfer(t *testing.T) {
 	h := newHouse(t)
 	on, _ := h.found(t, twoSafes, "work work2")
-	cmd := exec.Command(os.Args[0], "-test.run=^TestTransferElsewhere$", "-test.v")
-	cmd.Env = append(os.Environ(), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME=killed")
 	dir := h.path("record-killed")
-	killWhen(t, cmd, dir, func(data []byte) bool {
-		return strings.Contains(string(data), `"effect":"destroy","key":"traveller"`)
-	})
-	bind, err := LoadBind(h.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bind.Shares = "shares-all"
-	on(bind)
-	c := &Cleaner{Bind: bind, Record: dir, HSMD: h.env.Config.HSMD}
-	for _, safe := range []string{"work", "work2"} {
-		c.Openers = append(c.Openers, h.openersOf(t, safe)...)
-	}
-	if err := ceremony.Recover(t.Context(), dir, ceremony.SystemClock(), c, false); fault.ClassOf(err) != fault.Void {
-		t.Fatalf("recover: %v", err)
-	}
+	h.killedTransfer(t, "killed", on, entryOf("intent", `"effect":"destroy","key":"traveller"`))
 	// The charter may have grown since, by what concerns neither safe nor key.
 	h.write(t, "grown.jsonl", h.grown(t, slurp(t, h.path("record-genesis"))["outputs/charter.jsonl"]))
 	now, err := h.find(t, "found", dir, "", func(b *Bind) { on(b); b.Charter = "grown.jsonl" })

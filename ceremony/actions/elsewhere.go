@@ -14,7 +14,6 @@ import (
 	"keyrite/artifact/person"
 	"keyrite/artifact/signrequest"
 	"keyrite/ceremony"
-	"keyrite/ceremony/console"
 	"keyrite/ceremony/paper"
 	"keyrite/internal/durable"
 	"keyrite/internal/intake"
@@ -176,7 +175,7 @@ func (a *errand) wait(ctx context.Context) ([]byte, error) {
 		case err != nil || sig != nil:
 			return sig, err
 		case said == nil:
-		case errors.Is(said.err, console.ErrNoTerminal):
+		case errors.Is(said.err, ceremony.ErrNoTerminal):
 			nobody = true // files only
 		case said.err != nil:
 			return nil, said.err
@@ -228,8 +227,8 @@ func (a *errand) prompt(ctx context.Context) heard {
 	}
 	_, words := a.q.Digest()
 	text := "signs elsewhere: " + words + ". Bring " + filepath.Base(a.base) + ".answer, or type or scan the answer's lines"
-	if left := a.typed.Missing(); left != "line 00" {
-		text += " (" + left + " to come)"
+	if a.typed.Begun() {
+		text += " (" + a.typed.Missing() + " to come)"
 	}
 	said, err := a.r.Ask(ctx, a.e.person.Name, text, want...)
 	return heard{said, err}

@@ -14,17 +14,14 @@ import (
 
 	"keyrite/artifact/fault"
 	"keyrite/ceremony"
-	"keyrite/ceremony/paper"
+	"keyrite/ceremony/qr"
 	"keyrite/ceremony/script"
 	"keyrite/internal/redact"
 )
 
-// ErrNoTerminal says that a question had nobody to answer it.
-var ErrNoTerminal = fault.New(fault.Usage, "there is no terminal to ask at")
-
-// noTerminal is ErrNoTerminal with what to do about it.
+// noTerminal is ceremony.ErrNoTerminal with what to do about it.
 func noTerminal() error {
-	return fault.Hint(ErrNoTerminal, "run it at a terminal; a rehearsal can have its answers prepared (--answers)")
+	return fault.Hint(ceremony.ErrNoTerminal, "run it at a terminal; a rehearsal can have its answers prepared (--answers)")
 }
 
 // Line is a console of plain lines, for serial lines and screen readers: no line
@@ -343,7 +340,7 @@ func (l *Line) Page(_ context.Context, title, code string, rows []string) error 
 	fmt.Fprintln(l.out)
 	l.say("1", "    %s", title)
 	if code != "" {
-		drawn, err := paper.QRRows(code, l.look.ascii)
+		drawn, err := qr.Rows(code, l.look.ascii)
 		if err != nil {
 			return err
 		}

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"keyrite/ceremony/paper"
+	"keyrite/ceremony/qr"
 )
 
 // page covers the full screen until somebody presses Enter.
@@ -23,7 +23,7 @@ func (s *Screen) Page(ctx context.Context, title, code string, rows []string) er
 	p := &page{title: title, rows: rows, done: make(chan struct{})}
 	if code != "" {
 		var err error
-		if p.code, err = paper.QRRows(code, s.look.ascii); err != nil {
+		if p.code, err = qr.Rows(code, s.look.ascii); err != nil {
 			return err
 		}
 	}

@@ -25,6 +25,7 @@ import (
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/words"
+	"keyrite/ceremony/qr"
 )
 
 //go:embed theme.css
@@ -113,7 +114,7 @@ func visible(s string) string {
 func pages(sources ...string) (*template.Template, error) {
 	t := template.New("").Funcs(template.FuncMap{
 		"group": group, "wordList": wordList, "blanks": blanks, "seq": func(n int) []struct{} { return make([]struct{}, n) },
-		"clock": clock, "mono": isHash, "number": isNumber, "limit": limit, "add": func(a, b int) int { return a + b }, "qr": qrSVG,
+		"clock": clock, "mono": isHash, "number": isNumber, "limit": limit, "add": func(a, b int) int { return a + b }, "qr": qr.SVG,
 	})
 	for _, src := range append([]string{layoutHTML}, sources...) {
 		if _, err := t.Parse(src); err != nil {

@@ -12,7 +12,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/signrequest"
 	"keyrite/ceremony/console"
-	"keyrite/ceremony/paper"
+	"keyrite/ceremony/qr"
 	"keyrite/internal/cli"
 	"keyrite/internal/durable"
 	"keyrite/internal/intake"
@@ -130,7 +130,7 @@ func shownAnswer(a *signrequest.Answer) (typed, code []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	code, err = paper.QRRows(text, console.ASCII())
+	code, err = qr.Rows(text, console.ASCII())
 	return typed, code, err
 }
 

@@ -1,4 +1,4 @@
-package paper
+package qr
 
 import (
 	"image"
@@ -13,10 +13,10 @@ import (
 
 // A code made of characters is scanned by a decoder that is not ours, off a dark
 // terminal, in both locales.
-func TestQRRowsScan(t *testing.T) {
+func TestRowsScan(t *testing.T) {
 	const text = `{"asks":"ceremony 0011, signature 1 of witness1","name":"witness1"}` + "00 AEAAM WERWW"
 	for _, ascii := range []bool{false, true} {
-		rows, err := QRRows(text, ascii)
+		rows, err := Rows(text, ascii)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestQRRowsScan(t *testing.T) {
 			t.Errorf("ascii %v: %q, %v", ascii, out, err)
 		}
 	}
-	if _, err := QRRows(strings.Repeat("x", 3000), false); err == nil {
+	if _, err := Rows(strings.Repeat("x", 3000), false); err == nil {
 		t.Error("3,000 bytes fit")
 	}
 }

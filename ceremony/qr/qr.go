@@ -1,4 +1,8 @@
-package paper
+// Package qr draws QR codes (ISO/IEC 18004), for paper and for screens.
+//
+// The console, the pages of package paper and commands call it. It never says what
+// may stand in a code: whoever asks for one knows that.
+package qr
 
 import (
 	"fmt"
@@ -13,9 +17,10 @@ import (
 // quietZone is the white border in modules that ISO/IEC 18004, 5.3.8 demands.
 const quietZone = 4
 
-// qrSVG draws text as a QR code, error correction level M (15 %), one SVG path:
-// it prints sharp at any size and needs no picture file.
-func qrSVG(text string, millimetres int) (template.HTML, error) {
+// SVG draws text as a QR code, error correction level M (15 %), so many millimetres
+// wide, as one SVG path: it prints sharp at any size and needs no picture file. More
+// than 2,331 bytes are an error of class unexpected.
+func SVG(text string, millimetres int) (template.HTML, error) {
 	code, err := qr.Encode(text, qr.M)
 	if err != nil {
 		return "", fault.Errorf(fault.Unexpected, "draw QR code of %d bytes: %w", len(text), err)
@@ -43,10 +48,11 @@ func qrSVG(text string, millimetres int) (template.HTML, error) {
 // paper, since the screen around it is larger than the code.
 const textZone = 2
 
-// QRRows draws text as a QR code of characters, error correction level L (7 %), two
+// Rows draws text as a QR code of characters, error correction level L (7 %), two
 // modules high each; light modules are the full ones, as on a dark terminal. With
-// ascii each module is two characters.
-func QRRows(text string, ascii bool) ([]string, error) {
+// ascii each module is two characters. More than 2,953 bytes are an error of class
+// usage.
+func Rows(text string, ascii bool) ([]string, error) {
 	code, err := qr.Encode(text, qr.L)
 	if err != nil {
 		return nil, fault.Errorf(fault.Usage, "%d bytes do not fit a QR code: %w", len(text), err)
