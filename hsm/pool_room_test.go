@@ -177,4 +177,3 @@ func (l *load) run(t *testing.T, k *hsm.Key, limit int, stop <-chan struct{}) {
 		})
 	}
 }
-

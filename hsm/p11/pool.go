@@ -111,8 +111,13 @@ func (p *Pool) lost() bool {
 	return slices.ContainsFunc(p.all, func(s *session) bool { return s.lost })
 }
 
-// held is how long an answer may wait for others to leave with it.
-const held = time.Millisecond
+// held is how long an answer may wait for others to leave with it, as long as requests
+// are served; patience is how long where one hangs or is slow. A timer that fires more
+// often would cost more than it saves.
+const (
+	held     = time.Millisecond
+	patience = 20 * time.Millisecond
+)
 
 // outbox gathers answers, so that many leave in one write.
 type outbox struct {
@@ -154,7 +159,7 @@ func (o *outbox) put(a *frame.Response, begun time.Time, last bool) error {
 	if !last && now.Sub(o.since) < held && now.Sub(begun) < held {
 		if !o.armed {
 			o.armed = true
-			o.late.Reset(held)
+			o.late.Reset(patience)
 		}
 		return nil
 	}
@@ -178,9 +183,9 @@ func (o *outbox) overdue() {
 	if len(o.buf) == 0 {
 		return
 	}
-	if left := held - time.Since(o.since); left > 0 {
+	if time.Since(o.since) < held {
 		o.armed = true
-		o.late.Reset(left)
+		o.late.Reset(patience)
 		return
 	}
 	_ = o.flush() // the next answer hears of it
@@ -228,6 +233,11 @@ func (i *inbox) more() bool {
 	return err == nil && n == 1 && p[0].Revents == unix.POLLIN
 }
 
+// slice is how long serve goes on without the scheduler of Go, which takes the
+// processor of a goroutine that it has not seen for 10 ms, in the middle of a call of
+// the module, and then looks 50,000 times a second whether to do so again.
+const slice = 4 * time.Millisecond
+
 // serve answers requests until the socket closes. Answers are gathered and
 // written when nothing more is waiting to be read.
 func (p *Pool) serve(rw io.ReadWriter) error {
@@ -235,6 +245,7 @@ func (p *Pool) serve(rw io.ReadWriter) error {
 	if len(p.all) > 1 {
 		return p.serveMany(r, out)
 	}
+	yielded := time.Now()
 	for {
 		var q frame.Request
 		if err := r.Request(&q); err != nil {
@@ -246,6 +257,10 @@ func (p *Pool) serve(rw io.ReadWriter) error {
 			}
 		}
 		begun := time.Now()
+		if begun.Sub(yielded) > slice {
+			runtime.Gosched()
+			yielded = begun
+		}
 		a, fatal := p.anchor.answer(&q)
 		if err := out.put(a, begun, !r.more() || fatal != nil); err != nil {
 			return err

@@ -69,8 +69,10 @@ func Main() error {
 	if err != nil {
 		return report(data, job, err)
 	}
-	// More threads than sessions only wake each other up.
-	runtime.GOMAXPROCS(max(job.Sessions, 1))
+	// One more than sessions: while none is idle, the scheduler of Go takes the processor
+	// of each call into the module that lasts, and the call must win it back. Still more
+	// would only wake each other up.
+	runtime.GOMAXPROCS(max(job.Sessions, 1) + 1)
 	pool, err := newPool(s, max(job.Sessions, 1))
 	if err != nil {
 		return report(data, job, err)

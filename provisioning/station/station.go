@@ -39,10 +39,10 @@ var (
 
 // Settings are what setup fixed.
 type Settings struct {
-	CA          []byte `json:"ca"` // SubjectPublicKeyInfo of factory-ca, DER
-	Factory     string `json:"factory"`
-	Module      string `json:"module"`
-	Report      []byte `json:"report"` // SubjectPublicKeyInfo of report, DER
+	CA      []byte `json:"ca"` // SubjectPublicKeyInfo of factory-ca, DER
+	Factory string `json:"factory"`
+	Module  string `json:"module"`
+	Report  []byte `json:"report"` // SubjectPublicKeyInfo of report, DER
 	// Sandbox is what SetSandbox changes.
 	Sandbox     Sandbox `json:"sandbox,omitzero"`
 	Station     string  `json:"station"`
