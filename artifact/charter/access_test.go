@@ -19,7 +19,7 @@ func unixIdentity(id string, uid int) charter.Identity {
 }
 
 // withAccess is a vault with an engine, a policy and an identity.
-func withAccess(t *testing.T) *vault {
+func withAccess(t testing.TB) *vault {
 	t.Helper()
 	v := newVault(t)
 	v.decide(charter.TypeMount, charter.Mount{Engine: "kv", ID: "kv"})

@@ -17,10 +17,10 @@ import (
 // vault is a charter that tests continue.
 type vault struct {
 	*artifacttest.World
-	t *testing.T
+	t testing.TB
 }
 
-func newVault(t *testing.T) *vault {
+func newVault(t testing.TB) *vault {
 	t.Helper()
 	return &vault{artifacttest.New(t), t}
 }

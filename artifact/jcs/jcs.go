@@ -36,6 +36,10 @@ func Marshal(v any) ([]byte, error) {
 	if err := enc.Encode(v); err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "encode JSON: %w", err)
 	}
+	// Nearly everything that we write comes out in canonical form already.
+	if plain := bytes.TrimSuffix(buf.Bytes(), []byte("\n")); canonical(plain) {
+		return plain, nil
+	}
 	if err := checkNumbers(buf.Bytes()); err != nil {
 		return nil, err
 	}
@@ -44,6 +48,12 @@ func Marshal(v any) ([]byte, error) {
 		return nil, fault.Errorf(fault.Unexpected, "canonicalise JSON: %w", err)
 	}
 	return out, nil
+}
+
+// canonical says that data is one canonical value; false says nothing.
+func canonical(data []byte) bool {
+	n, ok := Scan(data)
+	return ok && n == len(data)
 }
 
 // maxNumber is the largest whole number that JSON numbers carry exactly (RFC

@@ -53,7 +53,7 @@ const (
 // Operations of entries of kind Life.
 const (
 	OpCreate  = "create"  // the store was made; its first entry
-	OpOpen    = "open"    // a quorum opened the vault; Result has "holders"
+	OpOpen    = "open"    // a quorum opened the vault; Params has its "holders"
 	OpSeal    = "seal"    // the vault was sealed
 	OpCharter = "charter" // the charter was taken over; Result has its "size" and "head"
 )
@@ -93,6 +93,25 @@ func (e *Entry) Check() error {
 		return fault.Errorf(fault.Verify, "%w: an entry of %s is the result of nothing, or of something and no result", ErrExtract, e.Time)
 	}
 	return nil
+}
+
+// CharterPath is where statements are handed to an open vault.
+const CharterPath = "keyrite/charter"
+
+// TookOver says whether the entry tells of a charter that was taken over, by the vault
+// itself or from a caller, and which. One that should and does not is an error.
+func (e *Entry) TookOver() (size int, head string, ok bool, err error) {
+	byItself := e.Kind == Life && e.Operation == OpCharter
+	byCaller := e.Kind == Request && e.Path == CharterPath && e.Operation == "update"
+	if !byItself && !byCaller {
+		return 0, "", false, nil
+	}
+	n, isNumber := e.Result["size"].(float64)
+	head, isText := e.Result["head"].(string)
+	if !isNumber || !isText || n < 1 || n != float64(int(n)) {
+		return 0, "", false, fault.Errorf(fault.Verify, "%w: the entry of %s does not say which charter was taken over", ErrExtract, e.Time)
+	}
+	return int(n), head, true, nil
 }
 
 // Leaf is one leaf of a vault's log.

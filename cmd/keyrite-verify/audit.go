@@ -112,18 +112,14 @@ func (r *auditResult) take(e *trail.Entry, st *charter.State) error {
 	}
 	r.Last = e.Time
 	r.Kinds[string(e.Kind)]++
-	if e.Kind != trail.Life || e.Operation != trail.OpCharter {
-		return nil
+	size, head, ok, err := e.TookOver()
+	if err != nil || !ok {
+		return err
 	}
-	size, ok1 := e.Result["size"].(float64)
-	head, ok2 := e.Result["head"].(string)
-	if !ok1 || !ok2 {
-		return fault.Errorf(fault.Verify, "the entry of %s does not say which charter was taken over", e.Time)
+	if size > st.Size() {
+		return fault.Hint(fault.Errorf(fault.Verify, "the vault took over a charter of %d statements on %s, this one has %d", size, e.Time, st.Size()), "give the newest charter")
 	}
-	if int(size) > st.Size() {
-		return fault.Hint(fault.Errorf(fault.Verify, "the vault took over a charter of %d statements on %s, this one has %d", int(size), e.Time, st.Size()), "give the newest charter")
-	}
-	return st.CheckHead(int(size), head)
+	return st.CheckHead(size, head)
 }
 
 // print reads the extract once more, now that all of it holds.

@@ -84,7 +84,7 @@ func newStore(t testing.TB, w *artifacttest.World) (*seal.Store, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := seal.Config{Dir: dir, Place: seal.Place{Vault: [32]byte{1}, World: w.World, Epoch: 1}, Head: keeper, Check: func(context.Context, string) error { return nil }}
+	c := seal.Config{Dir: dir, Place: seal.Place{Vault: [32]byte{1}, World: w.World, Epoch: 1}, Head: keeper, Check: func(_ context.Context, path string) (seal.Counted, error) { return seal.Check(path) }}
 	if err := seal.Create(t.Context(), c, k, map[string]string{"did": "create"}); err != nil {
 		t.Fatal(err)
 	}

@@ -162,7 +162,7 @@ func TestEveryByteOfALiveValue(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := b.config(t)
-	c.Check = func(_ context.Context, path string) error { return CheckMain(path) } // the pages stay sound
+	c.Check = func(_ context.Context, path string) (Counted, error) { return Check(path) } // the pages stay sound
 	for name, v := range live {
 		for i := range v {
 			bad := bytes.Clone(good)

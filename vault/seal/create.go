@@ -41,7 +41,10 @@ func Create(ctx context.Context, c Config, k *DataKey, entry any) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.Errorf(fault.Storage, "remove what an earlier try left: %w", err)
 	}
-	if err := errors.Join(create(tmp, c.Place, sl, entry), c.Check(ctx, tmp)); err != nil {
+	if err = create(tmp, c.Place, sl, entry); err == nil {
+		_, err = c.Check(ctx, tmp)
+	}
+	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	if err := durable.Rename(tmp, path); err != nil {

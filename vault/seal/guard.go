@@ -27,21 +27,35 @@ const checkTimeout = 5 * time.Minute
 // executable, whose main runs CheckMain on CheckCommand. bbolt panics on some
 // damaged files, also in a goroutine of its own, where nobody can catch it, and
 // a file that is cut while it is mapped raises SIGBUS.
-func Guard(executable string) func(ctx context.Context, path string) error {
-	return func(ctx context.Context, path string) error {
+func Guard(executable string) func(ctx context.Context, path string) (Counted, error) {
+	return func(ctx context.Context, path string) (Counted, error) {
 		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 		defer cancel()
-		var said bytes.Buffer
+		var counted, said bytes.Buffer
 		cmd := exec.CommandContext(ctx, executable, CheckCommand, path)
 		cmd.Env = []string{"GOTRACEBACK=none"}
-		cmd.Stderr = &said
+		cmd.Stdout, cmd.Stderr = &counted, &said
 		err := cmd.Run()
 		if ctx.Err() != nil {
-			return fmt.Errorf("check the store: %w", ctx.Err())
+			return Counted{}, fmt.Errorf("check the store: %w", ctx.Err())
 		}
-		return judge(err, said.Bytes())
+		if err := judge(err, said.Bytes()); err != nil {
+			return Counted{}, err
+		}
+		var c Counted
+		if _, err := fmt.Sscanf(counted.String(), countedForm, &c.entries); err != nil {
+			return Counted{}, fault.Errorf(fault.Verify, "check the store: %w (its check did not count)", ErrAltered)
+		}
+		return c, nil
 	}
 }
+
+// Counted is what a check found: how many entries the log has, from 0 on without a
+// gap. It is counted there and compared here, so that the vault itself does not have
+// to touch every page of a long log. The zero value is that of a store without one.
+type Counted struct{ entries int64 }
+
+const countedForm = "entries %d\n"
 
 // judge says what the end of the guarded process means.
 func judge(err error, said []byte) error {
@@ -63,24 +77,54 @@ func judge(err error, said []byte) error {
 	return fault.Errorf(fault.Verify, "check the store: %w (%w; %s)", ErrAltered, err, line)
 }
 
-// CheckMain is the guarded process: it walks every page and every key of the
-// file, without any key of ours. Only its end counts: whoever calls it ends with
-// the exit code of the error's class (internal/cli).
+// CheckMain is the guarded process: it walks every page and every key of the file,
+// without any key of ours, and prints how many entries the log has. Whoever calls it
+// ends with the exit code of the error's class (internal/cli).
 func CheckMain(path string) error {
+	c, err := Check(path)
+	if err == nil {
+		_, err = fmt.Printf(countedForm, c.entries)
+	}
+	return err
+}
+
+// Check does what CheckMain does in this process: for tests, and for files that this
+// process wrote just now.
+func Check(path string) (c Counted, err error) {
 	db, err := open(path, true)
 	if err != nil {
-		return err
+		return c, err
 	}
 	defer db.Close()
 	// The sum is not looked at: it makes the process touch every byte that the
 	// next one will, where a loop without a result would be compiled away.
 	sum := crc32.NewIEEE()
-	return db.View(func(tx *bolt.Tx) error {
+	err = db.View(func(tx *bolt.Tx) error {
 		for err := range tx.Check() {
+			return err
+		}
+		if c.entries, err = countLog(tx.Bucket(bucketLog)); err != nil {
 			return err
 		}
 		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return walk(b, sum) })
 	})
+	return c, err
+}
+
+// countLog counts the entries of a log, and finds a gap. What they say is compared
+// with the tree when they are read.
+func countLog(log *bolt.Bucket) (n int64, err error) {
+	if log == nil {
+		return 0, nil
+	}
+	c := log.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		if !bytes.Equal(k, number(uint64(n))) {
+			return 0, fmt.Errorf("entry %d of the log is missing, or one was added: %w", n, ErrAltered)
+		}
+		n++
+	}
+	return n, nil
 }
 
 // walk reads every byte of a bucket and of those within.

@@ -65,7 +65,7 @@ func acked(out io.Reader) (last map[int]int, failed string) {
 func checkAcked(t testing.TB, b *bench, last map[int]int) {
 	t.Helper()
 	c := b.config(t)
-	c.Check = func(_ context.Context, path string) error { return CheckMain(path) }
+	c.Check = func(_ context.Context, path string) (Counted, error) { return Check(path) }
 	s, err := Open(t.Context(), c, b.key)
 	if err != nil {
 		t.Fatal(err)

@@ -155,7 +155,7 @@ func writeUntilKilled(dir string) {
 	if err != nil {
 		fail(err)
 	}
-	s, err := Open(context.Background(), Config{Dir: filepath.Join(dir, "store"), Place: testPlace(), Head: keeper, Check: func(context.Context, string) error { return nil }, Window: 20 * time.Millisecond}, k)
+	s, err := Open(context.Background(), Config{Dir: filepath.Join(dir, "store"), Place: testPlace(), Head: keeper, Check: func(_ context.Context, path string) (Counted, error) { return Check(path) }, Window: 20 * time.Millisecond}, k)
 	if err != nil {
 		fail(err)
 	}

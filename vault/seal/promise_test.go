@@ -196,17 +196,23 @@ func TestGuardSaysWhy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := Guard(exe)
-	wantClass(t, Guard("/no/such/program")(t.Context(), b.file()), fault.Storage)
+	check := func(program string) error {
+		_, err := Guard(program)(t.Context(), b.file())
+		return err
+	}
+	wantClass(t, check("/no/such/program"), fault.Storage)
+	if err := check("/bin/true"); !errors.Is(err, ErrAltered) {
+		t.Errorf("a program that counts nothing: %v", err)
+	}
 	s := b.open(t)
-	wantClass(t, check(t.Context(), b.file()), fault.Sealed) // in use
+	wantClass(t, check(exe), fault.Sealed) // in use
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(b.file(), make([]byte, 64<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := check(t.Context(), b.file()); !errors.Is(err, ErrAltered) {
+	if err := check(exe); !errors.Is(err, ErrAltered) {
 		t.Errorf("zeros: %v", err)
 	}
 }

@@ -48,7 +48,7 @@ func Reseal(ctx context.Context, c Config, old *DataKey, to Place, key *DataKey)
 	if err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
-	if err := c.Check(ctx, tmp); err != nil {
+	if _, err := c.Check(ctx, tmp); err != nil {
 		return errors.Join(err, os.Remove(tmp))
 	}
 	if err := os.Rename(tmp, path); err != nil {

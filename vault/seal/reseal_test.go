@@ -154,7 +154,7 @@ func resealUntilKilled(dir string) int {
 	if err != nil {
 		return fail(err)
 	}
-	c := Config{Dir: filepath.Join(dir, "store"), Place: testPlace(), Head: keeper, Check: func(context.Context, string) error { return nil }}
+	c := Config{Dir: filepath.Join(dir, "store"), Place: testPlace(), Head: keeper, Check: func(_ context.Context, path string) (Counted, error) { return Check(path) }}
 	to := testPlace()
 	to.Epoch++
 	if err := Reseal(context.Background(), c, keys[0], to, keys[1]); err != nil {

@@ -39,7 +39,7 @@ type Config struct {
 	Head Keeper
 	// Check opens and reads the file in a process of its own: Guard of this
 	// program's own executable.
-	Check func(ctx context.Context, path string) error
+	Check func(ctx context.Context, path string) (Counted, error)
 	// Window bounds how long the head may be behind. Default DefaultWindow.
 	Window time.Duration
 	// Now is the clock. Default time.Now.
@@ -146,7 +146,8 @@ func lock(dir string) (func(), error) {
 }
 
 func openLocked(ctx context.Context, c Config, k *DataKey, path string) (*Store, error) {
-	if err := c.Check(ctx, path); err != nil {
+	counted, err := c.Check(ctx, path)
+	if err != nil {
 		return nil, err
 	}
 	sl, err := newSealer(k, c.Place)
@@ -162,7 +163,7 @@ func openLocked(ctx context.Context, c Config, k *DataKey, path string) (*Store,
 		updates: make(chan *update, maxGroup), wake: make(chan struct{}, 1),
 		closing: make(chan struct{}), ended: make(chan struct{}), headsEnded: make(chan struct{}),
 	}
-	if err := s.load(); err != nil {
+	if err := s.load(counted); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if err := s.advance(ctx); err != nil {
@@ -174,7 +175,7 @@ func openLocked(ctx context.Context, c Config, k *DataKey, path string) (*Store,
 }
 
 // load reads the state and everything that it sums up.
-func (s *Store) load() error {
+func (s *Store) load(c Counted) error {
 	want, err := s.place.marshal()
 	if err != nil {
 		return err
@@ -190,6 +191,9 @@ func (s *Store) load() error {
 		st, err := readState(tx, s.sealer)
 		if err != nil {
 			return err
+		}
+		if c.entries != st.size {
+			return fmt.Errorf("the log has %d of %d entries: %w", c.entries, st.size, ErrAltered)
 		}
 		s.state = *st
 		return scan(tx, s.sealer, st)

@@ -45,7 +45,7 @@ func config(dir string) (seal.Config, error) {
 	}
 	// Read here and now, not in a process of its own: what these tests break is not
 	// the file.
-	check := func(_ context.Context, path string) error { return seal.CheckMain(path) }
+	check := func(_ context.Context, path string) (seal.Counted, error) { return seal.Check(path) }
 	return seal.Config{Dir: filepath.Join(dir, "store"), Place: place(), Head: head, Check: check}, nil
 }
 
