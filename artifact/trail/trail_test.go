@@ -36,7 +36,7 @@ type log struct {
 	tree   tlog.Tree
 }
 
-func (l *log) Entry(n uint64) ([]byte, error) { return l.leaves[n], nil }
+func (l *log) Entry(n uint64) ([]byte, error)                  { return l.leaves[n], nil }
 func (l *log) Prove(n uint64, size int64) ([]tlog.Hash, error) { return l.tree.Prove(int64(n), size) }
 
 func (l *log) add(e trail.Entry) {
