@@ -5,14 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"keyrite/artifact/fault"
 	"keyrite/vault/control"
@@ -24,13 +28,24 @@ import (
 // drainTime is how long requests under way get when the vault ends.
 const drainTime = 10 * time.Second
 
+// serveOptions say which vault is served, and where.
+type serveOptions struct {
+	placeOptions
+	listenOptions
+}
+
 func newServe() *cobra.Command {
-	var o placeOptions
+	var o serveOptions
 	c := &cobra.Command{
-		Use:   "serve --bind FILE --state-dir DIR",
+		Use:   "serve --bind FILE --state-dir DIR [--listen api=HOST:PORT] [--socket PATH]",
 		Short: "Run the vault, sealed until its key masters open it",
 		Long: `Run the vault until SIGTERM or Ctrl-C. It starts sealed, and prints "ready ROLE ADDRESS"
-for each listener; the role control is the socket that 'unseal', 'status' and 'seal' use.
+for each listener. The role control is the socket that 'unseal', 'status' and 'seal' use.
+The role api is where processes ask over TLS, with a client certificate if they have one;
+the role socket is for processes of this host, known by their user. What they may ask is
+in docs/operations/vault-api.md. Statements that are appended to the charter file, with
+'keyrite charter append', are in force within a second.
+
 After 'seal' the process starts itself anew, so that nothing of what was open is left in
 its memory; its process id and its listeners stay.
 
@@ -41,6 +56,8 @@ another process serves from this folder.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runServe(c, &o) },
 	}
 	o.addFlags(c)
+	c.Flags().StringArrayVar(&o.listen, "listen", nil, "api=HOST:PORT; port 0 takes a free one")
+	c.Flags().StringVar(&o.socket, "socket", "", "Unix socket for processes of this host")
 	return c
 }
 
@@ -50,23 +67,9 @@ type vault struct {
 	dir      string
 	charter  *charterFile
 	attempts *unseal.Attempts
-	service  service
+	keeper   seal.Keeper // of the store's head; nil if it is only looked at
+	service  *service    // nil if it is only looked at
 }
-
-// service is what an open vault does for its clients.
-type service interface {
-	// Opened takes what a quorum opened, and gives what is closed first when the vault
-	// is sealed.
-	Opened(ctx context.Context, o *unseal.Opened) (io.Closer, error)
-	// Status is shown under "serving"; nil shows nothing.
-	Status() any
-}
-
-// idle is a service without clients.
-type idle struct{}
-
-func (idle) Opened(context.Context, *unseal.Opened) (io.Closer, error) { return io.NopCloser(nil), nil }
-func (idle) Status() any                                               { return nil }
 
 // openVault reads everything that a vault is made of. It opens no token and no store,
 // and takes no lock. Without serving it is only looked at, and nothing is written.
@@ -75,7 +78,7 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &vault{bind: b, dir: dir, service: idle{}}
+	v := &vault{bind: b, dir: dir}
 	if v.charter, err = openCharter(b, dir, serving); err != nil {
 		return nil, err
 	}
@@ -83,7 +86,7 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 		return nil, err
 	}
 	c := unseal.Config{
-		Charter: v.charter.State, Safe: b.Safe, Host: b.Host, HostKey: key, HSM: b.hsm(), Dir: dir,
+		Charter: v.state, Safe: b.Safe, Host: b.Host, HostKey: key, HSM: b.hsm(), Dir: dir,
 		Opened: func(ctx context.Context, o *unseal.Opened) (io.Closer, error) { return v.service.Opened(ctx, o) },
 	}
 	if c.Valid, err = b.valid(); err != nil {
@@ -97,9 +100,10 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 	}
 	c.Store = seal.Config{Dir: filepath.Join(dir, storeDir), Check: seal.Guard(c.Quorum.Executable)}
 	if serving {
-		if c.Store.Head, err = v.head(); err != nil {
+		if v.keeper, err = v.head(); err != nil {
 			return nil, err
 		}
+		c.Store.Head = v.keeper
 	}
 	v.attempts, err = unseal.NewAttempts(c)
 	return v, err
@@ -107,10 +111,13 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 
 // status is what the vault says of itself.
 func (v *vault) status() control.Status {
-	st := v.charter.State()
+	st := v.state()
 	s := control.Status{
 		Status: v.attempts.Status(), World: string(st.World), Vault: st.Vault, Host: v.bind.Host, Safe: v.bind.Safe,
-		Charter: st.Size(), Serving: v.service.Status(),
+		Charter: st.Size(),
+	}
+	if v.service != nil {
+		s.Serving = v.service.Status()
 	}
 	if _, s.HostOK = st.Access.Hosts[v.bind.Host]; !s.HostOK {
 		s.Warnings = append(s.Warnings, "the charter does not know host "+v.bind.Host+", so no key master's program will answer it: see 'keyrite charter propose host'")
@@ -118,7 +125,7 @@ func (v *vault) status() control.Status {
 	return s
 }
 
-func runServe(c *cobra.Command, o *placeOptions) error {
+func runServe(c *cobra.Command, o *serveOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
@@ -136,33 +143,77 @@ func runServe(c *cobra.Command, o *placeOptions) error {
 		return err
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "world %s, sealed\n", b.World)
-	again, err := v.serve(c.Context(), c.OutOrStdout())
+	l, err := o.open(c.Context(), b)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	args := sameListeners(os.Args, l)
+	again, err := v.serve(c, l)
 	if err != nil || !again {
 		return err
 	}
 	release()
-	return startAnew()
+	return startAnew(args)
+}
+
+// sameListeners are the arguments for the process that follows this one: where a free
+// port was taken, it is that one.
+func sameListeners(args []string, l *listeners) []string {
+	out := slices.Clone(args)
+	for i, a := range out {
+		if host, ok := strings.CutSuffix(a, ":0"); ok && l.tcp != nil && strings.Contains(host, "api=") {
+			before, _, _ := strings.Cut(host, "api=")
+			out[i] = before + "api=" + l.tcp.Addr().String()
+		}
+	}
+	return out
 }
 
 // serve answers until ctx ends, or somebody seals; then it says again.
-func (v *vault) serve(ctx context.Context, out io.Writer) (again bool, err error) {
-	ctx, stop := context.WithCancel(ctx)
+func (v *vault) serve(c *cobra.Command, l *listeners) (again bool, err error) {
+	ctx, stop := context.WithCancel(c.Context())
 	defer stop()
-	l, err := control.Listen(ctx, v.dir)
+	sealed := make(chan struct{})
+	tell := sync.OnceFunc(func() { close(sealed) })
+	if v.service, err = newService(v, v.keeper, func() error { defer tell(); return v.attempts.Seal() }, logger(c)); err != nil {
+		return false, err
+	}
+	cl, err := control.Listen(ctx, v.dir)
 	if err != nil {
 		return false, err
 	}
-	sealed := make(chan struct{})
-	var once sync.Once
-	srv := &control.Server{Attempts: v.attempts, Status: v.status, Fresh: v.charter.Fresh, Sealed: func() { once.Do(func() { close(sealed) }) }}
-	h := srv.Serve(l)
-	fmt.Fprintf(out, "ready control %s\n", control.Path(v.dir))
+	srv := &control.Server{Attempts: v.attempts, Status: v.status, Fresh: v.charter.Fresh, Sealed: tell}
+	h := srv.Serve(cl)
+	failed := v.service.serve(l)
+	v.ready(c, l)
 	select {
 	case <-ctx.Done():
+		err = v.service.shutdown()
 	case <-sealed:
 		again = true
+	case err = <-failed:
 	}
-	return again, v.end(h)
+	return again, errors.Join(err, v.end(h))
+}
+
+// ready prints where the vault listens.
+func (v *vault) ready(c *cobra.Command, l *listeners) {
+	fmt.Fprintf(c.OutOrStdout(), "ready control %s\n", control.Path(v.dir))
+	if l.tcp != nil {
+		fmt.Fprintf(c.OutOrStdout(), "ready api %s\n", l.tcp.Addr())
+	}
+	if l.unix != nil {
+		fmt.Fprintf(c.OutOrStdout(), "ready socket %s\n", l.unix.Addr())
+	}
+}
+
+// logger writes text for a terminal and JSON for a machine.
+func logger(c *cobra.Command) *slog.Logger {
+	if f, ok := c.ErrOrStderr().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return slog.New(slog.NewTextHandler(f, nil))
+	}
+	return slog.New(slog.NewJSONHandler(c.ErrOrStderr(), nil))
 }
 
 // end seals first, since that is what was asked for, and then lets go of who asks.
@@ -171,13 +222,13 @@ func (v *vault) end(h *http.Server) error {
 	v.attempts.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	return errors.Join(err, h.Shutdown(ctx), os.Remove(control.Path(v.dir)))
+	return errors.Join(err, v.service.shutdown(), h.Shutdown(ctx), os.Remove(control.Path(v.dir)))
 }
 
 // startAnew replaces the process by a new one of the same program, with the same id
 // and arguments: what ciphers copied is gone with the old memory.
-func startAnew() error {
-	if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
+func startAnew(args []string) error {
+	if err := syscall.Exec("/proc/self/exe", args, os.Environ()); err != nil { //nolint:gosec // the arguments are those that we were started with
 		return fault.Errorf(fault.Unexpected, "start anew after the seal: %w", err)
 	}
 	return nil

@@ -1,0 +1,229 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/internal/cli"
+	"keyrite/vault/api"
+	"keyrite/vault/engine"
+	"keyrite/vault/engine/kv"
+	"keyrite/vault/engine/transit"
+	"keyrite/vault/node"
+	"keyrite/vault/seal"
+	"keyrite/vault/unseal"
+)
+
+// apiVersion is what clients of HashiCorp Vault are told; some ask for at least some
+// version of it. It is that of the interface, not ours.
+const apiVersion = "1.15.0"
+
+// service is what an open vault does for its clients: a node, and the API in front.
+type service struct {
+	node *node.Node
+	api  *api.Server
+	head seal.Keeper
+}
+
+// engines are all that a charter may mount.
+func engines() map[string]func(*engine.Host) (engine.Engine, error) {
+	return map[string]func(*engine.Host) (engine.Engine, error){
+		"kv":      func(h *engine.Host) (engine.Engine, error) { return kv.New(h), nil },
+		"transit": func(h *engine.Host) (engine.Engine, error) { return transit.New(h), nil },
+	}
+}
+
+// newService makes the service of v. sealing is called when a client has it sealed.
+func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger) (*service, error) {
+	st := v.charter.State()
+	s := &service{head: head}
+	var metrics *api.Metrics
+	var err error
+	s.node, err = node.New(node.Config{
+		World: st.World, Vault: st.Vault, Charter: v.charter.path, Engines: engines(), Public: v.bind.Public, Sealing: sealing, Log: l,
+		Metrics: func(p engine.Params) (*engine.Plan, error) { return metrics.Plan(p) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	metrics = api.NewMetrics(s.node.Status)
+	s.api, err = api.New(api.Config{Vault: s.node, Opening: opening{v}, Version: apiVersion, Metrics: metrics, Log: l})
+	return s, err
+}
+
+// Opened takes what a quorum opened, and gives what is closed first when the vault is
+// sealed.
+func (s *service) Opened(ctx context.Context, o *unseal.Opened) (io.Closer, error) {
+	return s.node.Open(ctx, node.Opened{Store: o.Store, Token: o.Token, Head: s.head})
+}
+
+// serving is what status says of what is served.
+type serving struct {
+	Entries    int64  `json:"entries"`           // of the log
+	Stopped    string `json:"stopped,omitempty"` // why nothing is served after a failed write
+	Behind     string `json:"behind,omitempty"`  // why the head cannot be advanced
+	BehindMS   int64  `json:"behind_ms,omitempty"`
+	LeftOut    uint64 `json:"refusals_left_out,omitempty"` // of unknown callers
+	CutOff     int    `json:"intents_cut_off,omitempty"`
+	NotInForce string `json:"charter_refused,omitempty"` // why the charter file is not in force
+}
+
+// Status is shown under "serving"; nil while the vault is sealed.
+func (s *service) Status() any {
+	st := s.node.Status()
+	if st.Sealed {
+		return nil
+	}
+	text := func(err error) string {
+		if err == nil {
+			return ""
+		}
+		return cli.Escape(err.Error())
+	}
+	return serving{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Intents, text(st.FileRefused)}
+}
+
+// state is the charter in force: that of the node while it is open.
+func (v *vault) state() *charter.State {
+	if v.service != nil {
+		if c := v.service.node.Charter(); c != nil {
+			return c
+		}
+	}
+	return v.charter.State()
+}
+
+// opening is how the API sees the attempts to open the vault.
+type opening struct{ v *vault }
+
+// Progress is that of the attempt that is furthest.
+func (o opening) Progress() api.Progress {
+	st := o.v.attempts.Status()
+	p := api.Progress{Initialized: st.Created, Need: st.Need, Of: len(o.v.state().Epochs[o.v.bind.Safe].Shares)}
+	for _, a := range st.Attempts {
+		if p.Attempt == "" || len(a.Given) > p.Have {
+			p.Attempt, p.Have = a.Attempt, len(a.Given)
+		}
+	}
+	return p
+}
+
+// Unseal takes one answer of 'keyrite share open', as the text of its file. A share in
+// the clear, as clients of other vaults send it, is refused.
+func (o opening) Unseal(ctx context.Context, p engine.Params) error {
+	if err := p.Only("key"); err != nil {
+		return err
+	}
+	key, err := p.String("key")
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(key, "{") {
+		return fault.Hint(fault.New(fault.Usage, "a share is taken only as the answer to a request"), "keyrite share open REQUEST --key FILE --share FILE --out ANSWER, and send the text of ANSWER as key")
+	}
+	_, err = o.v.attempts.Answer(ctx, []byte(key))
+	return err
+}
+
+// listenOptions say where clients are served.
+type listenOptions struct {
+	listen []string
+	socket string
+}
+
+// listeners are those that are open.
+type listeners struct {
+	tcp, unix net.Listener
+	tls       *certFile
+}
+
+func (l *listeners) close() {
+	for _, x := range []net.Listener{l.tcp, l.unix} {
+		if x != nil {
+			_ = x.Close()
+		}
+	}
+}
+
+// open listens for clients.
+func (o *listenOptions) open(ctx context.Context, b *bind) (*listeners, error) {
+	l := &listeners{}
+	var lc net.ListenConfig
+	for _, x := range o.listen {
+		role, addr, ok := strings.Cut(x, "=")
+		if _, _, err := net.SplitHostPort(addr); !ok || err != nil || role != "api" || l.tcp != nil {
+			l.close()
+			return nil, cli.Usagef("--listen %q is not api=HOST:PORT, once", x)
+		}
+		var err error
+		if l.tls, err = loadCert(b); err == nil {
+			if l.tcp, err = lc.Listen(ctx, "tcp", addr); err != nil {
+				err = fault.Errorf(fault.Usage, "listen for clients: %w", err)
+			}
+		}
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+	}
+	if o.socket == "" {
+		return l, nil
+	}
+	if err := removeSocket(o.socket); err != nil {
+		l.close()
+		return nil, err
+	}
+	var err error
+	if l.unix, err = lc.Listen(ctx, "unix", o.socket); err == nil {
+		err = os.Chmod(o.socket, 0o666) //nolint:gosec // who may connect is decided by who they are
+	}
+	if err != nil {
+		l.close()
+		return nil, fault.Errorf(fault.Usage, "listen for local clients: %w", err)
+	}
+	return l, nil
+}
+
+// removeSocket removes what an earlier process left, and nothing that is no socket.
+func removeSocket(path string) error {
+	st, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err == nil && st.Mode().Type() != os.ModeSocket {
+		return fault.Errorf(fault.Exists, "%q is there and is no socket", path)
+	}
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if err != nil {
+		return fault.Errorf(fault.Usage, "remove the old socket: %w", err)
+	}
+	return nil
+}
+
+// serve answers on what is open; a listener that fails is told on the channel.
+func (s *service) serve(l *listeners) <-chan error {
+	failed := make(chan error, 2)
+	if l.tcp != nil {
+		go func() { failed <- s.api.Serve(l.tcp, api.TLS(l.tls.get)) }()
+	}
+	if l.unix != nil {
+		go func() { failed <- s.api.Serve(l.unix, nil) }()
+	}
+	return failed
+}
+
+// shutdown lets requests under way end.
+func (s *service) shutdown() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	return s.api.Shutdown(ctx)
+}
