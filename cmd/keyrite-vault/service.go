@@ -64,8 +64,8 @@ func (s *service) Opened(ctx context.Context, o *unseal.Opened) (io.Closer, erro
 	return s.node.Open(ctx, node.Opened{Store: o.Store, Token: o.Token, Head: s.head})
 }
 
-// serving is what status says of what is served.
-type serving struct {
+// servingStatus is what status says of what is served.
+type servingStatus struct {
 	Entries    int64  `json:"entries"`           // of the log
 	Stopped    string `json:"stopped,omitempty"` // why nothing is served after a failed write
 	Behind     string `json:"behind,omitempty"`  // why the head cannot be advanced
@@ -87,7 +87,7 @@ func (s *service) Status() any {
 		}
 		return cli.Escape(err.Error())
 	}
-	return serving{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Intents, text(st.FileRefused)}
+	return servingStatus{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Intents, text(st.FileRefused)}
 }
 
 // state is the charter in force: that of the node while it is open.
