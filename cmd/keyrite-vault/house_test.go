@@ -211,9 +211,11 @@ type serving struct {
 	out  *bufio.Reader
 }
 
-func (h *house) serve() *serving {
+func (h *house) serve() *serving { h.t.Helper(); return h.serveWith() }
+
+func (h *house) serveWith(args ...string) *serving {
 	h.t.Helper()
-	s := &serving{h: h, cmd: h.command("keyrite-vault", "serve", "--bind", "vault.yaml", "--state-dir", "state")}
+	s := &serving{h: h, cmd: h.command(append([]string{"keyrite-vault", "serve", "--bind", "vault.yaml", "--state-dir", "state"}, args...)...)}
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		h.t.Fatal(err)

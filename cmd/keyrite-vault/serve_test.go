@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"keyrite/artifact/access"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/openrequest"
+	"keyrite/internal/clitest"
+)
+
+// clients are a CA of processes and servers, and a client of the process "mes".
+type clients struct {
+	ca   *x509.Certificate
+	key  *ecdsa.PrivateKey
+	http *http.Client
+	base string
+}
+
+func newClients(h *house) *clients {
+	h.t.Helper()
+	c := &clients{}
+	c.ca, c.key, _ = c.issue(h, "CA", "")
+	_, key, chain := c.issue(h, "vault", "")
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.write("tls.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: chain}))
+	h.write("tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	_, key, chain = c.issue(h, "mes", "spiffe://example.com/mes")
+	pool := x509.NewCertPool()
+	pool.AddCert(c.ca)
+	c.http = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: pool, Certificates: []tls.Certificate{{Certificate: [][]byte{chain}, PrivateKey: key}},
+	}}}
+	return c
+}
+
+// issue makes a certificate: of the CA itself, of a server on loopback, or of a process.
+func (c *clients) issue(h *house, name, uri string) (*x509.Certificate, *ecdsa.PrivateKey, []byte) {
+	h.t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	tpl := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	parent, signer := c.ca, c.key
+	switch {
+	case c.ca == nil:
+		tpl.IsCA, tpl.KeyUsage, tpl.ExtKeyUsage = true, x509.KeyUsageCertSign, nil
+		parent, signer = tpl, k
+	case uri != "":
+		u, err := url.Parse(uri)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		tpl.URIs, tpl.IPAddresses, tpl.ExtKeyUsage = []*url.URL{u}, nil, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tpl, parent, k.Public(), signer)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	crt, err := x509.ParseCertificate(der)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return crt, k, der
+}
+
+func (c *clients) ask(h *house, method, path, body string) (int, map[string]any) {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(h.t.Context(), method, c.base+"/v1/"+path, strings.NewReader(body))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var out map[string]any
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &out); err != nil {
+			h.t.Fatalf("%s %s: %v: %s", method, path, err, raw)
+		}
+	}
+	return resp.StatusCode, out
+}
+
+// serveClients starts the vault with its listeners.
+func (h *house) serveClients(c *clients) *serving {
+	h.t.Helper()
+	s := h.serveWith("--listen", "api=127.0.0.1:0", "--socket", h.path("local.sock"))
+	c.base = "https://" + s.listener("api")
+	s.listener("socket")
+	return s
+}
+
+// listener reads where a role listens.
+func (s *serving) listener(role string) string {
+	s.h.t.Helper()
+	line, err := s.out.ReadString('\n')
+	addr, ok := strings.CutPrefix(strings.TrimSpace(line), "ready "+role+" ")
+	if err != nil || !ok {
+		s.h.t.Fatalf("serve says %q (%v): %s", line, err, s.errs.String())
+	}
+	return addr
+}
+
+// TestServeClients: a vault is opened over HTTP by answers of its key masters, serves a
+// process that the charter knows, takes statements from the file within a second, and is
+// sealed by a client; the process goes on under the same id and port, sealed.
+func TestServeClients(t *testing.T) {
+	h := newHouse(t)
+	c := newClients(h)
+	h.bind("head: {file: head.json}\ntls: {certificate: tls.pem, key: tls.key}\n")
+	h.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
+	all := []access.Capability{access.Create, access.Read, access.Update}
+	h.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: all}, {Path: "sys/seal", Can: []access.Capability{access.Update}}}})
+	h.Approve(charter.TypeIdentity, charter.Identity{ID: "mes", Policies: []string{"line1"}, TTL: 600, Certificate: &charter.Certificate{CA: c.ca.Raw, URI: "spiffe://example.com/mes"}})
+	h.host()
+	s := h.serveClients(c)
+	if code, body := c.ask(h, "GET", "sys/health", ""); code != 501 || body["initialized"] != false {
+		t.Errorf("before anything: %d %v", code, body)
+	}
+	h.open(openrequest.Create, "master1", "master2", "master3")
+	if code, body := c.ask(h, "PUT", "kv/data/line1/plc", `{"data":{"a":"b"}}`); code != 200 {
+		t.Fatalf("write: %d %v", code, body)
+	}
+
+	// A client seals it.
+	pid, base := s.cmd.Process.Pid, c.base
+	if code, body := c.ask(h, "PUT", "sys/seal", ""); code != 204 {
+		t.Fatalf("seal: %d %v", code, body)
+	}
+	s.ready()
+	if again := "https://" + s.listener("api"); again != base || s.cmd.Process.Pid != pid {
+		t.Errorf("anew at %s, before at %s", again, base)
+	}
+	s.listener("socket")
+	if code, _ := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 503 {
+		t.Errorf("sealed: %d", code)
+	}
+
+	// Its key masters open it over HTTP; a share in the clear is not taken.
+	if code, body := c.ask(h, "PUT", "sys/unseal", `{"key":"8d2c0f"}`); code != 400 || !strings.Contains(fmt.Sprint(body), "share open") {
+		t.Errorf("a share in the clear: %d %v", code, body)
+	}
+	h.vault(0, "unseal", "--new-attempt", "--out", "http.request")
+	for i, name := range []string{"master2", "master4", "master5"} {
+		if code, text := h.answer("http.request", name, name+".http"); code != 0 {
+			t.Fatalf("%s: exit %d: %s", name, code, text)
+		}
+		key, err := json.Marshal(string(h.read(name + ".http")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, body := c.ask(h, "PUT", "sys/unseal", `{"key":`+string(key)+`}`)
+		if code != 200 || body["sealed"] != (i < 2) || i < 2 && body["progress"] != float64(i+1) || body["t"] != 3.0 || body["n"] != 5.0 {
+			t.Fatalf("answer %d: %d %v", i, code, body)
+		}
+		if i == 0 {
+			if code, body := c.ask(h, "PUT", "sys/unseal", `{"key":`+string(key)+`}`); code != 403 || !strings.Contains(fmt.Sprint(body), name) {
+				t.Errorf("twice: %d %v", code, body)
+			}
+		}
+	}
+	if code, body := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 200 || !strings.Contains(fmt.Sprint(body), "a:b") {
+		t.Errorf("read: %d %v", code, body)
+	}
+
+	// The approvers end the process, in the file.
+	h.Approve(charter.TypeAccessEnded, charter.AccessEnded{ID: "mes", Type: charter.TypeIdentity})
+	h.write("charter.jsonl", h.Charter)
+	if !clitest.Await(20*time.Second, func() bool { code, _ := c.ask(h, "GET", "kv/data/line1/plc", ""); return code == 403 }) {
+		t.Error("whose identity was ended is answered")
+	}
+	if st := h.status(); st.Sealed || st.Charter != h.State.Size() {
+		t.Errorf("status %+v", st)
+	}
+	s.stop()
+	h.alone(0)
+	h.noCanary()
+	if bytes.Contains(s.errs.Bytes(), []byte("canary")) {
+		t.Error("a secret stands in the log")
+	}
+}
