@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/openrequest"
+	"keyrite/artifact/share"
 	"keyrite/vault/unseal"
 )
 
@@ -27,18 +29,43 @@ func (v *Vault) Unsealing(opened func(context.Context, *unseal.Opened) (io.Close
 	}
 }
 
-// Answer is what a key master's program answers to a request.
+// Answer is what a key master's program answers to a request, made in this process,
+// which is quicker than its own.
 func (v *Vault) Answer(t testing.TB, request []byte, name string) []byte {
 	t.Helper()
 	r, err := openrequest.Open(request, v.State, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := v.Quorum.Contribute(t.Context(), v.State, r, v.Opener(name), nil)
+	data, err := v.answer(r, name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return data
+}
+
+func (v *Vault) answer(r *openrequest.Request, name string) ([]byte, error) {
+	place, pub, err := share.PlaceOf(v.State, Safe, name)
+	if err != nil {
+		return nil, err
+	}
+	raw, key, err := share.Open(v.Shares[name], v.People[name].Identity(), place, pub)
+	if err != nil {
+		return nil, err
+	}
+	hash, _, err := r.Hash()
+	if err != nil {
+		return nil, err
+	}
+	env, err := envelope.SignJSON(share.OpeningType, share.Opening{Format: share.OpeningFormat, Nonce: r.Attempt, Operation: hash, Place: place}, key, v.People[name].Signer())
+	if err != nil {
+		return nil, err
+	}
+	file, err := share.Seal(raw, place, r.Recipient)
+	if err != nil {
+		return nil, err
+	}
+	return openrequest.NewAnswer(r, v.State, env, file)
 }
 
 // Open3 has master1 to master3 open the vault by an operation.

@@ -226,6 +226,20 @@ func (v *Vault) Pool() *hsm.Pool {
 	t := v.t
 	t.Helper()
 	sup := v.HSM.Start(t)
+	v.TakePINs(sup)
+	pool, err := hsm.NewPool(t.Context(), sup, v.Token, hsm.PoolConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pool.Close() })
+	return pool
+}
+
+// TakePINs gives the PINs in force, that of the SO too, to a supervisor, through the
+// share child.
+func (v *Vault) TakePINs(sup *hsm.Supervisor) {
+	t := v.t
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +248,7 @@ func (v *Vault) Pool() *hsm.Pool {
 	nonce := make([]byte, 32)
 	rand.Read(nonce)
 	_, err = v.Quorum.Open(t.Context(), quorum.OpenParams{
-		State: v.State, Safe: Safe, Operation: strings.Repeat("0", 64), Nonce: nonce,
+		State: v.State, Safe: Safe, Operation: strings.Repeat("0", 64), Nonce: nonce, SO: true,
 		Openers: []quorum.Opener{v.Opener("master1"), v.Opener("master2"), v.Opener("master3")},
 	}, w)
 	w.Close()
@@ -244,12 +258,6 @@ func (v *Vault) Pool() *hsm.Pool {
 	if err := sup.TakePINs(t.Context(), v.Token, r, hsm.Current); err != nil {
 		t.Fatal(err)
 	}
-	pool, err := hsm.NewPool(t.Context(), sup, v.Token, hsm.PoolConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = pool.Close() })
-	return pool
 }
 
 // Open opens the work token as engines see it (engine.Token). The charter is
