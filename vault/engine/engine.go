@@ -128,6 +128,8 @@ type Auth struct {
 type Lease struct {
 	TTL       time.Duration
 	Renewable bool
+	// ID is vault/lease's: engines leave it empty.
+	ID string
 	// Object names, within the engine, what ends with the lease; handed to Ender.
 	Object string
 }
