@@ -179,6 +179,9 @@ func (s *State) endTokenRole(id string) bool {
 	return there
 }
 
+// TokenRoleEnded says whether a role of that id was ended.
+func (s *State) TokenRoleEnded(id string) bool { return s.Access.ended[TypeTokenRole+"/"+id] }
+
 // TokenRoleNames are the names of a mount's roles, in order.
 func (s *State) TokenRoleNames(mount string) []string { return namesAt(s.TokenRoles, mount) }
 
