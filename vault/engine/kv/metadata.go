@@ -3,9 +3,7 @@ package kv
 import (
 	"encoding/json"
 	"maps"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"keyrite/artifact/access"
@@ -77,23 +75,11 @@ func (e *Engine) planList(c *call) (*engine.Plan, error) {
 		return nil, err
 	}
 	return e.looked(&engine.Plan{Needs: access.List}, func(v *seal.View) (*engine.Answer, error) {
-		prefix := c.path
-		if prefix != "" {
-			prefix += "/"
-		}
-		keys := []string{}
-		for _, k := range v.Keys(e.records, prefix) {
-			name, _, folder := strings.Cut(k[len(prefix):], "/")
-			if folder {
-				name += "/"
-			}
-			keys = append(keys, name)
-		}
+		keys := engine.Below(v.Keys(e.records, engine.Folder(c.path)), c.path)
 		if len(keys) == 0 {
 			return nil, notThere(c.path)
 		}
-		slices.Sort(keys)
-		return &engine.Answer{Data: map[string]any{"keys": slices.Compact(keys)}}, nil
+		return &engine.Answer{Data: map[string]any{"keys": keys}}, nil
 	}), nil
 }
 
