@@ -41,7 +41,7 @@ const MaxRules = 256
 // transit key. Its id is not given again.
 type AccessEnded struct {
 	ID   string `json:"id"`
-	Type string `json:"type"` // audit-sink, host, identity, mount, policy, transit-key or vendor-root
+	Type string `json:"type"` // of TypeMount and the like
 }
 
 // Access is the part of the state that says who may ask for what.
@@ -171,6 +171,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 				}
 			}
 		}
+		if roles := s.PKIRolesAt(e.ID); len(roles) > 0 {
+			return badAccess(TypeMount, e.ID, "it has the role "+roles[0])
+		}
 		if keys := s.TransitKeys(e.ID); len(keys) > 0 {
 			return badAccess(TypeMount, e.ID, "it has the key "+keys[0])
 		}
@@ -189,6 +192,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 		there = s.endPasswordPolicy(e.ID)
 	case TypeTokenRole:
 		there = s.endTokenRole(e.ID)
+	case TypePKIRole:
+		_, there = s.PKIRoles[e.ID]
+		delete(s.PKIRoles, e.ID)
 	case TypeTransitKey:
 		there = s.endTransitKey(e.ID)
 	case TypeHost:

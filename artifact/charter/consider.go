@@ -25,6 +25,7 @@ func Proposable() []string {
 		TypeKVConfig,
 		TypeMount,
 		TypePasswordPolicy,
+		TypePKIRole,
 		TypePipeline,
 		TypePolicy,
 		TypeRelay,

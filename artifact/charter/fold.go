@@ -41,18 +41,20 @@ type State struct {
 	TokenRoles  map[string]TokenRole      // by At
 	Passwords   map[string]PasswordPolicy // by At
 	Transit     map[string]TransitKey     // keys of transit engines, by TransitID
+	PKIRoles    map[string]PKIRole        // by PKIID
 	Releases    Releases                  // what keys may sign beside statements of ours
 	Audit       Audit                     // who signs the vault's trail, and who gets copies
 	Grants      Grants                    // what is given for a while
 
-	successor map[string]string   // id → the dormant key that took it over
-	lines     map[string][]string // id → all that ever took it over, in order
-	former    map[string]string   // key id → name, of people once in the roster
-	gone      map[string]bool     // safes retired
-	adopted   map[string]int      // epochs taken over from void ceremonies, by safe
-	tree      tlog.Tree
-	last      time.Time
-	now       time.Time // of the statement that is being folded in
+	successor  map[string]string   // id → the dormant key that took it over
+	pkiIssuers map[string][]byte   // by mount: the first and only one
+	lines      map[string][]string // id → all that ever took it over, in order
+	former     map[string]string   // key id → name, of people once in the roster
+	gone       map[string]bool     // safes retired
+	adopted    map[string]int      // epochs taken over from void ceremonies, by safe
+	tree       tlog.Tree
+	last       time.Time
+	now        time.Time // of the statement that is being folded in
 }
 
 // Fold reads a charter file (one envelope a line) and returns its state. The
@@ -209,6 +211,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Receivers, s.Access = map[string]Receiver{}, newAccess()
 	s.Releases = newReleases()
 	s.Floors, s.KV = map[string]Floor{}, map[string]KVConfig{}
+	s.PKIRoles, s.pkiIssuers = map[string]PKIRole{}, map[string][]byte{}
 	s.TokenRoles, s.Passwords = map[string]TokenRole{}, map[string]PasswordPolicy{}
 	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
 	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
@@ -257,6 +260,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypePasswordPolicy:  decider((*State).addPasswordPolicy),
 		TypeTokenRole:       decider((*State).addTokenRole),
 		TypeTransitKey:      decider((*State).addTransitKey),
+		TypePKIRole:         decider((*State).addPKIRole),
 		TypeReleaseApproved: (*State).approveRelease,
 		TypeFloor:           decider((*State).raise),
 		TypeKVConfig:        decider((*State).configureKV),

@@ -106,6 +106,7 @@ func bodies() map[string]func(path string) (any, error) {
 		charter.TypePasswordPolicy:   readBody[charter.PasswordPolicy],
 		charter.TypePolicy:           readBody[charter.Policy],
 		charter.TypeTokenRole:        readBody[charter.TokenRole],
+		charter.TypePKIRole:          readBody[charter.PKIRole],
 		charter.TypeReleaseApproved:  readBody[charter.ReleaseApproved],
 		charter.TypeTransitKey:       readBody[charter.TransitKey],
 	}

@@ -297,6 +297,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypeKVConfig,
 		charter.TypeMount,
 		charter.TypePasswordPolicy,
+		charter.TypePKIRole,
 		charter.TypePipeline,
 		charter.TypePolicy,
 		charter.TypeRelay,

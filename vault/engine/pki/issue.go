@@ -1,0 +1,408 @@
+package pki
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"slices"
+	"time"
+
+	"keyrite/artifact/access"
+	"keyrite/artifact/birthcert"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/vault/engine"
+	"keyrite/vault/seal"
+)
+
+// backdate lets a certificate hold for clients whose clock is a little behind.
+const backdate = 30 * time.Second
+
+// issue is a request for a certificate.
+type issue struct {
+	e        *Engine
+	role     *charter.PKIRole
+	serial   birthcert.CertSerial
+	identity string
+	now      time.Time
+	ttl      time.Duration
+	names    *names
+	keyType  string
+	public   crypto.PublicKey // out of a CSR; else made
+	form     string           // of the answer: pem, der or pem_bundle
+	pkcs8    bool
+
+	wrong    error // said after the decision: who may not ask learns nothing
+	reserved bool
+	private  crypto.Signer
+	der      []byte
+	issuer   *x509.Certificate
+}
+
+// planIssue reads a request for a certificate, with a key of the vault's making or with
+// one for which a CSR stands.
+func (e *Engine) planIssue(r *engine.Request, role string, csr bool) (*engine.Plan, error) {
+	x := &issue{e: e, serial: birthcert.NewCertSerial(), identity: r.Caller.Identity, now: r.Now.UTC().Truncate(time.Second)}
+	plan := &engine.Plan{Needs: access.Update, Intent: true, Reserve: x.reserve, Work: x.work, Apply: x.apply}
+	if x.wrong = x.read(r.Params, role, csr); x.wrong == nil {
+		plan.Shown = map[string]any{"names": x.names.all(), "role": role, "role_version": x.role.Version, "serial": x.serial.String(), "ttl": int64(x.ttl / time.Second)}
+	}
+	return plan, nil
+}
+
+func (x *issue) read(p engine.Params, role string, csr bool) error {
+	known := []string{"alt_names", "common_name", "format", "ip_sans", "ttl", "uri_sans"}
+	if csr {
+		known = append(known, "csr")
+	} else {
+		known = append(known, "key_type", "private_key_format")
+	}
+	if err := p.Only(known...); err != nil {
+		return err
+	}
+	var err error
+	if x.role, err = x.e.role(role); err != nil {
+		return err
+	}
+	if x.names, err = readNames(p); err != nil {
+		return err
+	}
+	if csr {
+		err = x.readCSR(p)
+	} else {
+		err = x.readKeyType(p)
+	}
+	if err != nil {
+		return err
+	}
+	if err := x.readForm(p); err != nil {
+		return err
+	}
+	return x.names.check(x.role)
+}
+
+// readCSR takes key and names. Names beside the request take the place of its own,
+// which must be allowed all the same.
+func (x *issue) readCSR(p engine.Params) error {
+	text, err := p.String("csr")
+	if err != nil {
+		return err
+	}
+	pub, n, err := readCSR(text)
+	if err != nil {
+		return err
+	}
+	x.public, x.keyType = pub, keyType(pub)
+	if !slices.Contains(x.role.KeyTypes, x.keyType) {
+		return fault.Errorf(fault.Policy, "%w: its key is none that role %s takes", ErrRequest, x.role.Name)
+	}
+	if len(x.names.all()) == 0 {
+		x.names = n
+		return nil
+	}
+	if len(n.all()) == 0 {
+		return nil
+	}
+	return n.check(x.role)
+}
+
+func (x *issue) readKeyType(p engine.Params) error {
+	t, err := p.String("key_type")
+	if err != nil {
+		return err
+	}
+	if t == "" {
+		t = x.role.KeyTypes[0]
+	}
+	if !slices.Contains(x.role.KeyTypes, t) {
+		return fault.Errorf(fault.Policy, "role %s makes no keys of type %.40q", x.role.Name, t)
+	}
+	x.keyType = t
+	f, err := p.String("private_key_format")
+	if err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"", "der", "pkcs8"}, f) {
+		return fault.New(fault.Usage, `parameter "private_key_format" is neither der nor pkcs8`)
+	}
+	x.pkcs8 = f == "pkcs8"
+	return nil
+}
+
+func (x *issue) readForm(p engine.Params) error {
+	var err error
+	if x.form, err = p.String("format"); err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"", "pem", "der", "pem_bundle"}, x.form) {
+		return fault.New(fault.Usage, `parameter "format" is none of pem, der and pem_bundle`)
+	}
+	if x.ttl, err = p.Duration("ttl"); err != nil {
+		return err
+	}
+	longest := time.Duration(x.role.MaxTTL) * time.Second
+	if x.ttl == 0 {
+		x.ttl = longest
+	}
+	if x.ttl = x.ttl.Truncate(time.Second); x.ttl < time.Second || x.ttl > longest {
+		return fault.Errorf(fault.Policy, "certificates of role %s hold at most %s", x.role.Name, longest)
+	}
+	return nil
+}
+
+// reserve takes the number, in the transaction of the intent.
+func (x *issue) reserve(tx *seal.Tx) error {
+	if x.wrong != nil {
+		return x.wrong
+	}
+	c := &issued{
+		Expires: charter.FormatTime(x.now.Add(x.ttl)), Identity: x.identity, Names: x.names.all(), Role: x.role.Name, Time: charter.FormatTime(x.now),
+	}
+	if err := x.e.take(tx, x.serial.String(), c, x.role.MaxLive, x.now); err != nil {
+		return err
+	}
+	x.reserved = true
+	return nil
+}
+
+// work makes the key, if none is there, and has the CA sign what passed its
+// examination.
+func (x *issue) work(ctx context.Context) error {
+	if !x.reserved {
+		return fault.New(fault.Unexpected, "a certificate was to be signed whose number was not taken first")
+	}
+	signer, issuer, err := x.e.signer(ctx)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(issuer.Raw, x.role.Issuer) {
+		return fault.New(fault.Policy, "the role changed while this was decided; ask again")
+	}
+	if x.now.Add(x.ttl).After(issuer.NotAfter) {
+		return fault.New(fault.Policy, "the certificate would outlive its issuer's")
+	}
+	x.issuer = issuer
+	if x.public == nil {
+		if x.private, err = newKey(x.keyType); err != nil {
+			return err
+		}
+		x.public = x.private.Public()
+	}
+	if x.role.Relay != "" {
+		x.der, err = x.relay(signer)
+	} else {
+		x.der, err = x.certificate(signer)
+	}
+	return err
+}
+
+func newKey(typ string) (k crypto.Signer, err error) {
+	switch typ {
+	case "ecdsa-p256":
+		k, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "ecdsa-p384":
+		k, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "ed25519":
+		_, k, err = ed25519.GenerateKey(rand.Reader)
+	case "rsa-3072":
+		k, err = rsa.GenerateKey(rand.Reader, 3072)
+	default:
+		return nil, fault.Errorf(fault.Unexpected, "no keys of type %q are made", typ)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return k, nil
+}
+
+// template is the certificate before it is signed.
+func (x *issue) template() (*x509.Certificate, error) {
+	urls, err := x.names.urls()
+	if err != nil {
+		return nil, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(x.public)
+	if err != nil {
+		return nil, fault.Errorf(fault.Usage, "%w: its key", ErrRequest)
+	}
+	id := sha256.Sum256(spki)
+	t := &x509.Certificate{
+		SerialNumber: new(big.Int).SetBytes(x.serial[:]), NotBefore: x.now.Add(-backdate), NotAfter: x.now.Add(x.ttl),
+		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
+		DNSNames: x.names.dns, URIs: urls, IPAddresses: x.names.netIPs(), SubjectKeyId: id[:20], // RFC 7093, section 2, method 4
+	}
+	t.Subject.Organization, t.Subject.CommonName = x.issuer.Subject.Organization, x.names.common
+	if t.NotBefore.Before(x.issuer.NotBefore) {
+		t.NotBefore = x.issuer.NotBefore
+	}
+	for _, u := range x.role.Usages {
+		t.ExtKeyUsage = append(t.ExtKeyUsage, map[string]x509.ExtKeyUsage{"client": x509.ExtKeyUsageClientAuth, "server": x509.ExtKeyUsageServerAuth}[u])
+	}
+	// No place for the list or for answers stands in it: the vault tells nobody anything
+	// who has not said who he is, which clients that follow such places cannot.
+	return t, nil
+}
+
+// certificate makes one of the general kind.
+func (x *issue) certificate(signer crypto.Signer) ([]byte, error) {
+	t, err := x.template()
+	if err != nil {
+		return nil, err
+	}
+	proof, err := x.e.throwAway(signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	stand := *x.issuer
+	stand.PublicKey = proof.Public() // the only member of it that does not enter what is signed
+	draft, err := x509.CreateCertificate(rand.Reader, t, &stand, x.public, proof)
+	if err != nil {
+		return nil, fault.Errorf(fault.Unexpected, "%w: %w", ErrLint, err)
+	}
+	want, err := x.examine(draft)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, x.issuer, x.public, signer)
+	if err != nil {
+		return nil, fault.Errorf(fault.ClassOf(err), "sign the certificate: %w", err)
+	}
+	return der, x.same(der, want)
+}
+
+// same wants the very bytes signed that were examined, by the CA.
+func (x *issue) same(der, tbs []byte) error {
+	c, err := x509.ParseCertificate(der)
+	if err != nil || !bytes.Equal(c.RawTBSCertificate, tbs) {
+		return fault.Errorf(fault.Unexpected, "%w: the signed bytes are not the examined ones", ErrLint)
+	}
+	if err := c.CheckSignatureFrom(x.issuer); err != nil {
+		return fault.Errorf(fault.Token, "the token gave a signature that does not hold: %w", err)
+	}
+	return nil
+}
+
+// relay makes one of a relay server, in the profile that gateways check.
+func (x *issue) relay(signer crypto.Signer) ([]byte, error) {
+	spki, err := x509.MarshalPKIXPublicKey(x.public)
+	if err != nil {
+		return nil, fault.Errorf(fault.Usage, "%w: its key", ErrRequest)
+	}
+	t := birthcert.Template{
+		Profile: birthcert.Relay, World: x.e.host.Charter().World, Serial: x.serial, NotBefore: x.now, NotAfter: x.now.Add(x.ttl),
+		SPKI: spki, Issuer: birthcert.IssuerOf(x.issuer), Role: x.role.Relay, DNSNames: x.names.dns,
+	}
+	for _, a := range x.names.ips {
+		t.IPs = append(t.IPs, a.String())
+	}
+	tbs, err := t.TBS()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(tbs)
+	sign := func(k crypto.Signer) ([]byte, error) {
+		sig, err := k.Sign(rand.Reader, sum[:], crypto.SHA256)
+		if err != nil {
+			return nil, fault.Errorf(fault.ClassOf(err), "sign the certificate: %w", err)
+		}
+		return birthcert.Assemble(tbs, sig)
+	}
+	proof, err := x.e.throwAway(signer.Public())
+	if err != nil {
+		return nil, err
+	}
+	draft, err := sign(proof)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := x.examine(draft); err != nil {
+		return nil, err
+	}
+	der, err := sign(signer)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.same(der, tbs); err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return der, birthcert.VerifyRelay(c, x.issuer, x.role.Relay, x.now)
+}
+
+// apply records the certificate and gives it out, with its key if that is ours.
+func (x *issue) apply(tx *seal.Tx) (*engine.Answer, error) {
+	if len(x.der) == 0 {
+		return nil, fault.New(fault.Unexpected, "a certificate was to be given out that was not signed")
+	}
+	if err := x.e.given(tx, x.serial.String(), x.der); err != nil {
+		return nil, err
+	}
+	data := map[string]any{
+		"ca_chain": []string{pemOf(x.issuer.Raw)}, "expiration": x.now.Add(x.ttl).Unix(), "issuing_ca": pemOf(x.issuer.Raw),
+		"serial_number": shownSerial(x.serial.String()),
+	}
+	if err := x.fill(data); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(x.der)
+	return &engine.Answer{
+		Data: data, Lease: &engine.Lease{TTL: x.ttl, Object: x.serial.String()},
+		Result: map[string]any{"certificate_sha256": hex.EncodeToString(sum[:]), "serial": x.serial.String()},
+	}, nil
+}
+
+// fill puts certificate and key into the answer, in the form that is asked for.
+func (x *issue) fill(data map[string]any) error {
+	cert, key := pemOf(x.der), ""
+	if x.private != nil {
+		der, block, err := x.encodeKey()
+		if err != nil {
+			return err
+		}
+		defer clear(der)
+		key = string(pem.EncodeToMemory(&pem.Block{Type: block, Bytes: der}))
+		data["private_key"], data["private_key_type"] = key, map[string]string{"ecdsa-p256": "ec", "ecdsa-p384": "ec", "ed25519": "ed25519", "rsa-3072": "rsa"}[x.keyType]
+		if x.form == "der" {
+			data["private_key"] = der64(der)
+		}
+	}
+	switch x.form {
+	case "der":
+		data["certificate"], data["issuing_ca"], data["ca_chain"] = der64(x.der), der64(x.issuer.Raw), []string{der64(x.issuer.Raw)}
+	case "pem_bundle":
+		data["certificate"] = key + cert + pemOf(x.issuer.Raw)
+	default:
+		data["certificate"] = cert
+	}
+	return nil
+}
+
+func (x *issue) encodeKey() (der []byte, block string, err error) {
+	switch k := x.private.(type) {
+	case *ecdsa.PrivateKey:
+		if !x.pkcs8 {
+			der, err = x509.MarshalECPrivateKey(k)
+			return der, "EC PRIVATE KEY", err
+		}
+	case *rsa.PrivateKey:
+		if !x.pkcs8 {
+			return x509.MarshalPKCS1PrivateKey(k), "RSA PRIVATE KEY", nil
+		}
+	}
+	der, err = x509.MarshalPKCS8PrivateKey(x.private)
+	return der, "PRIVATE KEY", err
+}
