@@ -15,6 +15,8 @@ import (
 	"keyrite/vault/api"
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/kv"
+	"keyrite/vault/engine/password"
+	"keyrite/vault/engine/token"
 	"keyrite/vault/engine/transit"
 	"keyrite/vault/node"
 	"keyrite/vault/seal"
@@ -35,8 +37,10 @@ type service struct {
 // engines are all that a charter may mount.
 func engines() map[string]func(*engine.Host) (engine.Engine, error) {
 	return map[string]func(*engine.Host) (engine.Engine, error){
-		"kv":      func(h *engine.Host) (engine.Engine, error) { return kv.New(h), nil },
-		"transit": func(h *engine.Host) (engine.Engine, error) { return transit.New(h), nil },
+		"kv":       func(h *engine.Host) (engine.Engine, error) { return kv.New(h), nil },
+		"password": func(h *engine.Host) (engine.Engine, error) { return password.New(h), nil },
+		"token":    func(h *engine.Host) (engine.Engine, error) { return token.New(h), nil },
+		"transit":  func(h *engine.Host) (engine.Engine, error) { return transit.New(h), nil },
 	}
 }
 

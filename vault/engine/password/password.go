@@ -13,9 +13,9 @@
 // a path of their own, so that a policy can give the newest alone. Who rotates sees
 // nothing: he reads, if he may.
 //
-// A password that is due is rotated in the transaction in which its lease ends or in
-// which it is next read, whichever comes first. It must never be changed otherwise
-// without a call, nor stand in the audit.
+// A password that is due is rotated in the transaction in which it is next read: before
+// that nobody could set it anywhere, and nobody gets one that is overdue. It must never
+// be changed otherwise without a call to do so, nor stand in the audit.
 package password
 
 import (

@@ -2,9 +2,6 @@ package password
 
 import (
 	"context"
-	"strconv"
-	"strings"
-	"time"
 
 	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
@@ -163,21 +160,17 @@ func (e *Engine) planCreate(c *call) (*engine.Plan, error) {
 		if err := e.rotate(tx, c.path, rec, c.Now); err != nil {
 			return nil, err
 		}
-		return e.made(c, rec), nil
+		return e.made(rec), nil
 	}}, nil
 }
 
-// made tells of a new version, not what it is. Its lease ends when it is due.
-func (e *Engine) made(c *call, rec *record) *engine.Answer {
+// made tells of a new version, not what it is.
+func (e *Engine) made(rec *record) *engine.Answer {
 	v := rec.newest()
-	a := &engine.Answer{
+	return &engine.Answer{
 		Data:   map[string]any{"policy": rec.Policy, "rotate_time": e.dueText(rec), "version": v.N},
 		Result: map[string]any{"policy_version": v.Policy, "version": v.N},
 	}
-	if at := e.due(rec); at.After(c.Now) {
-		a.Lease = &engine.Lease{TTL: at.Sub(c.Now), Object: slot(c.path, v.N)}
-	}
-	return a
 }
 
 // next reads "cas" of a change: the version that it follows, if the caller says so.
@@ -226,7 +219,7 @@ func (e *Engine) planRotate(c *call) (*engine.Plan, error) {
 		if err := e.rotate(tx, c.path, rec, c.Now); err != nil {
 			return nil, err
 		}
-		return e.made(c, rec), nil
+		return e.made(rec), nil
 	}}, nil
 }
 
@@ -264,7 +257,7 @@ func (e *Engine) planRollback(c *call) (*engine.Plan, error) {
 		if err := e.push(tx, c.path, rec, again, value); err != nil {
 			return nil, err
 		}
-		return e.made(c, rec), nil
+		return e.made(rec), nil
 	}}, nil
 }
 
@@ -306,20 +299,4 @@ func (e *Engine) planList(c *call) (*engine.Plan, error) {
 		return &engine.Answer{Data: map[string]any{"keys": keys}}, nil
 	}
 	return &engine.Plan{Needs: access.List, Work: work, Apply: apply}, nil
-}
-
-// End implements engine.Ender: what was leased is rotated when it is due. A lease that
-// ends before, with the token of whoever made it, changes nothing, and neither does one
-// of a version that is not the newest any more.
-func (e *Engine) End(tx *seal.Tx, object string, now time.Time) error {
-	path, num, _ := strings.Cut(object, "#")
-	n, err := strconv.Atoi(num)
-	if err != nil {
-		return fault.Errorf(fault.Unexpected, "lease of the password %.80q", object)
-	}
-	rec, err := e.load(tx, path)
-	if err != nil || rec == nil || rec.newest().N != n || !e.isDue(rec, now) {
-		return err
-	}
-	return e.rotate(tx, path, rec, now)
 }
