@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		peak, err := peakKiB()
-		fmt.Println(peak)
+		fmt.Fprintln(os.Stdout, peak)
 		return errors.Join(err, s.Close())
 	}
 	return cli.Usagef("storestart make DIR ENTRIES, or open DIR")

@@ -163,4 +163,5 @@ func TestAdoptingReshare(t *testing.T) {
 	if code != 14 {
 		t.Errorf("a share of the adopted epoch: exit %d\n%s", code, text)
 	}
+	a.evidence(t)
 }

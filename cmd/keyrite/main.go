@@ -41,6 +41,7 @@ func newRoot(std cli.IO) *cobra.Command {
 		newHSM(std),
 		newTrace(),
 		newCharterGroup(std),
+		newEvidence(),
 		newRelease(std),
 		newProvision(std),
 		newShareChild(),

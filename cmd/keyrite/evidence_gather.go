@@ -1,0 +1,321 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"keyrite/artifact/anchor"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/record"
+	"keyrite/artifact/share"
+	"keyrite/artifact/trail"
+	"keyrite/ceremony/paper"
+	"keyrite/internal/cli"
+	"keyrite/internal/intake"
+)
+
+// gathering verifies what it is given and puts it into dir.
+type gathering struct {
+	o        *evidenceOptions
+	dir      string
+	from, to time.Time
+	page     paper.Evidence
+	anchors  *anchor.Anchors
+	state    *charter.State
+	receipts map[share.Place]time.Time
+	taken    map[string]bool
+}
+
+func (g *gathering) all() error {
+	var err error
+	if g.anchors, g.state, err = g.o.load(); err != nil {
+		return err
+	}
+	g.page = paper.Evidence{
+		World: string(g.state.World), Vault: g.state.Vault, From: g.o.from, To: g.o.to, Made: g.o.now.UTC().Format(time.DateTime + " UTC"),
+	}
+	for _, step := range []func() error{g.trust, g.charter, g.records, g.proofs, g.trails} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	g.keys()
+	return g.ends()
+}
+
+// take copies one file under a name that is still free, and lists it.
+func (g *gathering) take(name, from, what, check string) error {
+	data, err := intake.Read(from, maxEvidenceBytes)
+	if err != nil {
+		return err
+	}
+	g.list(name, what, check)
+	return g.write(name, data)
+}
+
+// maxEvidenceBytes bounds one file.
+const maxEvidenceBytes = record.MaxTranscriptBytes
+
+func (g *gathering) list(name, what, check string) {
+	g.page.Files = append(g.page.Files, paper.EvidenceFile{Path: name, What: what, Check: check})
+}
+
+// free is the base name of a path, made different from those before.
+func (g *gathering) free(folder, path string) string {
+	base := filepath.Base(filepath.Clean(path))
+	name := folder + "/" + base
+	for i := 2; g.taken[name]; i++ {
+		name = fmt.Sprintf("%s/%s-%d", folder, base, i)
+	}
+	g.taken[name] = true
+	return name
+}
+
+const checkTrust = " --anchor anchors.json"
+
+// trust copies what everything else is checked against.
+func (g *gathering) trust() error {
+	if err := g.take("anchors.json", g.o.anchor, "what is taken on trust: the keys of the vault, as the genesis made them", "compare its words with a participant's sheet"); err != nil {
+		return err
+	}
+	if g.o.succession == "" {
+		return nil
+	}
+	return g.take("succession.json", g.o.succession, "which of these keys have been replaced since", "keyrite-verify firmware … --succession succession.json")
+}
+
+// charter copies the charter and lists the statements of the period.
+func (g *gathering) charter() error {
+	if err := g.take("charter.jsonl", g.o.charter, "every decision of the approvers, from the genesis on", "keyrite-verify charter charter.jsonl"+checkTrust); err != nil {
+		return err
+	}
+	data, err := intake.Read(g.o.charter, maxCharterBytes)
+	if err != nil {
+		return err
+	}
+	names := g.state.Names()
+	for line := range bytes.Lines(data) {
+		l, err := describe(bytes.TrimSuffix(line, []byte("\n")), names)
+		if err != nil {
+			return err
+		}
+		at, err := charter.ParseTime(l.Time)
+		if err != nil {
+			return err
+		}
+		if at.Before(g.from) || !at.Before(g.to) {
+			g.page.Others++
+			continue
+		}
+		g.page.Statements = append(g.page.Statements, paper.EvidenceStatement{Seq: l.Seq, Time: strings.TrimSuffix(strings.Replace(l.Time, "T", " ", 1), "Z"), Type: l.Type, About: l.About, Signers: strings.Join(l.Signers, ", ")})
+	}
+	return nil
+}
+
+// records copies each record as it is, after verifying the copy.
+func (g *gathering) records() error {
+	g.receipts = map[share.Place]time.Time{}
+	for _, dir := range g.o.records {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return cli.Usagef("there is no record folder %q", dir)
+		}
+		name := g.free("records", dir)
+		to := filepath.Join(g.dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // evidence is public
+			return fault.Errorf(fault.Storage, "make folder: %w", err)
+		}
+		if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
+			return fault.Errorf(fault.Storage, "copy record %q: %w", dir, err)
+		}
+		if err := g.record(name, to); err != nil {
+			return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+func (g *gathering) record(name, dir string) error {
+	fsys := os.DirFS(dir)
+	v, err := record.Verify(fsys, g.anchors)
+	check := "keyrite-verify record " + name + checkTrust
+	void := ""
+	switch class := fault.ClassOf(err); {
+	case err == nil:
+	case class == fault.Void, class == fault.Quorum:
+		if class == fault.Void {
+			check += " (exit 11: void)"
+		}
+		if v, err = record.Read(fsys); v == nil {
+			return err
+		}
+		void = v.Cause
+	default:
+		return err
+	}
+	if v.Open.World != g.state.World {
+		return fault.Errorf(fault.Policy, "it is of world %s, the vault of %s", v.Open.World, g.state.World)
+	}
+	r := paper.EvidenceRecord{
+		Dir: name, Title: v.Open.Title, Kind: v.Open.Kind, State: v.State, Void: void,
+		Cosigners: strings.Join(v.Cosigners, ", "), Missing: strings.Join(v.Missing, ", "),
+	}
+	var keys []string
+	for _, k := range v.Keys {
+		keys = append(keys, k.Key.ID)
+	}
+	r.Keys = strings.Join(keys, ", ")
+	g.page.Records = append(g.page.Records, r)
+	g.list(name, "the record of a ceremony: "+v.Open.Title, check)
+	if void != "" {
+		return nil
+	}
+	got, err := receiptsOf(dir, g.state)
+	maps.Copy(g.receipts, got)
+	return err
+}
+
+// proofs counts the shares that are known to be alive.
+func (g *gathering) proofs() error {
+	path := ledgerPath(g.o.ledger, g.o.charter)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if g.o.ledger != "" {
+			return cli.Usagef("there is no ledger %q", path)
+		}
+		return nil
+	}
+	l, err := readLedger(path)
+	if err != nil {
+		return err
+	}
+	for _, a := range l.Alive(g.state, g.receipts, g.o.now.Add(-provenFor)) {
+		row := paper.EvidenceShares{Safe: a.Safe, Epoch: a.Epoch, Need: a.Need, Of: a.Of, Proven: strings.Join(a.Proven, ", "), Low: a.Low(), Lost: a.Lost()}
+		if !a.Last.IsZero() {
+			row.Last = a.Last.UTC().Format(time.DateTime)
+		}
+		g.page.Shares = append(g.page.Shares, row)
+	}
+	return g.take("shares.proofs", path, "which key masters proved that their share is alive, and when", "keyrite ceremony status --record RECORD --ledger shares.proofs")
+}
+
+// trails verifies and copies extracts of the audit trail.
+func (g *gathering) trails() error {
+	for _, path := range g.o.audits {
+		row, err := g.trail(path)
+		if err != nil {
+			return fault.Errorf(fault.ClassOf(err), "extract %q: %w", path, err)
+		}
+		g.page.Trails = append(g.page.Trails, *row)
+		if err := g.take(row.File, path, "what processes asked of the vault, and what was answered", "keyrite-verify audit "+row.File+checkTrust+" --charter charter.jsonl"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (g *gathering) trail(path string) (*paper.EvidenceTrail, error) {
+	f, err := intake.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	row := &paper.EvidenceTrail{File: g.free("audit", path)}
+	kinds := map[string]int{}
+	v, err := trail.Verify(f, g.state.TrailSigners(), func(_ uint64, e *trail.Entry) error {
+		row.First, row.Last = cmp.Or(row.First, e.Time), e.Time
+		kinds[string(e.Kind)]++
+		size, head, ok, err := e.TookOver()
+		if err != nil || !ok {
+			return err
+		}
+		return g.state.CheckHead(size, head)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(kinds)) {
+		list = append(list, fmt.Sprintf("%d %s", kinds[k], k))
+	}
+	row.Kinds, row.Cosigners = strings.Join(list, ", "), cmp.Or(strings.Join(v.Cosigners, ", "), "nobody")
+	row.Entries, row.Size, row.Whole, row.Open = v.Entries, v.Size, v.Whole, len(v.Open)
+	return row, nil
+}
+
+// keys lists every key that was ever admitted, with who opens its token.
+func (g *gathering) keys() {
+	for _, id := range slices.Sorted(maps.Keys(g.state.Keys)) {
+		k := g.state.Keys[id]
+		row := paper.EvidenceKey{ID: id, Algorithm: k.Algorithm, Signs: k.Domain, Record: k.Record, State: "in force"}
+		if r, gone := g.state.Retired[id]; gone {
+			row.State = r.Reason
+		} else if now, err := inForce(g.state, k.Role()); err != nil || now.ID != id {
+			row.State = "dormant"
+		}
+		if name, ok := g.state.SafeOf(&k); ok {
+			row.Safe = name
+			if s, ok := g.state.People.Safe(name); ok {
+				row.Custodians = fmt.Sprintf("%d of %s", s.Openers.Need, strings.Join(s.Openers.Members, ", "))
+			}
+		}
+		g.page.Keys = append(g.page.Keys, row)
+	}
+}
+
+// ends lists the certificates of the charter by their end.
+func (g *gathering) ends() error {
+	certs := map[string][]byte{}
+	for id, f := range g.state.Factories {
+		certs["CA of factory "+id] = f.CA
+	}
+	for id, r := range g.state.Relays {
+		certs["relay server "+id] = r.Certificate
+	}
+	for _, what := range slices.Sorted(maps.Keys(certs)) {
+		c, err := x509.ParseCertificate(certs[what])
+		if err != nil {
+			return fault.Errorf(fault.Verify, "%s: %w", what, err)
+		}
+		g.page.Ends = append(g.page.Ends, paper.EvidenceEnd{What: what, Ends: c.NotAfter.UTC().Format(time.DateOnly), Over: !g.o.now.Before(c.NotAfter)})
+	}
+	slices.SortStableFunc(g.page.Ends, func(a, b paper.EvidenceEnd) int { return cmp.Compare(a.Ends, b.Ends) })
+	return nil
+}
+
+// sumsOf is the list of hashes of every file in a folder, in the form of sha256sum.
+func sumsOf(fsys fs.FS) ([]byte, error) {
+	var b bytes.Buffer
+	err := fs.WalkDir(fsys, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := fsys.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, f); err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s  %s\n", hex.EncodeToString(h.Sum(nil)), path)
+		return nil
+	})
+	if err != nil {
+		return nil, fault.Errorf(fault.Storage, "read back the folder: %w", err)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/artifacttest"
+	"keyrite/internal/clitest"
+)
+
+// TestEvidenceScripts: the vectors of the audit trail stand for a vault.
+func TestEvidenceScripts(t *testing.T) {
+	const vectors = "../../testdata/vectors/audit"
+	files := map[string][]byte{}
+	for _, x := range artifacttest.Vectors(t, vectors) {
+		body := append(bytes.Clone(x.Body), '\n')
+		switch x.Name {
+		case "whole":
+			files["trail.jsonl"], files["sub/trail.jsonl"] = body, body
+		case "an-entry-changed":
+			files["altered.jsonl"] = body
+		case "not-cosigned":
+			files["uncosigned.jsonl"] = body
+		}
+	}
+	for _, name := range []string{"anchors.json", "charter.jsonl"} {
+		data, err := os.ReadFile(filepath.Join(vectors, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = data
+	}
+	other, err := artifacttest.New(t).Anchors.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files["other-anchors.json"] = other
+	clitest.Run(t, "testdata/evidence", func(dir string) error {
+		for name, data := range files {
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				return err
+			}
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// evidence puts a genesis, a void reshare and the one that adopted it together, and
+// checks each with the command that its page names.
+func (a *adopting) evidence(t *testing.T) {
+	t.Helper()
+	a.must("evidence", "export", "--from", "2020-01-01", "--to", "2100-01-01", "--out", "evidence", "--anchor", "anchors.json",
+		"--charter", "taken/outputs/charter.jsonl", "--record", "record-one", "--record", "void", "--record", "taken")
+	page, err := os.ReadFile(a.path("evidence/index.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"records/void", "(exit 11: void)", "3 of master1, master2, master3, master4, master5", ">dormant<", ">in force<"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+	for _, name := range []string{"record-one", "taken"} {
+		a.must("keyrite-verify", "record", "evidence/records/"+name, "--anchor", "evidence/anchors.json")
+	}
+	if code, _, errs := a.run(t, "keyrite-verify", "record", "evidence/records/void", "--anchor", "evidence/anchors.json"); code != 11 {
+		t.Errorf("the void record: exit %d\n%s", code, errs)
+	}
+	// An altered record goes nowhere.
+	if err := os.WriteFile(a.path("taken/outputs/extra"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, errs := a.run(t, "evidence", "export", "--from", "2020-01-01", "--to", "2100-01-01", "--out", "evidence2", "--anchor", "anchors.json",
+		"--charter", "taken/outputs/charter.jsonl", "--record", "taken")
+	if _, err := os.Stat(a.path("evidence2")); code != 14 || err == nil {
+		t.Errorf("an altered record: exit %d\n%s", code, errs)
+	}
+}
