@@ -12,6 +12,9 @@ func (c *checker) admission(e *Entry, d *Admission) error {
 	if module := c.program("module"); module == "" || d.Module.SHA256 != module {
 		return bad("%w: another module was admitted than the one that ran", ErrEntry)
 	}
+	if err := d.Process.check(); err != nil {
+		return err
+	}
 	r, err := admission.Unverified(&d.Envelope)
 	if err != nil {
 		return err

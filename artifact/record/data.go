@@ -150,6 +150,7 @@ type TokenReady struct {
 type Admission struct {
 	Envelope envelope.Envelope `json:"envelope"`
 	Module   Program           `json:"module"`
+	Process  *Process          `json:"process,omitempty"` // that loaded the module; nil in records of before it was kept
 	Safe     string            `json:"safe"`
 }
 

@@ -25,6 +25,8 @@ type Actions struct {
 	script *script.Script
 	quorum quorum.Config
 	hsmd   string // empty: beside the executable
+	// process is what bound the newest process of the module.
+	process *record.Process
 
 	sup   *hsm.Supervisor
 	tag   hsm.Tag

@@ -187,13 +187,23 @@ func (a *Actions) rely(r *ceremony.Run, sf *safe) error {
 		return err
 	}
 	sf.admitted = x
-	return r.Record(admissionOf(sf))
+	return r.Record(admissionOf(sf, a.process))
 }
 
-// admissionOf is the entry that says why a safe's token may hold keys.
-func admissionOf(sf *safe) *record.Admission {
+// admissionOf is the entry that says why a safe's token may hold keys, and what bound
+// the process that loaded its module.
+func admissionOf(sf *safe, p *record.Process) *record.Admission {
 	m := &sf.admitted.Report.Module
-	return &record.Admission{Envelope: *sf.admitted.Envelope, Module: record.Program{Name: m.Description, SHA256: m.SHA256}, Safe: sf.name}
+	return &record.Admission{Envelope: *sf.admitted.Envelope, Module: record.Program{Name: m.Description, SHA256: m.SHA256}, Process: p, Safe: sf.name}
+}
+
+// processOf is what the kernel said in the process that loaded the module.
+func processOf(m hsm.ModuleInfo) *record.Process {
+	h := &m.Hardening
+	return &record.Process{
+		Capabilities: h.Capabilities, CoreFiles: h.CoreFiles, Dumpable: h.Dumpable, Landlock: h.Landlock, Network: h.Network,
+		NoNewPrivileges: h.NoNewPrivileges, Seccomp: h.Seccomp, Sockets: h.Sockets, User: h.User,
+	}
 }
 
 // mayHold wants a key of the script to be of a kind that its token is admitted for.
@@ -229,6 +239,7 @@ func (a *Actions) admit(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	sf := a.safes[st.Safe]
 	var rep *admission.Report
 	err := a.withSession(ctx, sf.token, func(s *hsm.Session) (err error) {
+		a.process = processOf(s.Module())
 		rep, err = admit.Run(ctx, s, r.World, r.Clock.Now(), a.algorithmsOf(st.Safe)...)
 		return err
 	})
@@ -239,7 +250,7 @@ func (a *Actions) admit(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	if sf.admitted, err = a.signReport(ctx, r, rep); err != nil {
 		return err
 	}
-	return r.Record(admissionOf(sf))
+	return r.Record(admissionOf(sf, a.process))
 }
 
 func (a *Actions) algorithmsOf(safe string) []hsm.Algorithm {

@@ -3,6 +3,7 @@ package actions
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -128,6 +129,18 @@ func TestAdmissionOfOpening(t *testing.T) {
 	// The one that it went by, and what it hands on: with no other record, that one.
 	if !slices.Equal(by, []string{"founded-work by witness1", "founded-work by witness1"}) {
 		t.Errorf("reports %v", by)
+	}
+	// What bound the process of the module is the kernel's word there, and here.
+	i := slices.IndexFunc(v.Timeline, func(l record.Line) bool { return l.Type == "admission" })
+	if i < 0 {
+		t.Fatal("no admission in the record")
+	}
+	h := module.Hardening
+	want := &record.Process{
+		Capabilities: "none", Landlock: h.Landlock, Network: h.Network, NoNewPrivileges: true, Seccomp: "filter", Sockets: "none", User: h.User,
+	}
+	if d, ok := v.Timeline[i].Data.(*record.Admission); !ok || !reflect.DeepEqual(d.Process, want) {
+		t.Errorf("the module process is %+v, want %+v", d.Process, want)
 	}
 }
 

@@ -38,6 +38,7 @@ func (a *Actions) checkFree(ctx context.Context, r *ceremony.Run) error {
 	if err != nil {
 		return err
 	}
+	a.process = processOf(module)
 	for i := range a.script.Safes {
 		s := &a.script.Safes[i]
 		if a.script.IsExisting(s) {

@@ -286,7 +286,17 @@ func admitted(d *record.Admission) string {
 	if err != nil {
 		return "safe " + d.Safe
 	}
-	return "safe " + d.Safe + ": " + strconv.Itoa(len(rep.Cases)) + " attacks refused on " + rep.Made + "; admitted for " + strings.Join(rep.Algorithms, ", ")
+	text := "safe " + d.Safe + ": " + strconv.Itoa(len(rep.Cases)) + " attacks refused on " + rep.Made + "; admitted for " + strings.Join(rep.Algorithms, ", ")
+	return text + "; " + bounds(d.Process)
+}
+
+// bounds says what the kernel held the module's process to.
+func bounds(p *record.Process) string {
+	if p == nil {
+		return "what bound the module's process was not recorded"
+	}
+	return "module process: user " + strconv.Itoa(p.User) + ", capabilities " + p.Capabilities + ", seccomp " + p.Seccomp + ", Landlock " + p.Landlock +
+		", sockets " + p.Sockets + ", network " + p.Network + ", no new privileges, no core files"
 }
 
 // summary is one entry in one line.

@@ -1,11 +1,14 @@
 package paper
 
 import (
+	"crypto/ed25519"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"keyrite/artifact/admission"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 )
@@ -130,4 +133,32 @@ func TestAnchorsSheet(t *testing.T) {
 	if _, err := AnchorsSheet("Genesis", "live", "0123456789abcdef", "Zulu", nil); err == nil {
 		t.Error("a sheet with one word")
 	}
+}
+
+// The page says what bound the process of the module, or that it was not kept.
+func TestReportShowsTheModuleProcess(t *testing.T) {
+	p := &record.Process{Capabilities: "none", Landlock: "version 7", Network: "no interface", NoNewPrivileges: true, Seccomp: "filter", Sockets: "none", User: 1000}
+	for text, d := range map[string]*record.Admission{
+		"user 1000, capabilities none, seccomp filter, Landlock version 7, sockets none, network no interface": {Safe: "work", Process: p, Envelope: attacked(t)},
+		"was not recorded": {Safe: "work", Envelope: attacked(t)},
+	} {
+		if got := admitted(d); !strings.Contains(got, text) || !strings.HasPrefix(got, "safe work: 0 attacks") {
+			t.Errorf("got %q, want it to say %q", got, text)
+		}
+	}
+}
+
+// attacked is the envelope of an empty report.
+func attacked(t *testing.T) envelope.Envelope {
+	t.Helper()
+	_, k, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &admission.Report{Format: admission.Format, World: "rehearsal:abcdefgh", Cases: []admission.Case{}, Capabilities: []string{}, Algorithms: []string{}, Templates: []string{}}
+	env, err := envelope.SignJSON(admission.PayloadType, r, k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *env
 }
