@@ -53,6 +53,18 @@ type (
 	renewBody struct {
 		Increment string `json:"increment,omitempty" doc:"seconds, or with a unit"`
 	}
+	secretIDBody struct {
+		NumUses  int    `json:"num_uses,omitempty" doc:"1 to 1,000; 1 if not given"`
+		TTL      string `json:"ttl,omitempty" doc:"1 second to 90 days; 24 hours if not given"`
+		Accessor string `json:"secret_id_accessor,omitempty" doc:"to look up and take back"`
+	}
+	accessorBody struct {
+		Accessor string `json:"accessor"`
+	}
+	leaseBody struct {
+		LeaseID   string `json:"lease_id"`
+		Increment string `json:"increment,omitempty" doc:"to renew: seconds, or with a unit"`
+	}
 	charterQuery struct {
 		From int `json:"from,omitempty" doc:"number of the first statement, from 0"`
 	}
@@ -98,6 +110,17 @@ func system() []operation {
 		{"GET", "auth/token/lookup-self", "The caller's token", false, nil, anyMap{}, ""},
 		{"PUT", "auth/token/renew-self", "Let it live on", false, renewBody{}, anyMap{}, ""},
 		{"PUT", "auth/token/revoke-self", "End it", false, nil, nil, ""},
+		{"GET", "auth/approle/role/{path}", "A role, its role id, the accessors of its secret ids", false, nil, anyMap{}, ""},
+		{"PUT", "auth/approle/role/{path}", "Ask for a secret id, look one up, take it back", false, secretIDBody{}, anyMap{}, ""},
+		{"PUT", "auth/token/lookup-accessor", "A token of another", false, accessorBody{}, anyMap{}, ""},
+		{"PUT", "auth/token/revoke-accessor", "End it", false, accessorBody{}, nil, ""},
+		{"PUT", "sys/leases/lookup", "A lease of the caller", false, leaseBody{}, anyMap{}, ""},
+		{"PUT", "sys/leases/renew", "Let it live on", false, leaseBody{}, nil, ""},
+		{"PUT", "sys/leases/revoke", "End it", false, leaseBody{}, nil, ""},
+		{"PUT", "sys/leases/lookup/{path}", "A lease of another", false, nil, anyMap{}, ""},
+		{"GET", "sys/leases/lookup/{path}", "Leases below a path", false, nil, keys{}, ""},
+		{"PUT", "sys/leases/revoke/{path}", "End a lease of another", false, nil, nil, ""},
+		{"PUT", "sys/leases/revoke-prefix/{path}", "End all leases below a path", false, nil, anyMap{}, ""},
 		{"GET", "keyrite/status", "How the vault is, for whom the charter lets know", false, nil, anyMap{}, ""},
 		{"GET", "keyrite/charter", "Statements in force", false, charterQuery{}, charterAnswer{}, ""},
 		{"PUT", "keyrite/charter", "Take statements over that approvers signed", false, charterBody{}, charterHead{}, ""},

@@ -132,6 +132,9 @@ func TestSecretIDs(t *testing.T) {
 	if a, err := b.ask(engine.Read, "approle/role/historian/role-id", nil); err != nil || fmt.Sprint(a.Data) != "map[role_id:historian]" {
 		t.Errorf("%v %v", a, err)
 	}
+	if a, err := b.ask(engine.Read, "approle/role/historian", nil); err != nil || !strings.Contains(fmt.Sprint(a.Data), "secret_id_bound_cidrs:[10.0.0.0/8]") {
+		t.Errorf("%v %v", a, err)
+	}
 	if _, err := b.ask(engine.List, "approle/role/historian/secret-id", nil); !errors.Is(err, engine.ErrNotThere) {
 		t.Errorf("list of none: %v", err)
 	}

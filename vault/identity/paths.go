@@ -51,9 +51,6 @@ func (r *Registry) planToken(q *engine.Request, op string) (*engine.Plan, error)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := r.named(name); err != nil {
-		return nil, err
-	}
 	if op == "revoke-accessor" {
 		return r.revoke(name), nil
 	}
@@ -64,13 +61,37 @@ func (r *Registry) planToken(q *engine.Request, op string) (*engine.Plan, error)
 	return plan, err
 }
 
-// planRole plans an operation on the secret ids of a role.
-func (r *Registry) planRole(q *engine.Request, role string, op []string) (*engine.Plan, error) {
-	x, ok := r.charter().Access.Identities[role]
+// role is the identity that a role is.
+func (r *Registry) role(id string) (*charter.Identity, error) {
+	x, ok := r.charter().Access.Identities[id]
 	if !ok || x.AppRole == nil {
-		return nil, fmt.Errorf("role %.40q: %w", role, engine.ErrNotThere)
+		return nil, fmt.Errorf("role %.40q: %w", id, engine.ErrNotThere)
 	}
+	return &x, nil
+}
+
+// planRole plans an operation on a role and its secret ids. Whether there is such a
+// role is for those to know whom a policy lets ask: it is looked up when the plan is
+// made true.
+func (r *Registry) planRole(q *engine.Request, role string, op []string) (*engine.Plan, error) {
+	plan, err := r.planOfRole(q, role, op)
+	if err != nil {
+		return nil, err
+	}
+	apply := plan.Apply
+	plan.Apply = func(tx *seal.Tx) (*engine.Answer, error) {
+		if _, err := r.role(role); err != nil {
+			return nil, err
+		}
+		return apply(tx)
+	}
+	return plan, nil
+}
+
+func (r *Registry) planOfRole(q *engine.Request, role string, op []string) (*engine.Plan, error) {
 	switch {
+	case len(op) == 0 && q.Method == engine.Read:
+		return r.planRoleRead(role), q.Params.Only()
 	case len(op) == 1 && op[0] == "role-id" && q.Method == engine.Read:
 		return planRoleID(role), q.Params.Only()
 	case len(op) == 1 && op[0] == "secret-id" && q.Method == engine.Write:
@@ -81,10 +102,24 @@ func (r *Registry) planRole(q *engine.Request, role string, op []string) (*engin
 		return r.planSecret(q, role, lookupSecret)
 	case len(op) == 2 && op[0] == "secret-id-accessor" && op[1] == "destroy" && q.Method == engine.Write:
 		return r.planSecret(q, role, destroySecret)
-	case len(op) == 0 && q.Method != engine.Read && q.Method != engine.List, len(op) == 1 && op[0] == "custom-secret-id":
+	case len(op) == 0 && q.Method != engine.List, len(op) == 1 && op[0] == "custom-secret-id":
 		return nil, byCharter("role " + role)
 	}
 	return nil, fmt.Errorf("role %s: %w", role, engine.ErrNoPath)
+}
+
+// planRoleRead: what the charter says of a role, in the words of clients.
+func (r *Registry) planRoleRead(role string) *engine.Plan {
+	return &engine.Plan{Needs: access.Read, Apply: func(*seal.Tx) (*engine.Answer, error) {
+		x, err := r.role(role)
+		if err != nil {
+			return nil, err
+		}
+		return &engine.Answer{Data: map[string]any{
+			"token_policies": x.Policies, "token_ttl": x.TTL, "token_max_ttl": max(x.TTL, x.MaxTTL),
+			"token_bound_cidrs": x.AppRole.Networks, "secret_id_bound_cidrs": x.AppRole.Networks, "bind_secret_id": true,
+		}}, nil
+	}}
 }
 
 // planRoleID: the role id is the identity's id, and no secret.

@@ -68,21 +68,26 @@ func (r *Registry) lookup(accessor string, p engine.Params) (*engine.Plan, error
 	if err := p.Only("accessor"); err != nil {
 		return nil, err
 	}
-	t, err := r.named(accessor)
-	if err != nil {
-		return nil, err
-	}
-	left := t.expires.Sub(r.clock())
-	data := map[string]any{
+	return &engine.Plan{
+		Needs: access.Read, Shown: map[string]any{"accessor": accessor},
+		Apply: func(*seal.Tx) (*engine.Answer, error) {
+			t, err := r.named(accessor)
+			if err != nil {
+				return nil, err
+			}
+			return &engine.Answer{Data: t.describe(r.clock())}, nil
+		},
+	}, nil
+}
+
+// describe is a token in the words of clients.
+func (t *token) describe(now time.Time) map[string]any {
+	return map[string]any{
 		"accessor": t.accessor, "display_name": t.identity, "policies": t.proof.Policies, "path": "auth/" + t.means + "/login",
 		"creation_time": t.issued.Unix(), "creation_ttl": t.proof.TTL, "issue_time": t.issued.UTC().Format(time.RFC3339), "expire_time": t.expires.UTC().Format(time.RFC3339),
-		"ttl": int(left / time.Second), "explicit_max_ttl": int(t.end.Sub(t.issued) / time.Second), "renewable": t.renewable(), "num_uses": 0, "orphan": true, "type": "service",
+		"ttl": int(t.expires.Sub(now) / time.Second), "explicit_max_ttl": int(t.end.Sub(t.issued) / time.Second), "renewable": t.renewable(), "num_uses": 0, "orphan": true, "type": "service",
 		"meta": map[string]string{"identity": t.identity}, "charter": t.charter, "bound": t.bound != hash{},
 	}
-	return &engine.Plan{
-		Needs: access.Read, Shown: map[string]any{"accessor": t.accessor},
-		Apply: func(*seal.Tx) (*engine.Answer, error) { return &engine.Answer{Data: data}, nil },
-	}, nil
 }
 
 // renew lets a token live for its time again, counted from now, or for less if the

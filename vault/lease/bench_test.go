@@ -175,7 +175,7 @@ func newBench(t testing.TB, state *charter.State) *bench {
 
 func storeConfig(dir string, w world.World) (seal.Config, error) {
 	keeper, err := seal.NewFileKeeper(filepath.Join(dir, "head"), w)
-	return seal.Config{Dir: dir, Place: seal.Place{Vault: [32]byte{1}, World: w, Epoch: 1}, Head: keeper, Check: func(context.Context, string) error { return nil }}, err
+	return seal.Config{Dir: dir, Place: seal.Place{Vault: [32]byte{1}, World: w, Epoch: 1}, Head: keeper, Check: func(_ context.Context, path string) (seal.Counted, error) { return seal.Check(path) }}, err
 }
 
 // reopen makes the book anew, as after a restart: no token is known any more.

@@ -72,6 +72,10 @@ func (b *Book) Plan(q *engine.Request) (*engine.Plan, error) {
 	switch {
 	case op == Lookup && q.Method == engine.List:
 		return planList(id), nil
+	case op == Lookup && q.Method == engine.Read:
+		plan := b.plan(op, id, 0, anybody)
+		plan.Needs = access.Read
+		return plan, nil
 	case q.Method == engine.Write && (op == Lookup || op == Revoke):
 		return b.plan(op, id, 0, anybody), nil
 	case q.Method == engine.Write && op == RevokePrefix:

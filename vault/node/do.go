@@ -100,7 +100,7 @@ func (v *vault) do(ctx context.Context, c Call) (*Reply, error) {
 }
 
 func (x *call) reply(a *engine.Answer) *Reply {
-	return &Reply{Request: x.entry.Request, Answer: a, sealing: a != nil && x.sealing}
+	return &Reply{Request: x.entry.Request, Answer: a, Lease: given(a), sealing: a != nil && x.sealing}
 }
 
 func (v *vault) newEntry(k trail.Kind) *audit.Entry {
@@ -216,13 +216,18 @@ func (x *call) find() error {
 		return fault.Errorf(fault.Usage, "%w: nothing is mounted at %q", engine.ErrNoPath, segments[0])
 	}
 	var err error
-	x.plan, err = e.Plan(&engine.Request{
-		Caller: x.caller, Method: x.Method, Path: x.path, Rest: segments[1:], Params: x.Params, Now: x.cfg.Now(),
-	})
+	x.plan, err = e.Plan(x.request())
 	if err == nil && (x.plan == nil || x.plan.Apply == nil || x.plan.Needs == "") {
 		return fault.New(fault.Unexpected, "the engine made half a plan")
 	}
 	return err
+}
+
+// request is the call as engines are given it.
+func (x *call) request() *engine.Request {
+	return &engine.Request{
+		Caller: x.caller, Method: x.Method, Path: x.path, Rest: strings.Split(x.path.String(), "/")[1:], Params: x.Params, Now: x.cfg.Now(),
+	}
 }
 
 // loginPath says whether a path is auth/MEANS/login, by which a token is asked for.
@@ -367,7 +372,7 @@ func (x *call) apply(tx *seal.Tx) (*engine.Answer, error) {
 		x.entry.Identity, x.entry.Accessor = a.Auth.Identity, a.Auth.Accessor
 	}
 	x.entry.Result = a.Result
-	return a, nil
+	return a, x.leaseOf(tx, a)
 }
 
 // again decides under the charter that is in force now.

@@ -25,6 +25,7 @@ import (
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
 	"keyrite/vault/identity"
+	"keyrite/vault/lease"
 	"keyrite/vault/seal"
 )
 
@@ -89,10 +90,12 @@ type vault struct {
 	token   engine.Token // nil where there is none
 	journal *audit.Journal
 	ident   *identity.Registry
+	leases  *lease.Book
 	since   time.Time
 	refused *refusals
 	cutOff  int           // intents found open at the start
 	counted chan struct{} // closed when housekeeping has ended
+	ended   chan struct{} // closed when no lease is ended any more
 	calls   sync.WaitGroup
 	ctx     context.Context //nolint:containedctx // ends the work of all calls when the vault is sealed
 	end     context.CancelFunc
@@ -154,7 +157,7 @@ func (c closer) Close() error { return c.n.seal(context.Background()) }
 
 // open makes a vault of what was opened, up to its first entry in the log.
 func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
-	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), counted: make(chan struct{})}
+	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), counted: make(chan struct{}), ended: make(chan struct{})}
 	v.refused = newRefusals(c.Now)
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := v.start(ctx); err != nil {
@@ -162,23 +165,26 @@ func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
 		return nil, err
 	}
 	go v.housekeeping()
+	go func() {
+		defer close(v.ended)
+		v.leases.Run(v.ctx)
+	}()
 	return v, nil
 }
 
 // start brings charter, engines and identities to where they were, and says so in the
 // log.
 func (v *vault) start(ctx context.Context) error {
-	if err := v.loadCharter(ctx); err != nil {
+	if err := v.who(); err != nil {
 		return err
 	}
-	var err error
-	if v.ident, err = identity.New(identity.Config{Charter: v.charter, View: v.store.View, Now: v.cfg.Now}); err != nil {
+	if err := v.loadCharter(ctx); err != nil {
 		return err
 	}
 	if err := v.lookUpIntents(ctx); err != nil {
 		return err
 	}
-	if _, err = v.journal.Do(ctx, seal.Strict, v.life("serve"), nil); err != nil {
+	if _, err := v.journal.Do(ctx, seal.Strict, v.life("serve"), nil); err != nil {
 		return err
 	}
 	v.tellPulled(ctx)
@@ -214,6 +220,7 @@ func (n *Node) seal(ctx context.Context) error {
 	v.end()
 	v.calls.Wait()
 	<-v.counted
+	<-v.ended
 	v.ident.Seal()
 	var err error
 	if v.store.Health().Stopped == nil {

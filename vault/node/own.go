@@ -36,7 +36,7 @@ type route struct {
 // routes are the vault's own paths, but for those that need no caller: see vault/api.
 func routes() []route {
 	const r, l, w = engine.Read, engine.List, engine.Write
-	return []route{
+	return append(leaseRoutes(), []route{
 		{r, "sys/mounts", access.Read, false, (*call).mounts},
 		{r, "sys/auth", access.Read, false, (*call).auths},
 		{r, "sys/audit", access.Read, false, (*call).audits},
@@ -54,7 +54,7 @@ func routes() []route {
 		{r, "keyrite/status", access.Read, false, (*call).status},
 		{r, "keyrite/charter", access.Read, false, (*call).readCharter},
 		{w, "keyrite/charter", access.Update, false, (*call).appendCharter},
-	}
+	}...)
 }
 
 // Paths are the vault's own paths with their methods, in the form of the charter's

@@ -211,6 +211,7 @@ func (v *vault) goOn(ctx context.Context, lines [][]byte, by *audit.Entry) (*cha
 		return nil, err
 	}
 	v.ident.CharterChanged()
+	v.leases.Kick()
 	if err == nil {
 		v.tellPulled(ctx)
 	}
@@ -271,5 +272,5 @@ func (v *vault) found(tx *seal.Tx, f *force) error {
 			return fmt.Errorf("bring %s to the charter: %w", id, err)
 		}
 	}
-	return nil
+	return v.ident.Found(tx, f.charter, v.cfg.Now())
 }
