@@ -145,7 +145,7 @@ func (p *Pool) limit(op frame.Op) time.Duration {
 	switch op {
 	case frame.OpSign, frame.OpMAC, frame.OpEncrypt, frame.OpDecrypt, frame.OpRandom:
 		return p.cfg.Use
-	case frame.OpRead, frame.OpObjects, frame.OpLook:
+	case frame.OpRead, frame.OpObjects, frame.OpLook, frame.OpCertificates:
 		return p.cfg.Look
 	}
 	return p.cfg.Change

@@ -60,15 +60,43 @@ type Token struct {
 // KeyRecord is one key made in a ceremony.
 type KeyRecord struct {
 	Algorithm string `json:"algorithm"` // one of Algorithms(Domain)
-	Domain    string `json:"domain"`    // one of Domains
-	ID        string `json:"id"`        // for example "firmware"
-	Public    []byte `json:"public"`    // DER SubjectPublicKeyInfo
-	Record    string `json:"record"`    // id of the ceremony record
-	SpecHash  string `json:"spec_hash"` // hex SHA-256 of the canonical key specification in the script
+	// Attestation says what stands for the key having been born in its token: Attested,
+	// Watched, or nothing but the ceremony PC.
+	Attestation string `json:"attestation,omitempty"`
+	Domain      string `json:"domain"`    // one of Domains
+	ID          string `json:"id"`        // for example "firmware"
+	Public      []byte `json:"public"`    // DER SubjectPublicKeyInfo
+	Record      string `json:"record"`    // id of the ceremony record
+	SpecHash    string `json:"spec_hash"` // hex SHA-256 of the canonical key specification in the script
 	// SuccessorOf names the key that this one was made to follow. Until a
 	// succession statement says so it is dormant: it signs nothing.
 	SuccessorOf string `json:"successor_of,omitempty"`
 	Token       Token  `json:"token"`
+}
+
+// What stands for the birth of a key. The proof is in its record.
+const (
+	Attested = "attested" // its HSM said so, under a vendor root of the charter
+	Watched  = "quorum"   // a quorum of people watched, and signed
+)
+
+// Vouched says the same in one word: attested, quorum or none.
+func (k *KeyRecord) Vouched() string {
+	if k.Attestation == "" {
+		return "none"
+	}
+	return k.Attestation
+}
+
+// Origin says in words what stands for the birth of the key.
+func (k *KeyRecord) Origin() string {
+	switch k.Attestation {
+	case Attested:
+		return "attested by its HSM"
+	case Watched:
+		return "watched by a quorum of people, not attested by an HSM"
+	}
+	return "neither attested nor watched, and rests on the ceremony PC alone"
 }
 
 // Role is the name under which a key is asked for: its own, or that of the key
@@ -87,6 +115,9 @@ func (k *KeyRecord) Check() error {
 	}
 	if !slices.Contains(Domains(), k.Domain) {
 		return fault.Errorf(fault.Verify, "key record %s: unknown domain", k.ID)
+	}
+	if k.Attestation != "" && k.Attestation != Attested && k.Attestation != Watched {
+		return fault.Errorf(fault.Verify, "key record %s: attestation %.40q", k.ID, k.Attestation)
 	}
 	if k.SuccessorOf != "" && (!idRE.MatchString(k.SuccessorOf) || k.SuccessorOf == k.ID) {
 		return fault.Errorf(fault.Verify, "key record %s: successor of no other key", k.ID)

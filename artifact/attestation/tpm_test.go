@@ -244,3 +244,32 @@ func TestTPMOtherKeys(t *testing.T) {
 		t.Errorf("RSA-3072 under an RSA attestation key: %v", err)
 	}
 }
+
+// FuzzTPM reads what a TPM could be made to send, past the signature: the key that
+// signs is the fuzzer's own.
+func FuzzTPM(f *testing.F) {
+	m := newTPM(f)
+	good := m.evidence(f)
+	roots := []attestation.Root{m.maker.Root("tpm", attestation.RootEK)}
+	f.Add(good.TPM.Attest, good.TPM.Public, true)
+	f.Add(good.TPM.Attest, good.TPM.Public, false)
+	f.Fuzz(func(t *testing.T, attest, public []byte, sign bool) {
+		e := *good
+		e.TPM = &attestation.Certified{Attest: attest, Public: public, Signature: good.TPM.Signature}
+		if sign {
+			e.TPM.Signature = tpmSignature(t, m.ak, attest)
+		}
+		a, err := attestation.Verify(&e, roots, m.about)
+		if err != nil {
+			return
+		}
+		said, err := tpm2.Unmarshal[tpm2.TPMSAttest](attest)
+		if err != nil || !bytes.Equal(tpm2.Marshal(said), attest) {
+			t.Errorf("accepted what go-tpm does not read or write so: %v", err)
+		}
+		pub, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
+		if err != nil || !bytes.Equal(tpm2.Marshal(pub), public) || !bytes.Equal(a.Public, m.about.Public) {
+			t.Errorf("accepted a public area that go-tpm does not read or write so: %v", err)
+		}
+	})
+}

@@ -43,3 +43,14 @@ func (s *State) AttestationRoots() []attestation.Root {
 	}
 	return out
 }
+
+// CheckVendorRoots says whether a young charter can take all of these.
+func CheckVendorRoots(list []VendorRoot) error {
+	s := &State{Access: newAccess(), VendorRoots: map[string]VendorRoot{}}
+	for i := range list {
+		if err := s.addVendorRoot(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -41,7 +41,7 @@ func (c *checker) checkClosed(trusted *anchor.Anchors) error {
 	if err := c.checkShares(); err != nil {
 		return err
 	}
-	for _, check := range []func() error{c.checkOpenings, c.checkAdmissions, c.keptAdmissions, c.checkKeys, c.checkTransfers, c.checkAdopted, c.checkSpecified, c.checkEnrolled, c.checkEnded, c.checkSuccession, c.checkFloors, c.checkCRLs, c.checkCertificates, c.checkRoot, c.checkTold, c.checkLeft, c.checkRolls} {
+	for _, check := range []func() error{c.checkOpenings, c.checkAdmissions, c.keptAdmissions, c.checkKeys, c.checkOrigins, c.checkTransfers, c.checkAdopted, c.checkSpecified, c.checkEnrolled, c.checkEnded, c.checkSuccession, c.checkFloors, c.checkCRLs, c.checkCertificates, c.checkRoot, c.checkTold, c.checkLeft, c.checkRolls} {
 		if err := check(); err != nil {
 			return err
 		}

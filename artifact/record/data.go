@@ -245,6 +245,35 @@ type Possession struct {
 	Size      int64  `json:"size"`
 }
 
+// Watched is the signature of those who watched the birth of keys that no HSM
+// attested.
+type Watched struct {
+	Envelope envelope.Envelope `json:"envelope"`
+}
+
+// WatchedType is the payload type of Watched.
+const WatchedType = "application/vnd.keyrite.births-watched.v1+json"
+
+// BirthsWatched is the payload of Watched.
+type BirthsWatched struct {
+	Format string         `json:"format"` // "keyrite/births-watched/v1"
+	Keys   []WatchedBirth `json:"keys"`   // by id
+	Record string         `json:"record"`
+	Root   string         `json:"root"` // transcript root before the entry
+	Size   int64          `json:"size"`
+	World  world.World    `json:"world"`
+}
+
+// BirthsFormat names the payload of Watched.
+const BirthsFormat = "keyrite/births-watched/v1"
+
+// WatchedBirth is one key that was seen to be born.
+type WatchedBirth struct {
+	ID     string       `json:"id"`
+	SHA256 string       `json:"sha256"` // hex, of its SubjectPublicKeyInfo
+	Token  anchor.Token `json:"token"`
+}
+
 // Words is a hash that was read aloud.
 type Words struct {
 	What  string `json:"what"`
@@ -321,6 +350,7 @@ func (*CRL) entryType() string         { return "crl" }
 func (*Succession) entryType() string  { return "succession" }
 func (*Retired) entryType() string     { return "retired" }
 func (*Possession) entryType() string  { return "possession" }
+func (*Watched) entryType() string     { return "watched" }
 func (*Words) entryType() string       { return "words" }
 func (*Output) entryType() string      { return "output" }
 func (*Incident) entryType() string    { return "incident" }
@@ -332,7 +362,7 @@ var types = func() map[string]reflect.Type {
 	out := map[string]reflect.Type{}
 	for _, d := range []Data{
 		&Open{}, &State{}, &Begin{}, &Done{}, &Confirm{}, &Miss{}, &Contingency{}, &Present{}, &Medium{}, &Identified{}, &Documents{}, &Statement{}, &TokenReady{},
-		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &CRL{}, &Succession{}, &Retired{}, &Possession{}, &Words{},
+		&Admission{}, &Dealt{}, &Opening{}, &Receipt{}, &PINsChanged{}, &Intent{}, &KeyMade{}, &Certificate{}, &CRL{}, &Succession{}, &Retired{}, &Possession{}, &Watched{}, &Words{},
 		&Output{}, &Incident{}, &Cleanup{}, &End{},
 		&Transferred{}, &Removed{}, &Found{},
 	} {

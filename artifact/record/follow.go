@@ -87,6 +87,7 @@ type scriptContingency struct {
 // record.
 type scriptKey struct {
 	Algorithm   string `yaml:"algorithm" json:"algorithm"`
+	Attestation string `yaml:"attestation" json:"attestation,omitempty"`
 	Domain      string `yaml:"domain" json:"domain"`
 	ID          string `yaml:"id" json:"id"`
 	Movable     bool   `yaml:"movable" json:"movable,omitempty"`

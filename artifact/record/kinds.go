@@ -26,7 +26,7 @@ func everyKind() []string {
 // kinds are all kinds of ceremony that this version verifies.
 func kinds() map[string]kind {
 	fresh := []string{"token.init", "token.admit", "shares.deal", "shares.receipts", "token.pins"}
-	making := append([]string{"key.generate", "keys.store", "keys.prove", "cert.issue", "charter.append", "update.root"}, fresh...)
+	making := append([]string{"key.generate", "keys.store", "keys.prove", "births.sign", "cert.issue", "charter.append", "update.root"}, fresh...)
 	opening := []string{"vault.load", "safe.open"}
 	enrolled := []string{charter.TypePipeline, charter.TypeFactory, charter.TypeStation, charter.TypeRelay}
 	made := append([]string{charter.TypeEpoch, charter.TypeKey}, enrolled...)
@@ -39,7 +39,7 @@ func kinds() map[string]kind {
 		"sign-offline": {continues: true, verbs: slices.Concat(opening, issuing, []string{"crl.issue"}), statements: enrolled},
 		"enrol":        {continues: true, verbs: slices.Concat(opening, issuing), statements: enrolled},
 		"retire":       {continues: true, verbs: slices.Concat(opening, []string{"key.destroy", "token.destroy", "charter.append", "update.root"}), statements: ended},
-		"genesis":      {verbs: append([]string{"genesis.sign"}, making...), statements: append([]string{charter.TypeGenesis}, made...)},
+		"genesis":      {verbs: append([]string{"genesis.sign"}, making...), statements: append([]string{charter.TypeGenesis, charter.TypeVendorRoot}, made...)},
 		"new-key":      {continues: true, verbs: slices.Concat(opening, making, []string{"succession.sign"}), statements: made},
 		"reshare": {
 			continues: true, adopts: true,

@@ -43,6 +43,7 @@ func verbStates() map[string]string {
 		"crl.issue":         "RUNNING",
 		"keys.store":        "SEALING",
 		"keys.prove":        "SEALING",
+		"births.sign":       "SEALING",
 		"outputs.write":     "SEALING",
 		"read.aloud":        "SEALING",
 	}
@@ -70,6 +71,7 @@ func doneBy() map[string][]string {
 		"succession":   {"succession.sign"},
 		"retired":      {"key.destroy", "token.destroy"},
 		"possession":   {"keys.prove", "key.find"},
+		"watched":      {"births.sign"},
 		"words":        {"read.aloud"},
 		"present":      {"break"},
 		"medium":       {"medium.in", "medium.out"},

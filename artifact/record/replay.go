@@ -43,7 +43,7 @@ func (c *checker) entry(e *Entry, d Data) error {
 		if c.step != "" {
 			return bad("%w: step %s begins inside step %s", ErrEntry, e.Step, c.step)
 		}
-		c.step, c.roll = e.Step, nil
+		c.step, c.began, c.roll = e.Step, e.Seq, nil
 	case *Done:
 		if c.step == "" || c.step != e.Step {
 			return bad("%w: step %s ends without having begun", ErrEntry, e.Step)
@@ -128,7 +128,7 @@ func (c *checker) secretEntry(e *Entry, d Data) error {
 		c.tokens[d.Safe] = d.Token
 		return c.advance(d.Safe, safeAnnounced, safeReady, "token")
 	case *KeyMade:
-		return c.key(d)
+		return c.key(e, d)
 	case *Certificate:
 		if _, twice := c.certs[d.ID]; twice {
 			return bad("%w: certificate %.40q twice", ErrEntry, d.ID)
@@ -137,6 +137,8 @@ func (c *checker) secretEntry(e *Entry, d Data) error {
 		c.Certificates = append(c.Certificates, *d)
 	case *Possession:
 		return c.possession(d)
+	case *Watched:
+		return c.watched(d)
 	case *CRL:
 		return c.crl(d)
 	case *Succession:
@@ -215,7 +217,7 @@ func (k *KeyMade) must() map[string]string {
 	return out
 }
 
-func (c *checker) key(k *KeyMade) error {
+func (c *checker) key(e *Entry, k *KeyMade) error {
 	if err := k.Key.Check(); err != nil {
 		return err
 	}
@@ -253,6 +255,7 @@ func (c *checker) key(k *KeyMade) error {
 			return err
 		}
 		c.born[k.Key.ID] = *k
+		c.bornAt[k.Key.ID] = e.Time
 	case "stored":
 		b, ok := c.born[k.Key.ID]
 		if _, twice := c.stored[k.Key.ID]; !ok || twice || c.do != "keys.store" || !bytes.Equal(b.Key.Public, k.Key.Public) || b.Object != k.Object {

@@ -11,6 +11,7 @@ import (
 
 	"keyrite/artifact/admission"
 	"keyrite/artifact/anchor"
+	"keyrite/artifact/attestation"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
@@ -36,9 +37,10 @@ type Verified struct {
 	Keys         []KeyMade       // as stored
 	Certificates []Certificate
 	Moved        []Transferred
-	Succession   *succession.Statement // signed here and verified, nil without
-	Admissions   []admission.Signed    // of the tokens that were attacked or opened in it, and that it hands on
-	Statements   []string              // types of the charter's statements, in order
+	Succession   *succession.Statement           // signed here and verified, nil without
+	Admissions   []admission.Signed              // of the tokens that were attacked or opened in it, and that it hands on
+	Attested     map[string]attestation.Attested // by id of the key, what its HSM said
+	Statements   []string                        // types of the charter's statements, in order
 	Incidents    []Incident
 	Cosigners    []string
 	Missing      []string // who has yet to cosign
@@ -89,6 +91,8 @@ type checker struct {
 	born     map[string]KeyMade
 	stored   map[string]KeyMade
 	proven   map[string]bool
+	bornAt   map[string]string // time of the entry, by key
+	saw      *Watched          // nil before it
 	dealt    map[string]charter.Epoch
 	receipts map[string]bool        // safe/holder
 	progress map[string]int         // of safes, see safeNew
@@ -104,6 +108,7 @@ type checker struct {
 	ends
 	ended    bool
 	step, do string          // step under way and its verb
+	began    int64           // entry that began it
 	roll     []string        // who was there before the break under way, empty after it
 	rolls    [][]string      // of all breaks
 	inDrive  map[string]bool // media by name
@@ -173,7 +178,7 @@ func Read(fsys fs.FS) (*Verified, error) {
 func read(fsys fs.FS) (*checker, error) {
 	c := &checker{
 		fsys: fsys, tr: NewTranscript(), outputs: map[string]Output{}, tokens: map[string]anchor.Token{}, intents: map[string]intent{}, born: map[string]KeyMade{}, stored: map[string]KeyMade{},
-		proven: map[string]bool{}, moved: map[string]Transferred{}, found: map[string]Found{}, leaving: map[Place][]string{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
+		proven: map[string]bool{}, bornAt: map[string]string{}, moved: map[string]Transferred{}, found: map[string]Found{}, leaving: map[Place][]string{}, gone: map[Place][]string{}, dealt: map[string]charter.Epoch{}, receipts: map[string]bool{}, progress: map[string]int{}, certs: map[string]Certificate{},
 		inDrive: map[string]bool{}, admitted: map[string]*admission.Report{}, opened: map[opening][]string{}, epochs: map[string]int{}, states: verbStates(), makers: doneBy(),
 	}
 	c.Roles, c.People = map[string]string{}, map[string]*person.Person{}

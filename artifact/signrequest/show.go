@@ -30,6 +30,7 @@ const (
 	Admission  = "admission"   // what a token withstood
 	Documents  = "documents"   // which identity documents were seen
 	Incident   = "incident"    // an incident of a ceremony
+	Births     = "births"      // keys that were seen to be born
 	UpdateRoot = "update-root" // root metadata of the update repository
 )
 
@@ -57,6 +58,8 @@ func (r *Request) Show() (*Shown, error) {
 			return showDocuments(payload)
 		case record.IncidentType:
 			return showIncident(payload)
+		case record.WatchedType:
+			return showBirths(payload)
 		}
 		return nil, fault.Errorf(fault.Policy, "%w: payload type %.80q is none that is signed this way", ErrRequest, typ)
 	}
@@ -210,6 +213,24 @@ func showDocuments(payload []byte) (*Shown, error) {
 	for _, n := range slices.Sorted(maps.Keys(d.Seen)) {
 		s.Lines = append(s.Lines, n+": "+d.Seen[n])
 	}
+	return s, nil
+}
+
+func showBirths(payload []byte) (*Shown, error) {
+	var w record.BirthsWatched
+	if err := jcs.Unmarshal(payload, &w); err != nil {
+		return nil, err
+	}
+	if w.Format != record.BirthsFormat {
+		return nil, fault.Errorf(fault.Verify, "births have format %.60q", w.Format)
+	}
+	s := &Shown{Purpose: Births, World: w.World, Lines: []string{
+		fmt.Sprintf("You say that in ceremony %s you watched these keys being born, up to entry %d with root %s:", w.Record, w.Size, w.Root),
+	}}
+	for _, k := range w.Keys {
+		s.Lines = append(s.Lines, fmt.Sprintf("key %s in token %s serial %s, public key %s", k.ID, k.Token.Label, k.Token.Serial, k.SHA256))
+	}
+	s.Lines = cut(s.Lines)
 	return s, nil
 }
 

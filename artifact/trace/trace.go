@@ -102,7 +102,7 @@ func born(rec *anchor.KeyRecord, v *record.Verified) ([]Link, error) {
 	}
 	return []Link{
 		link("record", fmt.Sprintf("%s “%s”, %s, %d entries, root %s", rec.Record, v.Open.Title, made(v), v.Entries, v.Root), "verified whole: chain, attributes, receipts, signatures"),
-		link("birth", fmt.Sprintf("announced in entry %d, born in entry %d, proven in entry %d", intent, birth, proof), "never extractable, made in the token, read back attribute by attribute"),
+		link("birth", fmt.Sprintf("announced in entry %d, born in entry %d, proven in entry %d; %s", intent, birth, proof, rec.Origin()), "never extractable, made in the token, read back attribute by attribute"),
 		link("script", v.Open.ScriptHash, "the exact file that ran, named in the first entry that everybody's signatures cover"),
 		link("people", people(v), "signed the roster, and the end of the record"),
 	}, nil

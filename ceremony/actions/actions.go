@@ -52,7 +52,8 @@ type Actions struct {
 	followed    []byte           // the root that it follows, nil in a genesis
 	statement   []byte           // succession statement, nil without one
 	destroyed   []string         // ids of keys
-	wiped       []string         // safes whose token was erased
+	origins     origins
+	wiped       []string // safes whose token was erased
 }
 
 // safe is one token on its way.
@@ -94,9 +95,15 @@ func New(s *script.Script, b *Bind, q quorum.Config, hsmd string) (*Actions, err
 	}
 	a := &Actions{bind: b, script: s, quorum: q, hsmd: hsmd, safes: map[string]*safe{}, begun: map[string]bool{}, admitted: map[string]*Admitted{}, keys: map[string]*key{}, certs: map[string][]byte{}, crls: map[string][]byte{}}
 	if s.Kind == "genesis" {
-		return a, b.checkFresh(s)
+		if err := b.checkFresh(s); err != nil {
+			return nil, err
+		}
+		return a, a.loadOrigins()
 	}
-	return a, a.load()
+	if err := a.load(); err != nil {
+		return nil, err
+	}
+	return a, a.loadOrigins()
 }
 
 // Close ends the supervisor and with it every session and PIN.

@@ -250,7 +250,10 @@ func (a *Actions) admit(ctx context.Context, r *ceremony.Run, st *script.Step) e
 	if sf.admitted, err = a.signReport(ctx, r, rep); err != nil {
 		return err
 	}
-	return r.Record(admissionOf(sf, a.process))
+	if err := r.Record(admissionOf(sf, a.process)); err != nil {
+		return err
+	}
+	return a.probe(ctx, r, sf)
 }
 
 func (a *Actions) algorithmsOf(safe string) []hsm.Algorithm {

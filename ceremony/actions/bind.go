@@ -57,7 +57,12 @@ type Bind struct {
 	Leaves      []string          `yaml:"leaves"` // names of people whom people.change takes out of the charter
 	Boot        string            `yaml:"boot"`   // device or file with the image that the computer was booted from, where the script pins it
 	Media       map[string]string `yaml:"media"`  // folders where the script's media are mounted, by name
-	Sandbox     BindSandbox       `yaml:"sandbox"`
+	// Vendor roots whose attestations of keys count, for a genesis; later they stand in
+	// the charter.
+	AttestationRoots []BindRoot `yaml:"attestation_roots"`
+	// Certificates between a device and its vendor root that the device does not hold.
+	AttestationChain []string    `yaml:"attestation_chain"`
+	Sandbox          BindSandbox `yaml:"sandbox"`
 
 	dir  string
 	hash string

@@ -123,6 +123,7 @@ func (a *Actions) decide(ctx context.Context, r *ceremony.Run, list []statement)
 // which each can be checked when it is folded.
 func (a *Actions) statements(r *ceremony.Run) ([]statement, error) {
 	out, keys := a.adoptions()
+	out = append(out, a.rootStatements()...)
 	for _, s := range a.script.Safes {
 		if sf := a.safes[s.Name]; sf != nil && sf.epoch.Epoch > 0 {
 			out = append(out, statement{charter.TypeEpoch, sf.epoch})

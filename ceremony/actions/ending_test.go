@@ -273,6 +273,7 @@ func testSuccession(t *testing.T, f *founded) {
 			{`  - {id: "3.1", do: key.generate, key: firmware-3, title: New twin, limit: 10m, minutes: 2, confirm: [witness], say: "The next twin is born, so that this can be done once more."}` + "\n", ""},
 			{"do: key.destroy, key: firmware,", "do: key.destroy, key: firmware-2,"},
 			{`  - {id: "5.1", do: keys.store, safe: work, title: Store the new twin, limit: 10m, minutes: 2}` + "\n", ""},
+			{`  - {id: "5.3", do: births.sign, title: The birth, limit: 60m, minutes: 10, say: "Whoever watched the key being born signs for it: both witnesses, and the key masters. Sign only for what you saw."}` + "\n", ""},
 			{`  - {id: "5.2", do: keys.prove, safe: work, title: The new twin signs, limit: 10m, minutes: 2}` + "\n", ""},
 		} {
 			if !strings.Contains(text, r[0]) {

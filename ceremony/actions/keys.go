@@ -52,9 +52,12 @@ func (a *Actions) generate(ctx context.Context, r *ceremony.Run, st *script.Step
 		Algorithm: k.Algorithm, Domain: k.Domain, ID: id, Public: state.SPKI, Record: record.Origin(r.ID), SpecHash: k.SpecHash(),
 		SuccessorOf: k.SuccessorOf, Token: token(sf.token),
 	}
+	if err := a.originate(ctx, r, sf.birth, k, &rec); err != nil {
+		return err
+	}
 	a.keys[id] = &key{spec: sp, rec: rec, signer: signer}
 	a.order = append(a.order, id)
-	r.Console.Say("good", id+" is born in token "+sf.token.Label)
+	r.Console.Say("good", id+" is born in token "+sf.token.Label+", "+rec.Origin())
 	return r.Record(made(sp, hsm.Born, state, rec))
 }
 

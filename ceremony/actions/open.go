@@ -34,7 +34,10 @@ func (a *Actions) open(ctx context.Context, r *ceremony.Run, st *script.Step) er
 		return err
 	}
 	r.Console.Say("good", "token "+sf.token.Label+" is open for this ceremony")
-	return a.withSession(ctx, sf.token, func(s *hsm.Session) error { return sf.admitted.Check(s.Access, r.Clock.Now()) })
+	if err := a.withSession(ctx, sf.token, func(s *hsm.Session) error { return sf.admitted.Check(s.Access, r.Clock.Now()) }); err != nil {
+		return err
+	}
+	return a.probe(ctx, r, sf)
 }
 
 // announceOpening says, once, that a safe is about to be opened, and why its token may

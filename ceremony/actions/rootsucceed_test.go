@@ -156,7 +156,7 @@ func testSuccessionSucceeds(t *testing.T, f *founded) {
 		text = strings.Replace(text, "  - {id: succession, safe: root, domain: dsse}\n  - {id: succession-2, safe: root2, domain: dsse}\n", "", 1)
 		from, to := strings.Index(text, "# The new twin lies"), strings.Index(text, "existing:\n")
 		text = text[:from] + text[to:]
-		return cutLines(text, "do: key.generate", "do: keys.")
+		return cutLines(text, "do: key.generate", "do: keys.", "do: births.sign")
 	}})
 	f.told(t, v, "succession", "dsse", "succession-2")
 }

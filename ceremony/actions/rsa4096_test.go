@@ -28,7 +28,7 @@ import (
 // padding, and the field is told of all of them.
 func TestRSA4096Keys(t *testing.T) {
 	f := found(t)
-	usage := "usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: false, destroyable: true}"
+	usage := "attestation: quorum, usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: false, destroyable: true}"
 	want := map[string][2]string{"second-ca": {anchor.RSA4096, "x509"}, "third-ca": {anchor.RSA4096PSS, "x509"}}
 	v := f.later(t, plan{kind: "new-key", bind: f.admittedFor(t, anchor.RSA4096, anchor.RSA4096PSS), edit: func(text string) string {
 		from, to := strings.Index(text, "  - id: firmware-gw200"), strings.Index(text, "#+field existing:")

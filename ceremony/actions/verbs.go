@@ -44,6 +44,7 @@ func verbs() map[string]verb {
 		"paper.print":       (*Actions).print,
 		"keys.store":        (*Actions).store,
 		"keys.prove":        (*Actions).prove,
+		"births.sign":       (*Actions).watch,
 		"outputs.write":     (*Actions).outputs,
 		"read.aloud":        (*Actions).readAloud,
 	}

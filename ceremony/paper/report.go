@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -72,7 +73,8 @@ type person struct {
 type keyRow struct {
 	record.KeyMade
 	Purpose string
-	Differs int // attributes that are not as specified
+	Differs int    // attributes that are not as specified
+	Device  string // that attested it, or ""
 }
 
 // table is a part of the report that is made from entries of one kind.
@@ -169,7 +171,11 @@ func (r *report) gather(s *script.Script) {
 		}
 	}
 	for _, k := range r.Verified.Keys[:min(len(r.Verified.Keys), maxRows)] {
-		r.Keys = append(r.Keys, rowOf(k, purposes[k.Key.ID]))
+		row := rowOf(k, purposes[k.Key.ID])
+		if a, ok := r.Attested[k.Key.ID]; ok {
+			row.Device = fmt.Sprintf("%s, serial %s, firmware %s, vendor root %s", a.Model, a.Device, a.Firmware, a.Root)
+		}
+		r.Keys = append(r.Keys, row)
 	}
 	for _, m := range r.Moved[:min(len(r.Moved), maxRows)] {
 		key := m.Key

@@ -2,6 +2,8 @@ package paper
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"keyrite/artifact/charter"
@@ -56,6 +58,7 @@ func (r *report) tellMade() {
 	}
 	if n := len(keys); n > 0 {
 		r.Made = append(r.Made, fmt.Sprintf("%d %s born in the tokens: %s.", n, plural(n, "key was", "keys were"), strings.Join(keys, ", ")))
+		r.Made = append(r.Made, r.origins()...)
 	}
 	if n := len(certs); n > 0 {
 		r.Made = append(r.Made, fmt.Sprintf("%d %s issued: %s.", n, plural(n, "certificate was", "certificates were"), strings.Join(certs, ", ")))
@@ -188,4 +191,18 @@ func plural(n int, one, many string) string {
 		return one
 	}
 	return many
+}
+
+// origins says what stands for the birth of the keys, each kind in one sentence.
+func (r *report) origins() []string {
+	var out []string
+	by := map[string][]string{}
+	for _, k := range r.Keys {
+		by[k.Key.Origin()] = append(by[k.Key.Origin()], k.Key.ID)
+	}
+	for _, origin := range slices.Sorted(maps.Keys(by)) {
+		n := len(by[origin])
+		out = append(out, fmt.Sprintf("The birth of %d of them is %s: %s.", n, origin, strings.Join(by[origin], ", ")))
+	}
+	return out
 }

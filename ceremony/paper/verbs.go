@@ -46,6 +46,7 @@ func verbTexts() map[string]verbText {
 		"key.destroy":  {typist, "Key {key} is destroyed.", "A fresh process searches for it and finds nothing."},
 		"keys.store":   {typist, "The keys of safe {safe} are copied into the token for good, unchangeable.", "A fresh process reads every attribute again: all as specified."},
 		"keys.prove":   {typist, "Each key of safe {safe} signs once, as it lies in the token.", "One good signature for each key."},
+		"births.sign":  {everybody, "Every witness, and as many key masters as open the safe, sign for the birth of each key that no HSM attests.", "The keys by name. Sign only for what you watched."},
 		// Certificates.
 		"cert.issue": {typist, "Certificate {cert} is checked, issued, and checked again.", "Subject and issuer as in “What is made”."},
 		"crl.issue":  {typist, "Revocation list {crl} is issued.", "The number and the revoked certificates as in “What is made”."},

@@ -128,6 +128,10 @@ func (s *Script) explainBrought() []string {
 	for _, m := range s.Media {
 		out = append(out, "Medium "+m.Name+" (binding, media).")
 	}
+	required := slices.ContainsFunc(s.Keys, func(k Key) bool { return k.Attestation == AttestationRequired })
+	if required && s.Kind == "genesis" {
+		out = append(out, "Root certificate of the maker of the HSM, which must attest keys (binding, attestation_roots).")
+	}
 	return out
 }
 
@@ -137,7 +141,7 @@ func usualMinutes() map[string]int {
 	return map[string]int{
 		"environment.check": 5, "people.identify": 20, "documents.see": 15, "vault.load": 10, "genesis.sign": 20, "people.change": 20, "charter.append": 15, "update.root": 10,
 		"token.init": 3, "token.admit": 5, "shares.deal": 5, "shares.receipts": 20, "token.pins": 3, "safe.open": 20, "token.repin": 15, "token.destroy": 5,
-		"key.generate": 3, "key.transfer": 20, "key.find": 5, "key.destroy": 5, "cert.issue": 3, "crl.issue": 5, "succession.sign": 10, "keys.store": 3, "keys.prove": 3,
+		"key.generate": 3, "key.transfer": 20, "key.find": 5, "key.destroy": 5, "cert.issue": 3, "crl.issue": 5, "succession.sign": 10, "keys.store": 3, "keys.prove": 3, "births.sign": 10,
 		"outputs.write": 2, "read.aloud": 15, "paper.print": 10, "break": 60, "pause": 60, "medium.in": 3, "medium.out": 3,
 	}
 }
@@ -271,7 +275,7 @@ func explainKey(k *Key) string {
 	if k.Movable {
 		text += "; it may be moved to another token once, wrapped, in a ceremony"
 	}
-	return text
+	return text + explainAttestation(k)
 }
 
 func explainCert(c *Certificate) string {

@@ -45,6 +45,9 @@ func (s *Script) lintUse() *Error {
 	if k, ok := s.KeyByID("tuf-root"); ok && !used["update.root"] {
 		return s.bad(s.pathOf("key "+k.ID), "key "+k.ID, "no step signs the update root with it: update.root")
 	}
+	if err := s.lintWatched(); err != nil {
+		return err
+	}
 	if len(s.Successions) > 0 && !used["succession.sign"] || len(s.Successions)+len(s.Keys) == 0 && used["succession.sign"] {
 		return s.bad("successions", "successions", "succession.sign and successions belong together: the step signs the list, and tells of the keys made here")
 	}

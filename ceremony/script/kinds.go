@@ -27,7 +27,7 @@ func mustAll() []string {
 
 // Kinds are all kinds of ceremony.
 func Kinds() []Kind {
-	making := []string{"token.init", "token.admit", "shares.deal", "shares.receipts", "token.pins", "key.generate", "keys.store", "keys.prove"}
+	making := []string{"token.init", "token.admit", "shares.deal", "shares.receipts", "token.pins", "key.generate", "keys.store", "keys.prove", "births.sign"}
 	issuing := []string{"cert.issue", "charter.append", "update.root"}
 	opening := []string{"vault.load", "safe.open"}
 	enrolled := []string{"factories", "stations", "pipelines", "relays"}

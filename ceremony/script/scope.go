@@ -26,7 +26,7 @@ func flagVerbs() map[string][]string {
 	return map[string][]string{
 		"environment": {"environment.check"}, "identified": {"people.identify"}, "documents": {"documents.see"}, "begun": {"genesis.sign", "vault.load"},
 		"people": {"people.change"}, "succeeded": {"succession.sign"}, "chartered": {"charter.append"}, "rooted": {"update.root"},
-		"written": {"outputs.write"}, "read": {"read.aloud"},
+		"watched": {"births.sign"}, "written": {"outputs.write"}, "read": {"read.aloud"},
 	}
 }
 

@@ -76,7 +76,7 @@ func TestLintRefuses(t *testing.T) {
 		{"relay certificate for a year", "days: 30, role: access", "days: 365, role: access", "30 days"},
 		{"pipeline for nothing", "products: [gw100]", "products: []", "refused"},
 		{"no read aloud", "do: read.aloud", "do: outputs.write", "outputs.write cannot meet words"},
-		{"outputs twice", `  - {id: "8.10"`, `  - {id: "8.99", do: outputs.write, title: Again, limit: 10m}` + "\n" + `  - {id: "8.10"`, "written twice"},
+		{"outputs twice", `  - {id: "8.11"`, `  - {id: "8.99", do: outputs.write, title: Again, limit: 10m}` + "\n" + `  - {id: "8.11"`, "written twice"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -118,6 +118,9 @@ func (s *Script) lintKey(k *Key, path string) error {
 			return s.bad(join(path, "successor_of"), where, "a successor lies in another safe than %s, has its domain, and is no successor's successor", of.ID)
 		}
 	}
+	if err := s.lintAttestation(k, path); err != nil {
+		return err
+	}
 	return s.lintUsage(k, path)
 }
 

@@ -86,6 +86,7 @@ type Key struct {
 	Domain      string `yaml:"domain" json:"domain"`                       // signing domain; one key, one domain
 	SuccessorOf string `yaml:"successor_of" json:"successor_of,omitempty"` // the key whose place it takes one day
 	Movable     bool   `yaml:"movable" json:"movable,omitempty"`           // it may be moved to another token once, wrapped
+	Attestation string `yaml:"attestation" json:"attestation,omitempty"`   // what must stand for its birth: required (its HSM attests it), quorum (people who watched sign, where no HSM attests it) or none; default none
 	Usage       Usage  `yaml:"usage" json:"usage"`                         // what it may do; everything is stated
 }
 

@@ -234,6 +234,15 @@ func keyVerbs() []Verb {
 			},
 			[]Make{{"keys made in safe", "proven"}, {"keys moved to safe", "proven"}},
 		}}},
+		{"births.sign", is(seal), nil, "witnesses and key masters who watched sign for the birth of each key that no HSM attests", nil, []Case{{
+			"",
+			[]Need{
+				unwritten(),
+				{"@watched", is("no"), "births.sign comes once"},
+				{"keys", is("proven"), "comes after every key is stored and proven"},
+			},
+			[]Make{{"@watched", "yes"}},
+		}}},
 	}
 }
 
@@ -249,6 +258,7 @@ func paperVerbs() []Verb {
 				{"moved keys", is("proven"), "comes after every key that was moved is proven where it went"},
 				{"@chartered", is("yes", "-"), "comes after charter.append"},
 				{"@rooted", is("yes", "-"), "comes after update.root"},
+				{"@watched", is("yes", "-"), "comes after births.sign"},
 			},
 			[]Make{{"@written", "yes"}},
 		}}},

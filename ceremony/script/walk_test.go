@@ -90,7 +90,7 @@ func inOrder(kind, a, b string) bool {
 	always := []string{
 		"environment.check vault.load", "people.identify documents.see", "genesis.sign token.init", "token.pins token.init", "token.pins key.generate", "safe.open key.generate", "safe.open key.transfer",
 		"safe.open succession.sign", "safe.open people.change", "safe.open key.destroy", "safe.open crl.issue", "people.change shares.deal", "succession.sign key.destroy", "succession.sign charter.append", "key.generate charter.append", "key.transfer charter.append",
-		"token.repin charter.append", "cert.issue charter.append", "charter.append update.root", "key.destroy token.destroy", "outputs.write read.aloud", "keys.prove outputs.write",
+		"token.repin charter.append", "cert.issue charter.append", "charter.append update.root", "key.destroy token.destroy", "outputs.write read.aloud", "keys.prove outputs.write", "keys.prove births.sign", "births.sign outputs.write",
 	}
 	switch pair {
 	case "token.pins token.init": // another safe: no order

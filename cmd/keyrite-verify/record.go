@@ -55,7 +55,9 @@ type recordResult struct {
 	Cosigners  []string `json:"cosigners"`
 	Anchors    string   `json:"anchors"`
 	Words      string   `json:"words"`
-	Adopts     []string `json:"adopts,omitempty"` // what void ceremonies left and this one took over
+	// Births says what stands for the birth of each key: attested, quorum or none.
+	Births map[string]string `json:"births"`
+	Adopts []string          `json:"adopts,omitempty"` // what void ceremonies left and this one took over
 }
 
 func runRecord(c *cobra.Command, anchorPath, dir string) error {
@@ -74,8 +76,10 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 		Schema: "keyrite/verify-record/v1", Record: record.Origin(v.Open.Record), World: string(v.Open.World), Title: v.Open.Title, State: v.State,
 		Entries: v.Entries, Root: v.Root, ScriptHash: v.Open.ScriptHash, Vault: a.Vault, Cosigners: v.Cosigners,
 	}
+	res.Births = map[string]string{}
 	for _, k := range v.Keys {
 		res.Keys = append(res.Keys, k.Key.ID)
+		res.Births[k.Key.ID] = k.Key.Vouched()
 	}
 	res.Adopts = adopted(v)
 	if res.Anchors, err = a.Hash(); err != nil {
@@ -88,10 +92,26 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 		fmt.Fprintf(w, "%s: %s, world %s\n  %s, %d entries, root %s\n  script   %s\n  keys     %s\n  cosigned %s\n  anchors  %s\n  in words %s\n",
 			res.State, cli.Escape(res.Title), res.World, res.Record, res.Entries, res.Root, res.ScriptHash,
 			strings.Join(res.Keys, " "), strings.Join(res.Cosigners, " "), res.Anchors, res.Words)
+		for _, how := range []string{anchor.Attested, anchor.Watched, "none"} {
+			if keys := bornAs(v, how); len(keys) > 0 {
+				fmt.Fprintf(w, "  births   %s: %s\n", how, strings.Join(keys, " "))
+			}
+		}
 		for _, text := range res.Adopts {
 			fmt.Fprintf(w, "  adopts   %s\n", cli.Escape(text))
 		}
 	})
+}
+
+// bornAs are the keys for whose birth one and the same stands.
+func bornAs(v *record.Verified, how string) []string {
+	var out []string
+	for _, k := range v.Keys {
+		if k.Key.Vouched() == how {
+			out = append(out, k.Key.ID)
+		}
+	}
+	return out
 }
 
 // adopted says what a ceremony took over from void ones.

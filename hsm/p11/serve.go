@@ -210,7 +210,7 @@ var errSpoiled = errors.New("an operation was begun and not ended")
 // manyObjects says that a request makes, lists or destroys objects.
 func manyObjects(op frame.Op) bool {
 	switch op {
-	case frame.OpGenerate, frame.OpCopy, frame.OpRead, frame.OpLook, frame.OpObjects, frame.OpDestroy, frame.OpAdmit, frame.OpReceive, frame.OpRemove, frame.OpHealth:
+	case frame.OpGenerate, frame.OpCopy, frame.OpRead, frame.OpLook, frame.OpObjects, frame.OpCertificates, frame.OpDestroy, frame.OpAdmit, frame.OpReceive, frame.OpRemove, frame.OpHealth:
 		return true
 	}
 	return false
@@ -281,6 +281,8 @@ func (s *session) doOne(q *frame.Request, a *frame.Response) (any, error) {
 		return s.look(k)
 	case frame.OpObjects:
 		return s.inventory()
+	case frame.OpCertificates:
+		return s.certificates()
 	case frame.OpDestroy:
 		return decoded(q.Body, s.destroy)
 	case frame.OpAdmit:

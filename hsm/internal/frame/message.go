@@ -29,6 +29,8 @@ const (
 	OpRemove   Op = "destroy-key"
 	OpHealth   Op = "health"
 
+	OpCertificates Op = "certificates"
+
 	// The requests to a person's card or token; see card.go.
 	OpCardKeys   Op = "card-keys"
 	OpCardSign   Op = "card-sign"
