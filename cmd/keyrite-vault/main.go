@@ -24,5 +24,5 @@ func run() int {
 		fmt.Fprintln(os.Stderr, "keyrite-vault:", err)
 		return 1
 	}
-	return cli.Run(ctx, newRoot(cli.Std()), os.Args[1:], cli.Std())
+	return cli.Run(ctx, newRoot(), os.Args[1:], cli.Std())
 }

@@ -8,7 +8,7 @@ import (
 	"keyrite/vault/seal"
 )
 
-func newRoot(std cli.IO) *cobra.Command {
+func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "keyrite-vault",
 		Short: "Run a vault, and open and seal it",

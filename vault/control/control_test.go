@@ -171,11 +171,7 @@ func TestSocketRefusals(t *testing.T) {
 // shortOf names the socket by a link, since its own name is too long.
 func shortOf(t *testing.T, dir string) string {
 	t.Helper()
-	short, err := os.MkdirTemp("", "c")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(short) })
+	short := t.TempDir()
 	if err := os.Symlink(dir, filepath.Join(short, "d")); err != nil {
 		t.Fatal(err)
 	}

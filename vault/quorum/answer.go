@@ -205,7 +205,7 @@ func (g *Given) request(op string) (*request, *os.File, error) {
 	}
 	defer w.Close()
 	// From its locked page into the pipe, which holds more than a line.
-	if _, err := w.Write(once); err == nil {
+	if _, err = w.Write(once); err == nil {
 		_, err = w.Write([]byte{'\n'})
 	}
 	if err != nil {

@@ -120,7 +120,7 @@ func TestVaultIsMadeSealedAndOpened(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	defer again.Seal() //nolint:errcheck // checked above
+	defer again.Seal()
 	o := h.opened
 	err = o.Store.View(func(w *seal.View) error {
 		if got, err := w.Get("kv", "a"); err != nil || string(got) != "one" {
