@@ -25,6 +25,54 @@ type (
 		Data     anyMap `json:"data"`
 		Metadata kvMeta `json:"metadata"`
 	}
+	kvSettings struct {
+		CASRequired        bool   `json:"cas_required,omitempty"`
+		CustomMetadata     anyMap `json:"custom_metadata,omitempty" doc:"names and texts"`
+		DeleteVersionAfter string `json:"delete_version_after,omitempty" doc:"such as 3600 or 1h; 0s: as the mount"`
+		MaxVersions        int    `json:"max_versions,omitempty" doc:"0: as the mount"`
+	}
+	kvNames struct {
+		Depth   int `json:"depth,omitempty" doc:"0 for all"`
+		Version int `json:"version,omitempty" doc:"0 for the newest"`
+	}
+	tokenIn struct {
+		TTL string `json:"ttl,omitempty" doc:"shorter than the role's"`
+	}
+	tokenOut struct {
+		Expires string `json:"expires"`
+		ID      string `json:"id" doc:"the claim jti"`
+		KeyID   string `json:"key_id"`
+		Token   string `json:"token" doc:"RFC 7519"`
+		TTL     int    `json:"ttl" doc:"in seconds"`
+	}
+	passwordIn struct {
+		Policy string `json:"policy"`
+	}
+	passwordRotate struct {
+		CAS    int    `json:"cas,omitempty" doc:"version that must be the newest"`
+		Policy string `json:"policy,omitempty" doc:"another one from now on"`
+	}
+	passwordBack struct {
+		CAS     int `json:"cas,omitempty" doc:"version that must be the newest"`
+		Version int `json:"version"`
+	}
+	passwordMade struct {
+		Policy     string `json:"policy"`
+		RotateTime string `json:"rotate_time" doc:"empty for never"`
+		Version    int    `json:"version"`
+	}
+	passwordOut struct {
+		CreatedTime   string `json:"created_time"`
+		Password      string `json:"password"`
+		Policy        string `json:"policy"`
+		PolicyVersion int    `json:"policy_version"`
+		RestoredFrom  int    `json:"restored_from,omitempty"`
+		RotateTime    string `json:"rotate_time" doc:"empty for never"`
+		Version       int    `json:"version"`
+	}
+	passwordVersion struct {
+		Version int `json:"version,omitempty" doc:"without it: which there are"`
+	}
 	transitIn struct {
 		Input      string   `json:"input,omitempty" doc:"base64"`
 		Plaintext  string   `json:"plaintext,omitempty" doc:"base64"`
@@ -60,7 +108,7 @@ type (
 
 // engines are the paths below mounts, by the kind of engine.
 func engines() []operation {
-	const kv, transit, pki = "{kv}", "{transit}", "{pki}"
+	const kv, transit, pki, tokens, passwords = "{kv}", "{transit}", "{pki}", "{token}", "{password}"
 	return []operation{
 		{"GET", kv + "/data/{path}", "Read a secret", false, kvRead{}, kvAnswer{}, ""},
 		{"POST", kv + "/data/{path}", "Write a new version", false, kvWrite{}, kvMeta{}, ""},
@@ -71,6 +119,22 @@ func engines() []operation {
 		{"POST", kv + "/destroy/{path}", "Destroy versions for good", false, kvVersions{}, nil, ""},
 		{"GET", kv + "/metadata/{path}", "Versions of a secret; with ?list=true the names below", false, nil, anyMap{}, ""},
 		{"DELETE", kv + "/metadata/{path}", "Remove a secret with all versions", false, nil, nil, ""},
+		{"POST", kv + "/metadata/{path}", "Settings of a secret", false, kvSettings{}, nil, ""},
+		{"PATCH", kv + "/metadata/{path}", "Some settings of a secret (merge patch)", false, kvSettings{}, nil, ""},
+		{"GET", kv + "/subkeys/{path}", "The names in a secret, without values", false, kvNames{}, anyMap{}, ""},
+		{"GET", kv + "/config", "How versions are kept; the charter changes it", false, nil, kvSettings{}, ""},
+		{"POST", tokens + "/token/{role}", "A short-lived token for another service", false, tokenIn{}, tokenOut{}, ""},
+		{"GET", tokens + "/role/{role}", "What the charter says of a role", false, nil, anyMap{}, ""},
+		{"GET", tokens + "/jwks", "The keys that tokens are checked with (RFC 7517)", false, nil, nil, "application/json"},
+		{"GET", tokens + "/.well-known/openid-configuration", "Where the keys are", false, nil, nil, "application/json"},
+		{"GET", passwords + "/password/{path}", "Read a password; with ?list=true the names below", false, nil, passwordOut{}, ""},
+		{"POST", passwords + "/password/{path}", "Make a password", false, passwordIn{}, passwordMade{}, ""},
+		{"DELETE", passwords + "/password/{path}", "Remove a password with all versions", false, nil, nil, ""},
+		{"POST", passwords + "/rotate/{path}", "Make the next version", false, passwordRotate{}, passwordMade{}, ""},
+		{"POST", passwords + "/rollback/{path}", "Make the next version the same as an earlier one", false, passwordBack{}, passwordMade{}, ""},
+		{"GET", passwords + "/history/{path}", "Earlier versions", false, passwordVersion{}, anyMap{}, ""},
+		{"GET", passwords + "/policy/{policy}", "What the charter says of a policy", false, nil, anyMap{}, ""},
+		{"GET", passwords + "/policy/{policy}/generate", "A password that is not kept", false, nil, anyMap{}, ""},
 		{"GET", transit + "/keys/{name}", "A key: kind, versions, public halves", false, nil, anyMap{}, ""},
 		{"POST", transit + "/sign/{name}", "Sign", false, transitIn{}, transitOut{}, ""},
 		{"POST", transit + "/sign/{name}/{hash}", "Sign with a named hash", false, transitIn{}, transitOut{}, ""},
