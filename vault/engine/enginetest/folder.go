@@ -2,12 +2,14 @@ package enginetest
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"keyrite/artifact/world"
 	"keyrite/vault/seal"
@@ -28,6 +30,23 @@ func Main(m *testing.M, child func(dir string) error) {
 		syscall.Exit(0) // os.Exit waits a second under the race detector
 	}
 	os.Exit(m.Run())
+}
+
+// KillAfter kills a process at a random moment after some of its acknowledgements, or
+// before the first. The caller counts them by calling what is returned.
+func KillAfter(p *os.Process) (ack func()) {
+	var r [2]byte
+	rand.Read(r[:])
+	left := int(r[0] % 32)
+	kill := func() { time.AfterFunc(time.Duration(r[1])*16*time.Microsecond, func() { _ = p.Kill() }) }
+	if left == 0 {
+		kill()
+	}
+	return func() {
+		if left--; left == 0 {
+			kill()
+		}
+	}
 }
 
 // secret stands for the root secret of the safe. NOT SECRET.

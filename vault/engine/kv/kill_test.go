@@ -3,15 +3,12 @@ package kv_test
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"testing"
-	"time"
 
 	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
@@ -92,11 +89,7 @@ func TestKilledWriter(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		var r [8]byte
-		rand.Read(r[:])
-		stop := time.AfterFunc(time.Duration(binary.BigEndian.Uint64(r[:])%uint64(60*time.Millisecond)), func() { _ = cmd.Process.Kill() })
-		acks := acked(out)
-		stop.Stop()
+		acks := acked(out, enginetest.KillAfter(cmd.Process))
 		_ = cmd.Wait()
 		if b.Store, err = enginetest.Open(b.Dir); err != nil {
 			t.Fatal(err)
@@ -113,13 +106,14 @@ type ack struct {
 	body    string
 }
 
-func acked(out io.Reader) map[int]ack {
+func acked(out io.Reader, said func()) map[int]ack {
 	last := map[int]ack{}
 	for sc := bufio.NewScanner(out); sc.Scan(); {
 		var w int
 		var a ack
 		if n, err := fmt.Sscanf(sc.Text(), "ack %d %d %s", &w, &a.version, &a.body); err == nil && n == 3 {
 			last[w] = a
+			said()
 		}
 	}
 	return last

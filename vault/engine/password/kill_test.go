@@ -3,8 +3,6 @@ package password_test
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -84,17 +82,15 @@ func TestKilledRotation(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		var r [8]byte
-		rand.Read(r[:])
-		stop := time.AfterFunc(time.Duration(binary.BigEndian.Uint64(r[:])%uint64(60*time.Millisecond)), func() { _ = cmd.Process.Kill() })
+		ack := enginetest.KillAfter(cmd.Process)
 		version, said := 0, ""
 		for sc := bufio.NewScanner(out); sc.Scan(); {
 			if n, err := fmt.Sscanf(sc.Text(), "ack %d", &version); err == nil && n == 1 {
 				said = sc.Text()
 				total++
+				ack()
 			}
 		}
-		stop.Stop()
 		_ = cmd.Wait()
 		if b.Store, err = enginetest.Open(b.Dir); err != nil {
 			t.Fatal(err)
