@@ -30,7 +30,7 @@ func TestPKIRoleThatFailsClosed(t *testing.T) {
 	v.decide(charter.TypeAccessEnded, charter.AccessEnded{ID: "pki/gone", Type: charter.TypePKIRole})
 	v.Later("relay-b", "x509", "")
 	other := v.SelfSigned("birth-root")
-	for what, f := range map[string]func(*charter.PKIRole){
+	bad := map[string]func(*charter.PKIRole){
 		"no mount":                 func(r *charter.PKIRole) { r.Mount = "" },
 		"another engine":           func(r *charter.PKIRole) { r.Mount = "kv" },
 		"no name":                  func(r *charter.PKIRole) { r.Name = "" },
@@ -75,8 +75,18 @@ func TestPKIRoleThatFailsClosed(t *testing.T) {
 		"a relay of no role":       func(r *charter.PKIRole) { r.Relay, r.Usages, r.URIs = "root", []string{"server"}, nil },
 		"a relay that is a client": func(r *charter.PKIRole) { r.Relay, r.URIs = "vpn", nil },
 		"a relay with URIs":        func(r *charter.PKIRole) { r.Relay, r.Usages = "vpn", []string{"server"} },
-	} {
-		r := plantRole(v, func(r *charter.PKIRole) { r.Name = "new"; f(r) })
+	}
+	roles := map[string]charter.PKIRole{}
+	for what, f := range bad {
+		roles[what] = plantRole(v, func(r *charter.PKIRole) { r.Name = "new"; f(r) })
+	}
+	saveVectors(v, "pki", charter.TypePKIRole, roles, map[string]charter.PKIRole{
+		"new": plantRole(v, func(r *charter.PKIRole) { r.Name = "new" }), "next": plantRole(v, func(r *charter.PKIRole) { r.Version, r.MaxTTL = 2, 60 }),
+		"relay": plantRole(v, func(r *charter.PKIRole) {
+			r.Name, r.Relay, r.URIs, r.Usages = "vpn", "vpn", nil, []string{"server"}
+		}),
+	})
+	for what, r := range roles {
 		if err := v.propose(charter.TypePKIRole, r); fault.ClassOf(err) != fault.Verify {
 			t.Errorf("%s: %v", what, err)
 		}

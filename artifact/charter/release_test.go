@@ -77,7 +77,7 @@ func TestReleaseApprovalThatFailsClosed(t *testing.T) {
 		return a
 	}
 	at := artifacttest.Now()
-	for what, a := range map[string]charter.ReleaseApproved{
+	bad := map[string]charter.ReleaseApproved{
 		"nothing":             {},
 		"no id":               with(func(a *charter.ReleaseApproved) { a.ID = "" }),
 		"an id again":         with(func(a *charter.ReleaseApproved) { a.ID = "first" }),
@@ -104,7 +104,11 @@ func TestReleaseApprovalThatFailsClosed(t *testing.T) {
 		"no end":              with(func(a *charter.ReleaseApproved) { a.Expires = "" }),
 		"ended":               with(func(a *charter.ReleaseApproved) { a.Expires = charter.FormatTime(at) }),
 		"too long":            with(func(a *charter.ReleaseApproved) { a.Expires = charter.FormatTime(at.Add(8 * 24 * time.Hour)) }),
-	} {
+	}
+	saveVectors(v, "release", charter.TypeReleaseApproved, bad, map[string]charter.ReleaseApproved{
+		"approved": with(func(*charter.ReleaseApproved) {}), "of another product": with(func(a *charter.ReleaseApproved) { a.Product, a.SecurityVersion = "other", 7 }),
+	})
+	for what, a := range bad {
 		if err := v.propose(charter.TypeReleaseApproved, a); fault.ClassOf(err) != fault.Verify {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -51,7 +51,7 @@ func TestTransitKeyThatFailsClosed(t *testing.T) {
 		f(&k)
 		return k
 	}
-	for what, k := range map[string]charter.TransitKey{
+	bad := map[string]charter.TransitKey{
 		"nothing":              {},
 		"no mount":             with(func(k *charter.TransitKey) { k.Mount = "" }),
 		"another engine":       with(func(k *charter.TransitKey) { k.Mount = "kv" }),
@@ -68,7 +68,11 @@ func TestTransitKeyThatFailsClosed(t *testing.T) {
 		"token in software":    with(func(k *charter.TransitKey) { k.Name = "fw" }),
 		"an unknown key":       {Mount: "transit", Name: "new", TokenKey: "nobody"},
 		"a key under two":      {Mount: "transit", Name: "new", TokenKey: "firmware"},
-	} {
+	}
+	saveVectors(v, "transit", charter.TypeTransitKey, bad, map[string]charter.TransitKey{
+		"software": with(func(*charter.TransitKey) {}), "rotated": software(2, 2, 1), "in a token": {Mount: "transit", Name: "new", TokenKey: "acceptance"},
+	})
+	for what, k := range bad {
 		if err := v.propose(charter.TypeTransitKey, k); fault.ClassOf(err) != fault.Verify {
 			t.Errorf("%s: %v", what, err)
 		}

@@ -117,7 +117,7 @@ func (e *Engine) planMake(r *engine.Request, name string) (*engine.Plan, error) 
 			return nil, byCharter()
 		}
 	}
-	return &engine.Plan{Needs: access.Update, Shown: map[string]any{"type": text(typ)}, Apply: func(*seal.Tx) (*engine.Answer, error) {
+	return &engine.Plan{Needs: access.Update, Shown: shownType(typ), Apply: func(*seal.Tx) (*engine.Answer, error) {
 		k, err := e.key(name)
 		if err != nil || k.typ != typ {
 			return nil, byCharter()
@@ -126,10 +126,10 @@ func (e *Engine) planMake(r *engine.Request, name string) (*engine.Plan, error) 
 	}}, nil
 }
 
-// text is a parameter as the audit keeps it: short.
-func text(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "…"
+// shownType is what the audit keeps of a type: nothing that is none.
+func shownType(typ string) map[string]any {
+	if !slices.Contains(charter.TransitTypes(), typ) {
+		return nil
 	}
-	return s
+	return map[string]any{"type": typ}
 }

@@ -70,8 +70,8 @@ func (e *Engine) planUse(r *engine.Request, head string, rest []string) (*engine
 		return nil, err
 	}
 	shown := map[string]any{}
-	if c.hash != "" {
-		shown["hash"] = text(c.hash)
+	if h, err := hashOf(c.hash); err == nil && v.hashes {
+		shown["hash"] = h.String()
 	}
 	if batch {
 		shown["items"] = len(items)
