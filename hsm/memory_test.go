@@ -162,6 +162,7 @@ func TestPlaintextInMemory(t *testing.T) {
 	}
 	masked := make([]byte, length)
 	rand.Read(masked)
+	masked[length/2] = 1 ^ mask // not 0, of which there is much
 	canary := make([]byte, length)
 	for i, b := range masked {
 		canary[i] = b ^ mask
@@ -174,16 +175,20 @@ func TestPlaintextInMemory(t *testing.T) {
 	has := func(needle []byte) func([]byte) bool {
 		needle = needle[len(needle)/2:] // the first bytes of what was freed are overwritten at once
 		return func(b []byte) bool {
-			for at := 0; at+len(needle) <= len(b); at++ {
-				n := 0
+			for {
+				at := bytes.IndexByte(b, needle[0]^mask)
+				if at < 0 || at+len(needle) > len(b) {
+					return false
+				}
+				n := 1
 				for n < len(needle) && b[at+n] == needle[n]^mask {
 					n++
 				}
 				if n == len(needle) {
 					return true
 				}
+				b = b[at+1:]
 			}
-			return false
 		}
 	}
 	if len(search(t, os.Getpid(), length, has(masked))) == 0 {
