@@ -1,6 +1,7 @@
 package inspection_test
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/inspection"
+	"keyrite/artifact/jcs"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
 )
@@ -135,4 +137,29 @@ func TestSignerOfInspection(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
+}
+
+// FuzzInspection reads hostile payloads: no panic, one form of each, and none fits the
+// record but the one that says the same.
+func FuzzInspection(f *testing.F) {
+	good, err := jcs.Marshal(read())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add([]byte(`{"at":"","format":"","keys":null,"module_sha256":"","others":[{"class":"","label":"","object":""}],"token":{"label":"","serial":""},"world":""}`))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var i inspection.Inspection
+		if jcs.Unmarshal(in, &i) != nil {
+			return
+		}
+		again, err := jcs.Marshal(&i)
+		if err != nil || !bytes.Equal(again, in) {
+			t.Errorf("%q is written as %q, %v", in, again, err)
+		}
+		if i.Check(made()) == nil && (len(i.Keys) != 1 || len(i.Others) != 0 || i.Token != tok) {
+			t.Errorf("%q fits the record", in)
+		}
+	})
 }
