@@ -128,6 +128,9 @@ type Auth struct {
 type Lease struct {
 	TTL       time.Duration
 	Renewable bool
+	// Lasting makes the lease the identity's and not the token's: for what is of use
+	// long after a token's end, such as a certificate.
+	Lasting bool
 	// ID is vault/lease's: engines leave it empty.
 	ID string
 	// Object names, within the engine, what ends with the lease; handed to Ender.

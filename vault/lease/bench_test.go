@@ -131,18 +131,24 @@ func founded(t testing.TB) (*artifacttest.World, *charter.State) {
 	for i, id := range []string{"mes", "job"} {
 		w.Approve(charter.TypeIdentity, charter.Identity{ID: id, Policies: []string{"p"}, TTL: 600, Unix: &charter.Unix{UID: 1000 + i}})
 	}
-	return w, w.State
+	return w, fold(t, w)
+}
+
+// fold is the charter as it is now, which later statements do not change.
+func fold(t testing.TB, w *artifacttest.World) *charter.State {
+	t.Helper()
+	s, err := charter.Fold(w.Charter, w.World, w.Anchors.Vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // without is the charter after an identity was ended.
 func without(t testing.TB, w *artifacttest.World, id string) *charter.State {
 	t.Helper()
 	w.Approve(charter.TypeAccessEnded, charter.AccessEnded{ID: id, Type: charter.TypeIdentity})
-	s, err := charter.Fold(w.Charter, w.World, w.Anchors.Vault)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return fold(t, w)
 }
 
 // newBench is a book over a new store. In a bubble of synctest all of it is made there.

@@ -83,7 +83,7 @@ type Config struct {
 
 // record is a lease as the store has it. Times are in milliseconds since 1970.
 type record struct {
-	Accessor  string `json:"accessor,omitempty"` // of the token; none where the connection stood for the caller
+	Accessor  string `json:"accessor,omitempty"` // of the token; none where it is the identity's
 	Expires   int64  `json:"expires"`
 	Identity  string `json:"identity"`
 	Issued    int64  `json:"issued"`
@@ -169,6 +169,9 @@ func (b *Book) Issue(tx *seal.Tx, c engine.Caller, p access.Path, l *engine.Leas
 		return fault.New(fault.Unexpected, "a lease of nothing, of nobody, or for no time")
 	}
 	now := b.clock.now()
+	if l.Lasting {
+		c.Accessor = "" // as if its connection had stood for the caller
+	}
 	most, err := b.most(c, now)
 	if err != nil {
 		return err

@@ -151,6 +151,41 @@ func TestTokenEndsItsLeases(t *testing.T) {
 	})
 }
 
+// TestLastingLeases: a certificate's lease is the identity's: it outlives the token,
+// whatever ends that, and not the identity.
+func TestLastingLeases(t *testing.T) {
+	w, state := founded(t)
+	after := without(t, w, "job")
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, state)
+		b.run()
+		b.tokens.set("tok", time.Minute)
+		l := &engine.Lease{TTL: 48 * time.Hour, Lasting: true, Object: "cert"}
+		if err := b.do(func(tx *seal.Tx) error { return b.book.Issue(tx, job("tok"), b.path("thing/a"), l) }); err != nil {
+			t.Fatal(err)
+		}
+		if l.TTL != 48*time.Hour {
+			t.Errorf("of %v", l.TTL)
+		}
+		if err := b.do(func(tx *seal.Tx) error { return b.book.EndToken(tx, "tok", time.Now()) }); err != nil {
+			t.Fatal(err)
+		}
+		b.tokens.revoke("tok")
+		pass(24 * time.Hour)
+		if b.ended("cert") != 0 {
+			t.Error("it ended with its token")
+		}
+		if a, err := b.own(job("another"), lease.Lookup, l.ID, nil); err != nil || !strings.Contains(fmt.Sprint(a.Data), "identity:job") {
+			t.Errorf("the process with another token: %v %v", a, err)
+		}
+		b.setCharter(after)
+		pass(2 * time.Second)
+		if b.ended("cert") != 1 {
+			t.Error("it outlives its identity")
+		}
+	})
+}
+
 // TestCharterEndsLeases: those of an identity that the charter ended, within a second.
 func TestCharterEndsLeases(t *testing.T) {
 	w, state := founded(t)
@@ -162,6 +197,9 @@ func TestCharterEndsLeases(t *testing.T) {
 		b.issue(mes(), "m", time.Hour)
 		b.issue(job("tok"), "j", time.Hour)
 		pass(10 * time.Second)
+		if b.ended("m") != 0 {
+			t.Error("it ended before its identity")
+		}
 		b.setCharter(after)
 		pass(1100 * time.Millisecond)
 		if b.ended("m") != 1 || b.ended("j") != 0 {

@@ -62,7 +62,7 @@ func (b *Book) Plan(q *engine.Request) (*engine.Plan, error) {
 		return nil, fmt.Errorf("leases: %w", engine.ErrNoPath)
 	}
 	op, id := q.Rest[1], strings.Join(q.Rest[2:], "/")
-	if err := q.Params.Only(); err != nil {
+	if err := q.Params.Only("sync"); err != nil { // which it is, whatever is asked
 		return nil, err
 	}
 	if _, err := access.ParsePath(id); err != nil {
@@ -82,6 +82,18 @@ func (b *Book) Plan(q *engine.Request) (*engine.Plan, error) {
 		return b.planPrefix(id), nil
 	}
 	return nil, fmt.Errorf("leases: %w", engine.ErrNoPath)
+}
+
+// Holds says whether a lease is the caller's own, for whom the paths with the lease in
+// them need no rule either: some clients name a lease there.
+func (b *Book) Holds(c engine.Caller, id string) bool {
+	holds := false
+	err := b.c.View(func(v *seal.View) error {
+		r, err := read(v, id)
+		holds = err == nil && r.Identity == c.Identity && c.Identity != ""
+		return err
+	})
+	return err == nil && holds
 }
 
 // plan is an operation on one lease that may be done if it is whose.

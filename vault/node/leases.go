@@ -1,6 +1,8 @@
 package node
 
 import (
+	"encoding/json"
+	"strings"
 	"time"
 
 	"keyrite/artifact/access"
@@ -71,8 +73,21 @@ func (x *call) authPath([]string) (err error) {
 	return err
 }
 
-func (x *call) leasePath([]string) (err error) {
-	x.plan, err = x.leases.Plan(x.request())
+// leasePath plans what is done with leases of others. With one of the caller's own, by
+// its whole name, it needs no rule; to whom it is is looked at again when it is done.
+func (x *call) leasePath(rest []string) (err error) {
+	q := x.request()
+	id := strings.Join(rest, "/")
+	if q.Method == engine.Write && q.Rest[1] != lease.RevokePrefix && x.leases.Holds(x.caller, id) {
+		x.free = true
+		name, err := json.Marshal(id)
+		if err != nil {
+			return err
+		}
+		x.plan, err = x.leases.Own(x.caller, q.Rest[1], engine.Params{"lease_id": name})
+		return err
+	}
+	x.plan, err = x.leases.Plan(q)
 	return err
 }
 

@@ -127,6 +127,14 @@ func TestLeasesOfANode(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.gone()
+	r, err = b.call(mes, engine.Write, "kv/data/line1/6", "")
+	b.ok(err)
+	if _, err := b.call(adminUID, engine.Write, "sys/leases/revoke/"+r.Lease.ID, ""); !errors.Is(err, access.ErrDenied) {
+		t.Errorf("another revokes it by its path: %v", err)
+	}
+	if _, err := b.call(mes, engine.Write, "sys/leases/revoke/"+r.Lease.ID, ""); err != nil || len(b.rooms()) != 0 {
+		t.Errorf("its holder revokes it by its path: %v", err)
+	}
 	// Without a token: it is the identity's, and a restart ends nothing.
 	r, err = b.call(mes, engine.Write, "kv/data/line1/8", "")
 	b.ok(err)

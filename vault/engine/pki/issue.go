@@ -360,7 +360,7 @@ func (x *issue) apply(tx *seal.Tx) (*engine.Answer, error) {
 	}
 	sum := sha256.Sum256(x.der)
 	return &engine.Answer{
-		Data: data, Lease: &engine.Lease{TTL: x.ttl, Object: x.serial.String()},
+		Data: data, Lease: &engine.Lease{TTL: x.ttl, Lasting: true, Object: x.serial.String()},
 		Result: map[string]any{"certificate_sha256": hex.EncodeToString(sum[:]), "serial": x.serial.String()},
 	}, nil
 }
