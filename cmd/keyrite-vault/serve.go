@@ -183,7 +183,7 @@ func (v *vault) serve(c *cobra.Command, l *listeners) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	srv := &control.Server{Attempts: v.attempts, Status: v.status, Fresh: v.charter.Fresh, Sealed: tell}
+	srv := &control.Server{Attempts: v.attempts, Status: v.status, Fresh: v.charter.Fresh, Sealed: tell, Audit: v.extract}
 	h := srv.Serve(cl)
 	failed := v.service.serve(l)
 	v.ready(c, l)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -16,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ import (
 	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/openrequest"
+	"keyrite/artifact/trail"
 	"keyrite/internal/clitest"
 )
 
@@ -194,6 +197,8 @@ func TestServeClients(t *testing.T) {
 		t.Errorf("read: %d %v", code, body)
 	}
 
+	h.extracts()
+
 	// The approvers end the process, in the file.
 	h.Approve(charter.TypeAccessEnded, charter.AccessEnded{ID: "mes", Type: charter.TypeIdentity})
 	h.write("charter.jsonl", h.Charter)
@@ -208,5 +213,61 @@ func TestServeClients(t *testing.T) {
 	h.noCanary()
 	if bytes.Contains(s.errs.Bytes(), []byte("canary")) {
 		t.Error("a secret stands in the log")
+	}
+}
+
+// extracts has the trail written out, and verified by a program that knows the charter
+// alone.
+func (h *house) extracts() {
+	h.t.Helper()
+	if _, errs := h.vault(13, "audit", "--out", h.path("trail.jsonl")); !strings.Contains(errs, "audit-log") {
+		h.t.Errorf("without a key in the charter: %s", errs)
+	}
+	block, _ := pem.Decode(h.read("state/log.pub"))
+	if block == nil {
+		h.t.Fatal("log.pub is no PEM")
+	}
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
+	key, ok := pub.(ed25519.PublicKey)
+	if err != nil || !ok {
+		h.t.Fatalf("log.pub: %v", err)
+	}
+	h.Approve(charter.TypeAuditLog, charter.AuditLog{Log: charter.LogSigner{Key: key, Name: "vault1"}, Version: 1})
+	h.Approve(charter.TypeAuditSink, charter.AuditSink{ID: "copy", Kind: "file"})
+	h.write("charter.jsonl", h.Charter)
+	if !clitest.Await(20*time.Second, func() bool { return h.status().Charter == h.State.Size() }) {
+		h.t.Fatal("the charter file is not followed")
+	}
+	out, _ := h.vault(0, "audit", "--out", h.path("trail.jsonl"), "--json")
+	if !strings.Contains(out, `"whole":true`) {
+		h.t.Errorf("extract: %s", out)
+	}
+	h.vault(0, "audit", "--out", h.path("plc.jsonl"), "--path", "kv/data/line1")
+	for name, want := range map[string]string{"trail.jsonl": "life", "plc.jsonl": "kv/data/line1/plc"} {
+		f, err := os.Open(h.path(name))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		found := false
+		_, err = trail.Verify(f, h.State.TrailSigners(), func(_ uint64, e *trail.Entry) error {
+			found = found || string(e.Kind) == want || e.Path == want
+			return nil
+		})
+		if err != nil || !found {
+			h.t.Errorf("%s: %v, has %s: %v", name, err, want, found)
+		}
+		f.Close()
+	}
+	h.vault(16, "audit", "--out", h.path("trail.jsonl"))
+	h.vault(2, "audit", "--out", h.path("none.jsonl"), "--identity", "nobody")
+	h.vault(2, "audit", "--out", h.path("none.jsonl"), "--from", "tomorrow")
+	if _, err := os.Stat(h.path("none.jsonl")); err == nil {
+		h.t.Error("a failed extract left a file")
+	}
+	if !clitest.Await(20*time.Second, func() bool {
+		data, _ := os.ReadFile(h.path("state/audit/copy.jsonl"))
+		return bytes.Contains(data, []byte("kv/data/line1/plc"))
+	}) {
+		h.t.Error("the sink has no copy")
 	}
 }

@@ -5,14 +5,19 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
 	"keyrite/internal/cli"
 	"keyrite/vault/api"
+	"keyrite/vault/audit"
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/kv"
 	"keyrite/vault/engine/password"
@@ -51,7 +56,7 @@ func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger
 	var metrics *api.Metrics
 	var err error
 	s.node, err = node.New(node.Config{
-		World: st.World, Vault: st.Vault, Charter: v.charter.path, Engines: engines(), Public: v.bind.Public, Sealing: sealing, Log: l,
+		World: st.World, Vault: st.Vault, Charter: v.charter.path, Engines: engines(), Public: v.bind.Public, Sealing: sealing, Log: l, Copies: filepath.Join(v.dir, copiesDir),
 		Metrics: func(p engine.Params) (*engine.Plan, error) { return metrics.Plan(p) },
 	})
 	if err != nil {
@@ -77,6 +82,30 @@ type servingStatus struct {
 	LeftOut    uint64 `json:"refusals_left_out,omitempty"` // of unknown callers
 	CutOff     int    `json:"intents_cut_off,omitempty"`
 	NotInForce string `json:"charter_refused,omitempty"` // why the charter file is not in force
+
+	Sinks []sinkStatus `json:"sinks,omitempty"` // copies of the trail, by id
+}
+
+// sinkStatus is how a copy of the trail is.
+type sinkStatus struct {
+	ID     string `json:"id"`
+	Kind   string `json:"kind"`
+	Behind uint64 `json:"behind"`          // entries that it has not
+	Error  string `json:"error,omitempty"` // why
+	Since  string `json:"since,omitempty"` // when the trouble began
+}
+
+func sinkStates(states map[string]audit.SinkState) []sinkStatus {
+	var out []sinkStatus
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		x := states[id]
+		s := sinkStatus{ID: id, Kind: x.Kind, Behind: x.Behind}
+		if x.Error != nil {
+			s.Error, s.Since = cli.Escape(x.Error.Error()), trail.FormatTime(x.Since)
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // Status is shown under "serving"; nil while the vault is sealed.
@@ -91,7 +120,7 @@ func (s *service) Status() any {
 		}
 		return cli.Escape(err.Error())
 	}
-	return servingStatus{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Intents, text(st.FileRefused)}
+	return servingStatus{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Intents, text(st.FileRefused), sinkStates(st.Sinks)}
 }
 
 // state is the charter in force: that of the node while it is open.

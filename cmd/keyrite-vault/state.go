@@ -26,6 +26,7 @@ const (
 	logPubFile  = "log.pub"
 	lockFile    = "serve.lock" // held by the process that serves
 	storeDir    = "store"
+	copiesDir   = "audit" // what audit sinks of kind file write
 )
 
 // pair is a key of the host and where its halves lie.

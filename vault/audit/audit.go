@@ -39,10 +39,17 @@ const bucketOpen = "audit/open"
 var ErrResult = fault.New(fault.Unexpected, "a result without its intent")
 
 // Journal writes entries.
-type Journal struct{ store *seal.Store }
+type Journal struct {
+	store *seal.Store
+	tell  func() // after each entry; nil if nobody wants to know
+}
 
 // NewJournal is the journal of an open store.
-func NewJournal(s *seal.Store) *Journal { return &Journal{s} }
+func NewJournal(s *seal.Store) *Journal { return &Journal{store: s} }
+
+// Tell has f called after each entry. It is set before the journal is used by several
+// goroutines, and f must not wait.
+func (j *Journal) Tell(f func()) { j.tell = f }
 
 // Do makes one transaction of effect and entry, and returns the entry's number when
 // both are durable. effect may be nil; it may complete the entry. Its error leaves
@@ -50,7 +57,7 @@ func NewJournal(s *seal.Store) *Journal { return &Journal{s} }
 //
 // An Intent is kept as open until the Result that names it.
 func (j *Journal) Do(ctx context.Context, p seal.Promise, e *Entry, effect func(*seal.Tx) error) (uint64, error) {
-	return j.store.Update(ctx, p, func(tx *seal.Tx) (any, error) {
+	n, err := j.store.Update(ctx, p, func(tx *seal.Tx) (any, error) {
 		if effect != nil {
 			if err := effect(tx); err != nil {
 				return nil, err
@@ -65,6 +72,10 @@ func (j *Journal) Do(ctx context.Context, p seal.Promise, e *Entry, effect func(
 		}
 		return e, nil
 	})
+	if err == nil && j.tell != nil {
+		j.tell()
+	}
+	return n, err
 }
 
 // follow keeps the list of open intents.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"keyrite/artifact/fault"
 )
@@ -54,7 +55,10 @@ func (w *syslog) write(ctx context.Context, leaves []numberedLeaf) error {
 			return fault.Errorf(fault.Unreachable, "write to syslog at %s: %w", w.address, err)
 		}
 	}
-	if _, err := w.conn.Write(b.Bytes()); err != nil {
+	conn := w.conn
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // who ends the sink does not wait
+	defer stop()
+	if _, err := conn.Write(b.Bytes()); err != nil {
 		w.close()
 		return fault.Errorf(fault.Unreachable, "write to syslog at %s: %w", w.address, err)
 	}

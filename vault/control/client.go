@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"keyrite/artifact/fault"
+	"keyrite/vault/audit"
 	"keyrite/vault/unseal"
 )
 
@@ -84,20 +85,65 @@ func (c *Client) Seal(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, pathSeal, nil, &struct{}{})
 }
 
-func (c *Client) call(ctx context.Context, method, path string, body []byte, out any) error {
-	r, err := http.NewRequestWithContext(ctx, method, "http://vault"+path, bytes.NewReader(body))
+// Audit copies an extract of the trail to w. What it got counts only when there was no
+// error, and when it was verified.
+func (c *Client) Audit(ctx context.Context, w io.Writer, choice audit.Choice) error {
+	body, err := json.Marshal(choice)
 	if err != nil {
 		return err
 	}
+	resp, err := c.ask(ctx, http.MethodPost, pathAudit, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != extractType {
+		data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+		if err != nil {
+			return fault.Errorf(fault.Unreachable, "ask the vault: %w", err)
+		}
+		return remote(data, resp.StatusCode)
+	}
+	from := &lost{resp.Body}
+	_, err = io.Copy(w, from)
+	return err
+}
+
+// lost tells the loss of the vault from a disk that is full.
+type lost struct{ r io.Reader }
+
+// Read implements io.Reader.
+func (l *lost) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fault.Errorf(fault.Unreachable, "the vault broke off: %w", err)
+	}
+	return n, err
+}
+
+// ask makes one request.
+func (c *Client) ask(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://vault"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
 	resp, err := c.http.Do(r)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return fault.Hint(ErrNotRunning, "start it with 'keyrite-vault serve', as the same user")
+		return nil, fault.Hint(ErrNotRunning, "start it with 'keyrite-vault serve', as the same user")
 	}
 	if err != nil {
 		if class := fault.ClassOf(err); class != fault.Unexpected {
-			return fault.Errorf(class, "ask the vault: %w", err)
+			return nil, fault.Errorf(class, "ask the vault: %w", err)
 		}
-		return fault.Errorf(fault.Unreachable, "ask the vault: %w", err)
+		return nil, fault.Errorf(fault.Unreachable, "ask the vault: %w", err)
+	}
+	return resp, nil
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body []byte, out any) error {
+	resp, err := c.ask(ctx, method, path, body)
+	if err != nil {
+		return err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))

@@ -24,6 +24,7 @@ import (
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
+	"keyrite/vault/audit"
 	"keyrite/vault/unseal"
 )
 
@@ -36,6 +37,7 @@ const (
 	pathAttempts = "/v1/attempts"
 	pathAnswers  = "/v1/answers"
 	pathSeal     = "/v1/seal"
+	pathAudit    = "/v1/audit"
 )
 
 // maxBody bounds a request; an answer is the largest.
@@ -71,6 +73,8 @@ type Server struct {
 	// Sealed is called when somebody had it sealed, after he was told; the process
 	// then ends or starts anew.
 	Sealed func()
+	// Audit writes an extract of the trail.
+	Audit func(ctx context.Context, w io.Writer, c audit.Choice) (int64, error)
 }
 
 // Listen makes the socket in the state folder, in place of one that was left by a
@@ -120,6 +124,7 @@ func (s *Server) Serve(l net.Listener) *http.Server {
 	mux.HandleFunc("DELETE "+pathAttempts+"/{id}", s.drop)
 	mux.HandleFunc("POST "+pathAnswers, s.answer)
 	mux.HandleFunc("POST "+pathSeal, s.seal)
+	mux.HandleFunc("POST "+pathAudit, s.audit)
 	h := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
 	go func() { _ = h.Serve(&guarded{l}) }() // it ends with the listener, which is how it is told to
 	return h
@@ -229,6 +234,51 @@ func (s *Server) seal(w http.ResponseWriter, _ *http.Request) {
 	}
 	s.Sealed()
 }
+
+// audit streams an extract. What goes wrong once it began ends the connection, so that
+// nobody takes a part for the whole.
+func (s *Server) audit(w http.ResponseWriter, r *http.Request) {
+	var c audit.Choice
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		reply(w, nil, fault.Errorf(fault.Usage, "read the request: %w", err))
+		return
+	}
+	out := &begun{ResponseWriter: w}
+	_, err := s.Audit(r.Context(), out, c)
+	switch {
+	case err != nil && !out.begun:
+		reply(w, nil, err)
+	case err != nil:
+		hangUp(w)
+	}
+}
+
+// hangUp ends the connection within an answer.
+func hangUp(w http.ResponseWriter) {
+	if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_ = c.Close()
+	}
+}
+
+// begun knows whether anything was written.
+type begun struct {
+	http.ResponseWriter
+	begun bool
+}
+
+// Write implements io.Writer.
+func (b *begun) Write(p []byte) (int, error) {
+	if !b.begun {
+		b.begun = true
+		b.Header().Set("Content-Type", extractType)
+	}
+	return b.ResponseWriter.Write(p)
+}
+
+// extractType is the media type of an extract.
+const extractType = "application/jsonl"
 
 // validID says whether id may stand in a path of the socket.
 func validID(id string) bool {

@@ -18,6 +18,7 @@ import (
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
 	"keyrite/artifact/world"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
@@ -62,7 +63,7 @@ func newBench(t testing.TB) *bench {
 	b.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: []access.Capability{access.Create, access.Read, access.Update}}}})
 	b.Approve(charter.TypeIdentity, process("mes", 1001))
 	b.writeCharter()
-	b.ok(seal.Create(t.Context(), b.store(), b.dataKey(), map[string]string{"did": "create"}))
+	b.ok(seal.Create(t.Context(), b.store(), b.dataKey(), audit.Entry{Format: trail.Format, Kind: trail.Life, Operation: trail.OpCreate, Time: trail.FormatTime(time.Now())}))
 	return b
 }
 

@@ -47,6 +47,9 @@ type Config struct {
 	// sealed, after its entry is written: it must see to it that the closer that Open
 	// gave is closed. Nil closes it.
 	Sealing func() error
+	// Copies is the folder for the charter's audit sinks: files, and for each sink how
+	// far it is. Empty: nothing is copied.
+	Copies string
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Log is for the operator. Default: nothing is logged.
@@ -89,6 +92,7 @@ type vault struct {
 	head    seal.Keeper
 	token   engine.Token // nil where there is none
 	journal *audit.Journal
+	sinks   *audit.Sinks // nil where there is no folder for copies
 	ident   *identity.Registry
 	leases  *lease.Book
 	since   time.Time
@@ -188,6 +192,7 @@ func (v *vault) start(ctx context.Context) error {
 		return err
 	}
 	v.tellPulled(ctx)
+	v.startCopies()
 	return nil
 }
 
@@ -226,6 +231,7 @@ func (n *Node) seal(ctx context.Context) error {
 	if v.store.Health().Stopped == nil {
 		_, err = v.journal.Do(context.WithoutCancel(ctx), seal.Strict, v.life("seal"), nil)
 	}
+	v.endCopies()
 	return err
 }
 
@@ -250,7 +256,8 @@ type Status struct {
 	LeftOut uint64
 	// FileRefused is why the charter file, which has changed, is not in force; nil if it is.
 	FileRefused error
-	Intents     int // of which nobody knows what came of them, found when it was opened
+	Sinks       map[string]audit.SinkState // by id
+	Intents     int                        // of which nobody knows what came of them, found when it was opened
 }
 
 // Status tells how the vault is. It never waits for the store.
@@ -265,6 +272,9 @@ func (n *Node) Status() Status {
 	c := v.charter()
 	st.Since, st.Charter, st.Head, st.Store = v.since, c.Size(), c.Head(), v.store.Health()
 	st.LeftOut, st.Intents = v.refused.leftOut(), v.cutOff
+	if v.sinks != nil {
+		st.Sinks = v.sinks.States()
+	}
 	if t := v.trouble.Load(); t != nil {
 		st.FileRefused = t.error
 	}

@@ -212,6 +212,7 @@ func (v *vault) goOn(ctx context.Context, lines [][]byte, by *audit.Entry) (*cha
 	}
 	v.ident.CharterChanged()
 	v.leases.Kick()
+	v.copies()
 	if err == nil {
 		v.tellPulled(ctx)
 	}
