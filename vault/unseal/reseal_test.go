@@ -137,8 +137,7 @@ func TestFailedResealLosesNothing(t *testing.T) {
 	}
 }
 
-// A vault that was sealed when its shares were dealt anew is opened by shares of both
-// epochs, and nothing else.
+// A vault that was sealed when its shares were dealt anew says so, and asks nobody.
 func TestSealedVaultAfterAReshare(t *testing.T) {
 	v := vaulttest.NewWith(t, nil)
 	h := &holder{}
