@@ -8,7 +8,7 @@
 #   KEYRITE_LONG_SEED  of the order of a sweep
 #   KEYRITE_LONG_KINDS of sweep-rest, default all
 
-LONG_PARTS="fuzz record sweep-genesis sweep-reshare sweep-rest image release rest bench"
+LONG_PARTS="fuzz record sweep-genesis sweep-reshare sweep-rest image release cosign rest bench"
 : "${KEYRITE_LONG_KINDS:=enrol hsm-lost new-key retire sign-offline succession transfer}"
 : "${LONG_DOC:=docs/long-run.md}" "${KEYRITE_LONG_SEED:=20261122}"
 long_rc=0 long_pids= long_broken=false
@@ -202,9 +202,26 @@ long_part() {
     sweep-rest) for k in $KEYRITE_LONG_KINDS; do long_sweep "$1" "$k" TestLongEveryRequestOfLaterCeremoniesSpoiled; done ;;
     image) long_go image '^TestLongCeremonyImage$' ./cmd/keyrite ;;
     release) long_script release "two builds of the programs give the same bytes" scripts/release --out "$work/dist" ;;
-    rest) long_skip='^TestLong(Every(FlippedByte|Cut|Swap|Request.*)|CeremonyImage)$' long_go rest '^TestLong' ./... ;;
+    cosign) long_cosign ;;
+    rest) long_skip='^TestLong(Every(FlippedByte|Cut|Swap|Request.*)|CeremonyImage|Cosign)$' long_go rest '^TestLong' ./... ;;
     bench) long_script bench "every figure is printed" scripts/bench --json ;;
   esac
+}
+
+# long_cosign builds cosign from its module, once, and has it sign with a vault of ours.
+long_cosign() {
+  local dir=$PWD/bin/tools/cosign-v3.1.3 new
+  if [ ! -x "$dir/cosign" ]; then
+    new=$(mktemp -d "$work/cosign.XXXXXX")
+    if ! GOBIN=$new GOFLAGS="${GOFLAGS:-} -trimpath" nice go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3 >"$work/cosign.log" 2>&1; then
+      tail -n 20 "$work/cosign.log"
+      long_row cosign "cosign signs and verifies" 0 1 1 0
+      return 0
+    fi
+    mkdir -p "$dir"
+    mv "$new/cosign" "$dir/.cosign.$$" && mv "$dir/.cosign.$$" "$dir/cosign"
+  fi
+  KEYRITE_COSIGN=$dir/cosign long_go cosign '^TestLongCosign$' ./vault/api
 }
 
 # long_known PART…: all are parts.

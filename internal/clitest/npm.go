@@ -34,7 +34,11 @@ func install(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	// npm writes this file last.
-	if _, err := os.Stat(filepath.Join(dir, "node_modules/.package-lock.json")); err == nil {
+	want, err := lock.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have, err := os.Stat(filepath.Join(dir, "node_modules/.package-lock.json")); err == nil && !have.ModTime().Before(want.ModTime()) {
 		return
 	}
 	c := exec.CommandContext(t.Context(), "npm", "ci", "--silent")

@@ -3,7 +3,6 @@ package api_test
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -36,21 +35,14 @@ import (
 	"keyrite/vault/engine/kv"
 	"keyrite/vault/node"
 	"keyrite/vault/seal"
+	"keyrite/vault/vaulttest"
 )
 
 // TestMain is also the guarded process, and the server whose memory is measured.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 {
-		var err error
-		switch os.Args[1] {
-		case seal.CheckCommand:
-			err = seal.CheckMain(os.Args[2])
-		case "serve-slow-clients":
-			err = serveAlone(os.Args[2])
-		default:
-			os.Exit(m.Run())
-		}
-		if err != nil {
+	vaulttest.Child()
+	if len(os.Args) > 2 && os.Args[1] == "serve-slow-clients" {
+		if err := serveAlone(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			syscall.Exit(1)
 		}
@@ -349,7 +341,7 @@ func (o *opening) Unseal(_ context.Context, p engine.Params) error {
 // authority issues certificates to processes.
 type authority struct {
 	cert *x509.Certificate
-	key  crypto.Signer
+	key  *ecdsa.PrivateKey
 	n    int64
 }
 

@@ -61,7 +61,20 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, raw string, query 
 		c.Params, err = params(body, query)
 	}
 	c.Fault = err
+	c.unrepeat()
 	return c
+}
+
+// unrepeat drops what clients say twice: the name that stands in the path. Another one
+// than there is left, for the engine to refuse.
+func (c *call) unrepeat() {
+	name, err := c.Params.String("name")
+	if err != nil || !c.Params.Has("name") {
+		return
+	}
+	if _, rest, _ := strings.Cut(c.RawPath, "/"); slices.Contains(strings.Split(rest, "/"), name) {
+		delete(c.Params, "name")
+	}
 }
 
 // peer is the other end of the request's connection.
