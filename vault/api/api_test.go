@@ -71,11 +71,16 @@ func TestConfigurationIsTheCharters(t *testing.T) {
 			t.Errorf("%s: %d %s", path, p.status, p.raw)
 		}
 	}
-	for _, path := range []string{"sys/generate-root/attempt", "sys/rekey/init", "sys/rotate", "sys/raw/x", "sys/plugins/catalog/secret/x", "sys/storage/raft/snapshot", "cubbyhole/x", "sys/step-down", "sys/wrapping/unwrap"} {
+	for _, path := range []string{"sys/generate-root/attempt", "sys/rekey/init", "sys/rotate", "sys/raw/x", "sys/plugins/catalog/secret/x", "sys/storage/raft/snapshot", "cubbyhole/x", "sys/step-down"} {
 		for _, m := range []string{"GET", "PUT", "DELETE", "LIST"} {
 			if p := r.ask(r.client, m, path, ""); p.status != 404 {
 				t.Errorf("%s %s: %d %s", m, path, p.status, p.raw)
 			}
+		}
+	}
+	for _, path := range []string{"sys/wrapping/wrap", "sys/wrapping/unwrap", "sys/wrapping/lookup"} {
+		if p := r.put(path, `{"token":"x"}`); p.status != 403 {
+			t.Errorf("%s: %d %s", path, p.status, p.raw)
 		}
 	}
 	if p := r.put("sys/init", `{"secret_shares":1,"secret_threshold":1}`); p.status != 403 || !strings.Contains(string(p.raw), "ceremony") {

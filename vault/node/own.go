@@ -104,6 +104,9 @@ func (x *call) own(segments []string) error {
 			return nil
 		}
 	}
+	if segments[0] == "sys" && len(segments) > 1 && segments[1] == "wrapping" {
+		return fault.Hint(fault.Errorf(fault.Policy, "%w: nothing is wrapped here", access.ErrDenied), "give the process an identity of its own and let it ask itself")
+	}
 	if x.Method != engine.Read && x.Method != engine.List {
 		if what := configures(segments); what != "" {
 			return ByCharter(what)
