@@ -19,6 +19,7 @@
 package password
 
 import (
+	"context"
 	"strings"
 
 	"keyrite/artifact/access"
@@ -114,17 +115,27 @@ func (e *Engine) planPolicies(c *call) (*engine.Plan, error) {
 	}}, nil
 }
 
+// worth is a policy and what its passwords are worth.
+type worth struct {
+	*charter.PasswordPolicy
+	Bits int `json:"bits"`
+}
+
 func (e *Engine) planReadPolicy(c *call) (*engine.Plan, error) {
 	if err := c.Params.Only(); err != nil {
 		return nil, err
 	}
-	return &engine.Plan{Needs: access.Read, Apply: func(*seal.Tx) (*engine.Answer, error) {
+	var found *engine.Answer
+	work := func(context.Context) error { // it counts, which takes milliseconds
 		p, err := e.policy(c.Rest[1])
 		if err != nil {
-			return nil, err
+			return err
 		}
-		return &engine.Answer{Data: p}, nil
-	}}, nil
+		found = &engine.Answer{Data: worth{p, p.Bits()}}
+		return nil
+	}
+	apply := func(*seal.Tx) (*engine.Answer, error) { return found, nil }
+	return &engine.Plan{Needs: access.Read, Work: work, Apply: apply}, nil
 }
 
 // planGenerate makes a password that nobody keeps but who asked.

@@ -114,6 +114,9 @@ func TestLifeOfAPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if out := b.Must(e, engine.Read, "pw/policy/plc", ""); !strings.Contains(out, `"length":20`) || !strings.Contains(out, `"bits":100`) {
+		t.Errorf("the policy: %s", out)
+	}
 	once := read(t, b, e, "pw/policy/plc/generate", "").Password
 	if len(once) != 20 || once == read(t, b, e, "pw/policy/plc/generate", "").Password {
 		t.Errorf("generated %q", once)
