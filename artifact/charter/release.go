@@ -13,7 +13,8 @@ import (
 // release approvers decide on it, not the approvers of the charter.
 const TypeReleaseApproved = "release-approved"
 
-// ReleaseApproved lets one key of the charter sign one sequence of bytes, once.
+// ReleaseApproved lets one key of the charter sign one sequence of bytes, once. A later
+// one of the same bytes takes its place.
 type ReleaseApproved struct {
 	Digest          string `json:"digest"`           // hex, of the to-be-signed bytes
 	Expires         string `json:"expires"`          // RFC 3339, UTC, whole seconds; at most MaxReleaseValidity after the statement
@@ -36,7 +37,7 @@ const MaxReleaseVersion = 64
 type Releases struct {
 	ByID     map[string]ReleaseApproved
 	Floors   map[string]int64  // highest security version approved, by product
-	byDigest map[string]string // key id and digest → id
+	byDigest map[string]string // key id and digest → id of the newest
 }
 
 func newReleases() Releases {
@@ -95,8 +96,9 @@ func badRelease(r *ReleaseApproved, why string) error {
 	return fault.Errorf(fault.Verify, "%w: release %.40q: %s", ErrStatement, r.ID, why)
 }
 
-// checkRelease wants a key in force that is not for general signatures, bytes that
-// it has not been allowed before, and a security version that does not sink.
+// checkRelease wants a key in force that is not for general signatures, and a security
+// version that does not sink. The same bytes may be approved anew: their signature may
+// have been lost.
 func (s *State) checkRelease(r *ReleaseApproved) error {
 	rec, ok := s.Keys[r.Key]
 	if !ok {
@@ -116,9 +118,6 @@ func (s *State) checkRelease(r *ReleaseApproved) error {
 		return badRelease(r, "a product is an id, a version 1 to 64 visible characters of ASCII")
 	case r.SecurityVersion < 1 || r.SecurityVersion > MaxSecurityVersion || r.SecurityVersion < max(s.Floors[r.Product].SecurityVersion, s.Releases.Floors[r.Product]):
 		return badRelease(r, "the security version is none, or lower than one before")
-	}
-	if _, twice := s.Release(r.Key, r.Digest); twice {
-		return badRelease(r, "the key was allowed these bytes before")
 	}
 	return nil
 }

@@ -21,6 +21,7 @@ import (
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/kv"
 	"keyrite/vault/engine/password"
+	"keyrite/vault/engine/pki"
 	"keyrite/vault/engine/token"
 	"keyrite/vault/engine/transit"
 	"keyrite/vault/node"
@@ -44,6 +45,7 @@ func engines() map[string]func(*engine.Host) (engine.Engine, error) {
 	return map[string]func(*engine.Host) (engine.Engine, error){
 		"kv":       func(h *engine.Host) (engine.Engine, error) { return kv.New(h), nil },
 		"password": func(h *engine.Host) (engine.Engine, error) { return password.New(h), nil },
+		"pki":      func(h *engine.Host) (engine.Engine, error) { return pki.New(h), nil },
 		"token":    func(h *engine.Host) (engine.Engine, error) { return token.New(h), nil },
 		"transit":  func(h *engine.Host) (engine.Engine, error) { return transit.New(h), nil },
 	}

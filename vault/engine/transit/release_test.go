@@ -283,6 +283,11 @@ func TestReleaseThatIsLost(t *testing.T) {
 	if got := r.states("image"); got["r1"] != "lost" {
 		t.Error(got)
 	}
+	r.approve("r1-anew", "image", 1, []byte("one"))
+	r.do("sign/image", body{"input": b64([]byte("one"))})
+	if got := r.states("image"); got["r1"] != "lost" || got["r1-anew"] != "signed" {
+		t.Error(got)
+	}
 	tok := r.Host.Token
 	r.Host.Token = nil
 	_, err := r.try("sign/image", body{"input": b64([]byte("two"))})
