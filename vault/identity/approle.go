@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/internal/redact"
 	"keyrite/vault/engine"
@@ -18,8 +19,10 @@ import (
 const (
 	// SecretPrefix marks a secret id, for scanners of leaked secrets.
 	SecretPrefix = "krs."
-	// bucketSecrets has them: ROLE/ACCESSOR.
+	// bucketSecrets has them, ROLE/ACCESSOR: docs/formats/store.md.
 	bucketSecrets = "identity/secret-id"
+	// secretFormat names one in the store.
+	secretFormat = "keyrite/secret-id/v1"
 	// maxSecrets is how many one role may have out.
 	maxSecrets = 1_000
 	// maxSecretUses bounds the logins with one.
@@ -34,6 +37,7 @@ const (
 type secretID struct {
 	By      string `json:"by"` // identity that asked for it
 	Expires int64  `json:"expires"`
+	Format  string `json:"format"`
 	Hash    string `json:"hash"` // hex SHA-256 of it
 	Issued  int64  `json:"issued"`
 	Uses    int    `json:"uses"` // left
@@ -50,7 +54,13 @@ func readSecret(s getter, role, accessor string) (*secretID, error) {
 		return nil, err
 	}
 	var out secretID
-	return &out, jcs.Unmarshal(raw, &out)
+	if err := jcs.Unmarshal(raw, &out); err != nil {
+		return nil, err
+	}
+	if out.Format != secretFormat {
+		return nil, fault.Errorf(fault.Verify, "a secret id of format %.40q", out.Format)
+	}
+	return &out, nil
 }
 
 // loginAppRole takes a secret id of a role, from its networks only.
@@ -143,6 +153,7 @@ func spendSecret(tx *seal.Tx, role string, h hash, now int64) error {
 }
 
 func putSecret(tx *seal.Tx, key string, s *secretID) error {
+	s.Format = secretFormat
 	raw, err := jcs.Marshal(s)
 	if err != nil {
 		return err

@@ -243,6 +243,8 @@ func TestNothingIsNobody(t *testing.T) {
 	b, m := newBench(t), newMaker(t)
 	b.decide(charter.TypeIdentity, certIdentity("mes", mes, m.ca("ca", "plant CA", "")))
 	b.decide(charter.TypeIdentity, unixIdentity("backup", 1000))
+	b.decide(charter.TypeIdentity, newIssuer(t).identity("build", map[string]string{}))
+	b.decide(charter.TypeIdentity, roleIdentity("historian", "10.0.0.0/8"))
 	synctest.Test(t, func(t *testing.T) { // where the time of refusals costs none
 		r := b.other(t)
 		var peers []identity.Peer
@@ -256,8 +258,11 @@ func TestNothingIsNobody(t *testing.T) {
 				_, err := r.Caller(secret(token), peer)
 				wantRefusedQuick(t, err)
 			}
-			for _, means := range []string{identity.MeansCertificate, identity.MeansUnix} {
-				for _, body := range []string{"{}", `{"name":""}`, `{"role":""}`, `{"name":null}`, `{"role":null}`} {
+			for _, means := range []string{identity.MeansCertificate, identity.MeansUnix, identity.MeansJWT, identity.MeansAppRole} {
+				for _, body := range []string{
+					"{}", `{"name":""}`, `{"role":""}`, `{"name":null}`, `{"role":null}`, `{"role":"build"}`, `{"role":"build","jwt":""}`, `{"role":"build","jwt":null}`, `{"role":"","jwt":"."}`,
+					`{"role_id":"historian"}`, `{"role_id":"historian","secret_id":""}`, `{"role_id":"historian","secret_id":null}`, `{"role_id":"","secret_id":""}`, `{"role_id":null,"secret_id":"krs."}`,
+				} {
 					_, err := r.Login(means, params(t, rawJSON(body)), peer)
 					if c := fault.ClassOf(err); c != fault.Peer && c != fault.Usage {
 						t.Errorf("%s %s by %+v: %v", means, body, peer, err)

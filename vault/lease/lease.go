@@ -44,8 +44,12 @@ const (
 	maxAllLeases = 200_000
 )
 
-// bucketLeases has the leases by id.
-const bucketLeases = "lease"
+const (
+	// bucketLeases has the leases by id: docs/formats/store.md.
+	bucketLeases = "lease"
+	// format names a lease in the store.
+	format = "keyrite/lease/v1"
+)
 
 // Classes of refusal.
 var (
@@ -85,6 +89,7 @@ type Config struct {
 type record struct {
 	Accessor  string `json:"accessor,omitempty"` // of the token; none where it is the identity's
 	Expires   int64  `json:"expires"`
+	Format    string `json:"format"`
 	Identity  string `json:"identity"`
 	Issued    int64  `json:"issued"`
 	Most      int64  `json:"most"`             // renewed up to here
@@ -107,10 +112,17 @@ func read(s getter, id string) (*record, error) {
 		return nil, err
 	}
 	var r record
-	return &r, jcs.Unmarshal(raw, &r)
+	if err := jcs.Unmarshal(raw, &r); err != nil {
+		return nil, err
+	}
+	if r.Format != format {
+		return nil, fault.Errorf(fault.Verify, "lease %s is of format %.40q", id, r.Format)
+	}
+	return &r, nil
 }
 
 func write(tx *seal.Tx, id string, r *record) error {
+	r.Format = format
 	raw, err := jcs.Marshal(r)
 	if err != nil {
 		return err
