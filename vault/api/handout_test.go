@@ -67,8 +67,12 @@ func TestHandsOutTokens(t *testing.T) {
 		method, path, body string
 		status             int
 	}{
-		{"GET", "tokens/token/erp", "", 404}, {"PUT", "tokens/token/other", "", 404}, {"PUT", "tokens/token/erp", `{"ttl":"1h"}`, 400},
-		{"PUT", "tokens/role/erp", `{"ttl":60}`, 403}, {"LIST", "tokens/role", "", 200}, {"GET", "tokens/role/erp", "", 200},
+		{"GET", "tokens/token/erp", "", 404},
+		{"PUT", "tokens/token/other", "", 404},
+		{"PUT", "tokens/token/erp", `{"ttl":"1h"}`, 400},
+		{"PUT", "tokens/role/erp", `{"ttl":60}`, 403},
+		{"LIST", "tokens/role", "", 200},
+		{"GET", "tokens/role/erp", "", 200},
 	} {
 		if p := r.ask(r.client, c.method, c.path, c.body); p.status != c.status {
 			t.Errorf("%s %s: %d %s", c.method, c.path, p.status, p.raw)

@@ -363,6 +363,15 @@ func TestMetadataPatch(t *testing.T) {
 	b.Must(e, engine.Write, "kv/metadata/a", `{"custom_metadata":{"x":"9"}}`)
 	b.Must(e, engine.Write, "kv/metadata/a", `{"custom_metadata":{"y":"8"}}`)
 	want(t, "a write replaces", custom(), `{"y":"8"} 0 false`)
+	// Whatever a text may hold is read back out of the store as it was.
+	b.Must(e, engine.Write, "kv/metadata/a", `{"custom_metadata":{"\u0000<\u2028é":"\u2029&>\"\\😀"}}`)
+	b.Must(e, engine.Patch, "kv/metadata/a", `{"custom_metadata":{"z":""}}`)
+	var odd struct {
+		Custom map[string]string `json:"custom_metadata"`
+	}
+	if err := json.Unmarshal([]byte(b.Must(e, engine.Read, "kv/metadata/a", "")), &odd); err != nil || len(odd.Custom) != 2 || odd.Custom["\x00<\u2028é"] != "\u2029&>\"\\😀" {
+		t.Errorf("odd texts became %q (%v)", odd.Custom, err)
+	}
 }
 
 // What is not understood wholly is refused, and nothing of it is done.
