@@ -105,6 +105,15 @@ func (m *maker) dated(ca, uri, from, to string) *x509.Certificate {
 	return m.read(name + ".pem")
 }
 
+// oldCA is a CA for a time, by certtool.
+func (m *maker) oldCA(name, from, to string) *x509.Certificate {
+	m.t.Helper()
+	m.write(name+".tmpl", fmt.Sprintf("cn = %q\nca\ncert_signing_key\nserial = 7\nactivation_date = %q\nexpiration_date = %q\n", name, from, to))
+	m.run("certtool", "--generate-privkey", "--key-type", "ecdsa", "--curve", "secp256r1", "--outfile", name+".key")
+	m.run("certtool", "--generate-self-signed", "--load-privkey", name+".key", "--template", name+".tmpl", "--outfile", name+".pem")
+	return m.read(name + ".pem")
+}
+
 const mes = "spiffe://plant.example/line1/mes"
 
 func uri(s string) string { return "subjectAltName=URI:" + s + "\n" }
@@ -122,6 +131,7 @@ func TestCertificates(t *testing.T) {
 	b.decide(charter.TypeIdentity, certIdentity("scada", "spiffe://plant.example/scada", m.ca("ca2", "second CA", "")))
 	b.decide(charter.TypeIdentity, certIdentity("bound", "spiffe://plant.example/bound", m.ca("narrow", "narrow CA", "nameConstraints=critical,permitted;URI:other.example\n")))
 	b.decide(charter.TypeIdentity, certIdentity("gone", "spiffe://plant.example/gone", m.read("ca.pem")))
+	b.decide(charter.TypeIdentity, certIdentity("late", "spiffe://plant.example/late", m.oldCA("over", day(-9), day(-1))))
 	b.end("gone")
 	m.ca("twin", "plant CA", "") // the name of the first
 	sub := m.leaf("ca", "sub CA", caExt+"authorityKeyIdentifier=keyid\n")
@@ -155,6 +165,7 @@ func TestCertificates(t *testing.T) {
 		{"another identity's CA", one(m.leaf("ca", "x", clientExt+uri("spiffe://plant.example/scada"))), "!its issuer is"},
 		{"nobody's URI", one(m.leaf("ca", "x", clientExt+uri("spiffe://plant.example/nobody"))), "!no identity"},
 		{"ended by the charter", one(m.leaf("ca", "x", clientExt+uri("spiffe://plant.example/gone"))), "!no identity"},
+		{"longer than its CA", one(m.leaf("over", "x", clientExt+uri("spiffe://plant.example/late"))), "!expired"},
 		{"for servers", one(m.leaf("ca", "x", ext("clientAuth", "serverAuth"))), "!not for clients"},
 		{"for no purpose", one(m.leaf("ca", "x", ext("extendedKeyUsage=clientAuth\n", ""))), "!not for clients"},
 		{"for any purpose", one(m.leaf("ca", "x", ext("clientAuth", "anyExtendedKeyUsage"))), "!not for clients"},

@@ -65,8 +65,8 @@ func TestTokenIsBound(t *testing.T) {
 	}
 }
 
-// TestTokenLife: a token ends at its time, is renewed where the charter says so up to
-// where it says so, and steps of the clock on the wall do not move it.
+// TestTokenLife: a token ends at its time, and is renewed where the charter says so, up
+// to where it says so.
 func TestTokenLife(t *testing.T) {
 	b := newBench(t)
 	x := unixIdentity("job", 1000)
