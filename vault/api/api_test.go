@@ -5,8 +5,11 @@ import (
 	"compress/gzip"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"keyrite/artifact/charter"
 )
@@ -230,5 +233,36 @@ func TestOwnPaths(t *testing.T) {
 	}
 	if p := r.put("sys/seal", ""); p.status != 204 || !r.node.Status().Sealed {
 		t.Errorf("seal: %d %s", p.status, p.raw)
+	}
+}
+
+// TestStoppedStore: after the store stopped nothing is answered but the cause, health
+// says it, and the vault can be sealed.
+func TestStoppedStore(t *testing.T) {
+	r := newRig(t)
+	// Another copy of the store went on: what is kept outside is ahead.
+	head := fmt.Sprintf(`{"format":"keyrite/store-head/v1","root":"%064d","size":1000000,"vault":%q,"world":%q}`, 0, r.Vault, r.folder.World)
+	r.ok(os.WriteFile(filepath.Join(r.Dir, "head"), []byte(head), 0o600))
+	end := time.Now().Add(20 * time.Second)
+	for r.node.Status().Store.Stopped == nil {
+		if time.Now().After(end) {
+			t.Fatal("it does not stop")
+		}
+		r.put("kv/data/line1/x", `{"data":{}}`)
+	}
+	for _, p := range []*reply{r.put("kv/data/line1/x", `{"data":{}}`), r.get("kv/data/line2/x"), r.put("auth/cert/login", "")} {
+		if p.status != 503 || !strings.Contains(string(p.raw), "stopped") {
+			t.Errorf("%d %s", p.status, p.raw)
+		}
+	}
+	if p := r.ask(r.as(nil), "GET", "sys/health", ""); p.status != 503 || p.body["sealed"] != false || !strings.Contains(fmt.Sprint(p.body["keyrite"]), "older than its head") {
+		t.Errorf("health: %d %s", p.status, p.raw)
+	}
+	if p := r.ask(r.as(nil), "GET", "sys/seal-status", ""); p.status != 200 {
+		t.Errorf("seal-status: %d %s", p.status, p.raw)
+	}
+	_ = r.seal() // the store cannot advance its head any more, and says so
+	if !r.node.Status().Sealed {
+		t.Error("it is not sealed")
 	}
 }
