@@ -8,6 +8,9 @@
 // line. Then one line in: MODE WORKERS VERIFY SIGNATURES; one line out: CPU nanoseconds
 // of the process, wall nanoseconds. In mode "held" each worker has a
 // session when it signs, in mode "shared" (raw only) all share one behind a mutex.
+//
+// As "floor" it is the least honest signing service, which scripts/bench vault measures
+// keyrite-vault against: see floor.go.
 package main
 
 import (
@@ -38,17 +41,22 @@ func main() {
 
 func run(args []string) error {
 	if len(args) != 5 {
-		return errors.New("usage: hsmpeer raw|pool MODULE TOKEN SERIAL KEY; scripts/bench starts it")
+		return errors.New("usage: hsmpeer raw|pool|floor MODULE TOKEN SERIAL KEY; scripts/bench starts it")
 	}
 	in := bufio.NewScanner(os.Stdin)
 	if !in.Scan() {
 		return errors.New("no PIN on standard input")
 	}
-	open := openRaw
-	if args[0] == "pool" {
-		open = openPool
+	if args[0] == "floor" {
+		return floor(args[1:], in)
 	}
-	s, err := open(args[1], args[2], args[3], args[4], in.Bytes())
+	var s side
+	var err error
+	if args[0] == "pool" {
+		s, err = openPool(args[1], args[2], args[3], args[4], in.Bytes())
+	} else {
+		s, err = openRaw(args[1], args[2], args[3], args[4], in.Bytes())
+	}
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ type raw struct {
 	mu   sync.Mutex // guards held[0] where it is shared
 }
 
-func openRaw(module, label, serial, key string, pin []byte) (side, error) {
+func openRaw(module, label, serial, key string, pin []byte) (*raw, error) {
 	r := &raw{ctx: pkcs11.New(module), mech: []*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_ECDSA, nil)}}
 	if r.ctx == nil {
 		return nil, errors.New("the module cannot be loaded")
@@ -135,16 +135,22 @@ func (r *raw) sign(w int, digest []byte, shared, verify bool) error {
 		defer r.mu.Unlock()
 		w = 0
 	}
+	_, err := r.signed(w, digest, verify)
+	return err
+}
+
+// signed makes a signature in the session of worker w.
+func (r *raw) signed(w int, digest []byte, verify bool) ([]byte, error) {
 	if err := r.ctx.SignInit(r.held[w], r.mech, r.key); err != nil {
-		return err
+		return nil, err
 	}
 	sig, err := r.ctx.Sign(r.held[w], digest)
 	if err != nil || !verify {
-		return err
+		return sig, err
 	}
 	half := len(sig) / 2
 	if !ecdsa.Verify(r.pub, digest, new(big.Int).SetBytes(sig[:half]), new(big.Int).SetBytes(sig[half:])) {
-		return errors.New("a signature does not verify")
+		return nil, errors.New("a signature does not verify")
 	}
-	return nil
+	return sig, nil
 }
