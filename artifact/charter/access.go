@@ -52,10 +52,13 @@ type Access struct {
 	Hosts      map[string]Host // on which the vault may run
 	ended      map[string]bool // type and id
 	hostKeys   map[string]bool // DER of every key that was ever a host's
+	// Unmounted are the mounts that were ended, by id: what they keep is not used any
+	// more, and what was to be destroyed at their end still has to be.
+	Unmounted map[string]Mount
 }
 
 func newAccess() Access {
-	return Access{map[string]Mount{}, map[string]Policy{}, map[string]Identity{}, map[string]Host{}, map[string]bool{}, map[string]bool{}}
+	return Access{map[string]Mount{}, map[string]Policy{}, map[string]Identity{}, map[string]Host{}, map[string]bool{}, map[string]bool{}, map[string]Mount{}}
 }
 
 // Rules are those of an identity's policies, together. An identity that is not in
@@ -185,6 +188,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 		}
 		if roles := s.TokenRoleNames(e.ID); len(roles) > 0 {
 			return badAccess(TypeMount, e.ID, "it has the role "+roles[0])
+		}
+		if m, ok := s.Access.Mounts[e.ID]; ok {
+			s.Access.Unmounted[e.ID] = m
 		}
 		delete(s.Access.Mounts, e.ID)
 		s.unmount(e.ID)

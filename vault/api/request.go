@@ -2,8 +2,10 @@ package api
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -58,11 +60,20 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, raw string, query 
 	}
 	body, err := s.body(w, r, c)
 	if err == nil {
-		c.Params, err = params(body, query)
+		c.Params, err = params(asked(r.Header, body), query)
 	}
 	c.Fault = err
 	c.unrepeat()
 	return c
+}
+
+// asked makes the parameter "request" of a body that is no JSON: a question about a
+// certificate (RFC 6960, appendix A.1).
+func asked(h http.Header, body []byte) []byte {
+	if kind, _, _ := mime.ParseMediaType(h.Get("Content-Type")); kind != "application/ocsp-request" {
+		return body
+	}
+	return fmt.Appendf(nil, `{"request":%q}`, base64.StdEncoding.EncodeToString(body))
 }
 
 // unrepeat drops what clients say twice: the name that stands in the path. Another one

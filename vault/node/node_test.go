@@ -127,6 +127,24 @@ func TestCharterIsInForceAtOnce(t *testing.T) {
 	}
 }
 
+// TestEndedMountIsCleared: an engine is asked to destroy what ended, also where its
+// mount ends in the same append.
+func TestEndedMountIsCleared(t *testing.T) {
+	b := newBench(t)
+	n := b.open()
+	before := len(b.Charter)
+	b.Approve(charter.TypeMount, charter.Mount{Engine: "kv", ID: "extra"})
+	b.Approve(charter.TypeAccessEnded, charter.AccessEnded{Type: charter.TypeMount, ID: "extra"})
+	st, err := n.Append(t.Context(), b.lines(before))
+	b.ok(err)
+	if got := b.stored("found/extra", "size"); got != fmt.Sprint(st.Size()) {
+		t.Errorf("the engine was brought to %q", got)
+	}
+	if _, err := b.call(mes, engine.Read, "extra/data/line1/x", ""); err == nil {
+		t.Error("it answers")
+	}
+}
+
 func (b *bench) stored(bucket, key string) string {
 	b.t.Helper()
 	var out string

@@ -112,6 +112,11 @@ func (v *vault) seen() (seen, error) {
 	return s, err
 }
 
+// host is what an engine is given at a mount.
+func (v *vault) host(id string) *engine.Host {
+	return &engine.Host{Mount: id, Charter: v.charter, View: v.store.View, Token: v.token, Public: v.cfg.Public}
+}
+
 // mount makes the engines that a charter mounts. Those that are there already go on.
 func (v *vault) mount(st *charter.State) (*force, error) {
 	f := &force{charter: st, engines: map[string]engine.Engine{}}
@@ -125,8 +130,7 @@ func (v *vault) mount(st *charter.State) (*force, error) {
 		if !ok {
 			return nil, fault.Errorf(fault.Policy, "the charter mounts an engine %.40q, which this program does not have", m.Engine)
 		}
-		h := &engine.Host{Mount: id, Charter: v.charter, View: v.store.View, Token: v.token, Public: v.cfg.Public}
-		e, err := mk(h)
+		e, err := mk(v.host(id))
 		if err != nil {
 			return nil, fmt.Errorf("mount %s at %s: %w", m.Engine, id, err)
 		}
@@ -262,10 +266,24 @@ func (v *vault) takeOver(ctx context.Context, f *force, t takeover) error {
 	return err
 }
 
-// found has each engine make what the charter wants of it.
+// found has each engine make what the charter wants of it. Those of mounts that were
+// ended are asked, too: a key and its mount may end in one append, and the key is to be
+// destroyed all the same.
 func (v *vault) found(tx *seal.Tx, f *force) error {
-	for _, id := range slices.Sorted(maps.Keys(f.engines)) {
-		founder, ok := f.engines[id].(engine.Founder)
+	all := maps.Clone(f.engines)
+	for id, m := range f.charter.Access.Unmounted {
+		mk, ok := v.cfg.Engines[m.Engine]
+		if !ok {
+			continue // it may be of a program of before; nothing of it is used
+		}
+		e, err := mk(v.host(id))
+		if err != nil {
+			return fmt.Errorf("clear %s at %s: %w", m.Engine, id, err)
+		}
+		all[id] = e
+	}
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		founder, ok := all[id].(engine.Founder)
 		if !ok {
 			continue
 		}
