@@ -50,7 +50,8 @@ func (s *State) adoptEpoch(x *EpochAdopted) error {
 	if err := x.Check(&before); err != nil {
 		return err
 	}
-	s.Epochs[e.Safe], s.adopted[e.Safe] = *e, e.Epoch
+	s.deal(e)
+	s.adopted[e.Safe] = e.Epoch
 	return nil
 }
 

@@ -52,6 +52,7 @@ type State struct {
 	former     map[string]string   // key id → name, of people once in the roster
 	gone       map[string]bool     // safes retired
 	adopted    map[string]int      // epochs taken over from void ceremonies, by safe
+	dealt      map[string][]Epoch  // all that a safe has and had, in order
 	tree       tlog.Tree
 	last       time.Time
 	now        time.Time // of the statement that is being folded in
@@ -94,6 +95,17 @@ func (s *State) Epoch(safe string) (Epoch, error) {
 		return e, fault.Hint(fault.Errorf(fault.Policy, "the charter knows no safe %.40q", safe), "its safes are: "+strings.Join(slices.Sorted(maps.Keys(s.Epochs)), ", "))
 	}
 	return e, nil
+}
+
+// EpochAt returns an epoch that a safe has or had, by its number. One that is not in
+// force opens no token; it may still be needed for what was sealed under it.
+func (s *State) EpochAt(safe string, epoch int) (Epoch, error) {
+	for _, e := range s.dealt[safe] {
+		if e.Epoch == epoch {
+			return e, nil
+		}
+	}
+	return Epoch{}, fault.Errorf(fault.Policy, "the charter knows no epoch %d of safe %.40q", epoch, safe)
 }
 
 // CheckHead checks that this log, when it had size statements, had that head:
@@ -327,8 +339,16 @@ func (s *State) addEpoch(e *Epoch) error {
 	if err := unlike(e, &before); err != nil {
 		return err
 	}
-	s.Epochs[e.Safe] = *e
+	s.deal(e)
 	return nil
+}
+
+// deal puts an epoch in force.
+func (s *State) deal(e *Epoch) {
+	if s.dealt == nil {
+		s.dealt = map[string][]Epoch{}
+	}
+	s.Epochs[e.Safe], s.dealt[e.Safe] = *e, append(s.dealt[e.Safe], *e)
 }
 
 // unlike wants no share of the epoch before in e.

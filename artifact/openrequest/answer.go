@@ -77,12 +77,16 @@ func (a *Answer) Verify(r *Request, s *charter.State) (share.Place, error) {
 	if err != nil {
 		return share.Place{}, err
 	}
-	want, key, err := share.PlaceOf(s, r.Safe, o.Place.Holder)
+	if r.Vault != s.Vault || (r.Operation == Carry) != (r.Epoch < s.Epochs[r.Safe].Epoch) {
+		return share.Place{}, fault.Errorf(fault.Policy, "%w: the charter went on since it was made", ErrRequest)
+	}
+	e, err := s.EpochAt(r.Safe, r.Epoch)
 	if err != nil {
 		return share.Place{}, err
 	}
-	if want.Epoch != r.Epoch || want.Vault != r.Vault {
-		return share.Place{}, fault.Errorf(fault.Policy, "%w: the charter went on since it was made", ErrRequest)
+	want, key, err := share.PlaceIn(s, &e, o.Place.Holder)
+	if err != nil {
+		return share.Place{}, err
 	}
 	m, ok := s.People.Person(want.Holder)
 	if !ok {

@@ -49,17 +49,20 @@ const (
 
 // Operations, the closed set.
 const (
+	Carry  = "carry"  // shares of an epoch before open the store's key, for Reseal
 	Create = "create" // the vault's store is made, empty, under a new data key
 	Unseal = "unseal" // the vault's store and token are opened
 	Reseal = "reseal" // the data key of an open vault is wrapped anew for this epoch
 )
 
 // Operations lists them.
-func Operations() []string { return []string{Create, Reseal, Unseal} }
+func Operations() []string { return []string{Carry, Create, Reseal, Unseal} }
 
 // does says what an operation means, for whoever gives a share to it; "" for none.
 func does(operation string) string {
 	switch operation {
+	case Carry:
+		return "CARRY: the vault was sealed while its shares were dealt anew. Your OLD share opens the key of its store, so that the new shares can take it over. The token is not opened."
 	case Create:
 		return "CREATE: a new and empty store is made for the vault, and its token is opened. If this vault holds secrets already, say no."
 	case Unseal:
@@ -83,7 +86,7 @@ type Charter struct {
 type Request struct {
 	Attempt   []byte      `json:"attempt"` // 32 random bytes
 	Charter   Charter     `json:"charter"` // in force at the host
-	Epoch     int         `json:"epoch"`   // of the safe, in force
+	Epoch     int         `json:"epoch"`   // of the safe: in force, or for Carry one before
 	Expires   string      `json:"expires"` // RFC 3339, at most MaxValidity after Issued
 	Format    string      `json:"format"`
 	Host      string      `json:"host"` // id in the charter; its key signs
@@ -101,6 +104,7 @@ type Ask struct {
 	Operation string
 	Safe      string
 	Recipient string
+	Epoch     int           // for Carry; else 0, and it is the one in force
 	Valid     time.Duration // at most MaxValidity
 }
 
@@ -112,6 +116,9 @@ func New(s *charter.State, a Ask, now time.Time) (*Request, error) {
 	}
 	if a.Valid <= 0 || a.Valid > MaxValidity {
 		return nil, fault.New(fault.Usage, "a request for shares is good for at most 24 hours")
+	}
+	if a.Operation == Carry {
+		e.Epoch = a.Epoch
 	}
 	r := &Request{
 		Attempt: make([]byte, AttemptBytes), Charter: Charter{s.Head(), s.Size()}, Epoch: e.Epoch,
@@ -200,8 +207,8 @@ func (r *Request) Check(s *charter.State, now time.Time) error {
 		return fault.Errorf(fault.Policy, "%w: the charter knows no host %.40q", ErrRequest, r.Host)
 	case e.Epoch == 0:
 		return fault.Errorf(fault.Policy, "%w: the charter knows no safe %.40q", ErrRequest, r.Safe)
-	case r.Epoch != e.Epoch:
-		return fault.Errorf(fault.Policy, "%w: epoch %d of safe %s is in force, not %d", ErrRequest, e.Epoch, r.Safe, r.Epoch)
+	case (r.Operation == Carry) != (r.Epoch < e.Epoch) || r.Epoch > e.Epoch:
+		return fault.Errorf(fault.Policy, "%w: epoch %d of safe %s is in force, and it asks for epoch %d to %s", ErrRequest, e.Epoch, r.Safe, r.Epoch, r.Operation)
 	case now.After(expires):
 		return fault.Errorf(fault.Policy, "%w: it expired at %s", ErrRequest, r.Expires)
 	case issued.After(now.Add(clockSkew)):

@@ -182,6 +182,63 @@ func TestRequestAndAnswer(t *testing.T) {
 	}
 }
 
+// Shares of an epoch before are asked for by carry, and by nothing else.
+func TestCarry(t *testing.T) {
+	a := newAsked(t)
+	old, keys := a.shares["master1"], a.keys["master1"]
+	a.deal(2)
+	now := artifacttest.Now()
+	ask := openrequest.Ask{Host: "vault1", Operation: openrequest.Carry, Safe: "work", Recipient: a.once.Recipient().String(), Epoch: 1, Valid: time.Minute}
+	r, err := openrequest.New(a.State, ask, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openrequest.Open(a.signed(t, r), a.State, now); err != nil {
+		t.Error(err)
+	}
+	e, err := a.State.EpochAt("work", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place, _, err := share.PlaceIn(a.State, &e, "master1")
+	if err != nil || place.Epoch != 1 {
+		t.Fatalf("%+v %v", place, err)
+	}
+	for name, c := range map[string]struct {
+		place share.Place
+		key   ed25519.PrivateKey
+		want  string
+	}{
+		"the old share":           {place, keys, "ok"},
+		"the new one":             {func() share.Place { p := place; p.Epoch = 2; return p }(), a.keys["master1"], "verify"},
+		"the new one, as the old": {place, a.keys["master1"], "verify"},
+	} {
+		hash, _, _ := r.Hash()
+		env, err := envelope.SignJSON(share.OpeningType, share.Opening{Format: share.OpeningFormat, Nonce: r.Attempt, Operation: hash, Place: c.place}, c.key, a.People["master1"].Signer())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openrequest.NewAnswer(r, a.State, env, old); class(err) != c.want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, bad := range []int{0, 2, 3, -1} {
+		ask.Epoch = bad
+		if _, err := openrequest.New(a.State, ask, now); err == nil {
+			t.Errorf("epoch %d is carried", bad)
+		}
+	}
+	r.Operation = openrequest.Unseal
+	if _, err := openrequest.Open(a.signed(t, r), a.State, now); fault.ClassOf(err) != fault.Policy {
+		t.Errorf("unseal with an epoch of before: %v", err)
+	}
+	for _, bad := range []int{0, 3} {
+		if _, err := a.State.EpochAt("work", bad); fault.ClassOf(err) != fault.Policy {
+			t.Errorf("epoch %d: %v", bad, err)
+		}
+	}
+}
+
 // requests that may not be answered, with the class of each refusal.
 func (a *asked) badRequests(t testing.TB) []artifacttest.Vector {
 	edit := func(f func(*openrequest.Request)) []byte { return a.signed(t, a.request(t, f)) }
@@ -209,6 +266,8 @@ func (a *asked) badRequests(t testing.TB) []artifacttest.Vector {
 		{Name: "other-world", Expect: "policy", Body: other.signed(t, other.request(t, nil))},
 		{Name: "other-vault", Expect: "policy", Body: edit(func(r *openrequest.Request) { r.Vault = strings.Repeat("0", 64) })},
 		{Name: "other-epoch", Expect: "policy", Body: edit(func(r *openrequest.Request) { r.Epoch = 2 })},
+		{Name: "carry-in-force", Expect: "policy", Body: edit(func(r *openrequest.Request) { r.Operation = openrequest.Carry })},
+		{Name: "epoch-0", Expect: "verify", Body: edit(func(r *openrequest.Request) { r.Operation, r.Epoch = openrequest.Carry, 0 })},
 		{Name: "other-safe", Expect: "policy", Body: edit(func(r *openrequest.Request) { r.Safe = "root" })},
 		{Name: "expired", Expect: "policy", Body: edit(func(r *openrequest.Request) {
 			r.Issued, r.Expires = "2026-11-22T01:00:00Z", "2026-11-22T01:15:00Z"
@@ -286,7 +345,7 @@ func TestRequestsThatAreNotAnswered(t *testing.T) {
 			t.Errorf("made: %+v", bad)
 		}
 	}
-	if ops := openrequest.Operations(); !slices.IsSorted(ops) || len(ops) != 3 {
+	if ops := openrequest.Operations(); !slices.IsSorted(ops) || len(ops) != 4 {
 		t.Errorf("operations %v", ops)
 	}
 }

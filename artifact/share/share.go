@@ -234,12 +234,17 @@ func PlaceOf(s *charter.State, safe, holder string) (Place, ed25519.PublicKey, e
 	if err != nil {
 		return Place{}, nil, err
 	}
+	return PlaceIn(s, &e, holder)
+}
+
+// PlaceIn is PlaceOf in an epoch of the charter, which need not be in force.
+func PlaceIn(s *charter.State, e *charter.Epoch, holder string) (Place, ed25519.PublicKey, error) {
 	for _, sh := range e.Shares {
 		if sh.Holder == holder {
-			return Place{Epoch: e.Epoch, Holder: holder, Index: sh.Index, Safe: safe, Vault: s.Vault, World: s.World}, sh.Public, nil
+			return Place{Epoch: e.Epoch, Holder: holder, Index: sh.Index, Safe: e.Safe, Vault: s.Vault, World: s.World}, sh.Public, nil
 		}
 	}
-	return Place{}, nil, fault.Errorf(fault.Policy, "%.40q holds no share of safe %s", holder, safe)
+	return Place{}, nil, fault.Errorf(fault.Policy, "%.40q holds no share of safe %s", holder, e.Safe)
 }
 
 // VerifyReceipt checks a receipt by its holder for the share at want.

@@ -40,7 +40,8 @@ running ('keyrite-vault serve').
   keyrite-vault unseal --answer anna.answer --answer ben.answer --bind vault.yaml --state-dir /var/lib/keyrite
 
 A request is for one attempt of one operation: unseal; create, for a vault that has no
-store yet; reseal, for an open one whose shares were dealt anew. Each answer is judged at
+store yet; reseal, for an open one whose shares were dealt anew; carry, with the old
+shares, before reseal, for one that was sealed then. Each answer is judged at
 once. A bad one is named with its holder and does not count; the others stay. With the
 last one needed the vault opens before the command ends. Without any of the flags the
 progress is shown.
@@ -55,7 +56,7 @@ or foreign share; 16 REQUEST exists, or the vault is open; 19 no vault runs.`,
 	f := c.Flags()
 	f.BoolVar(&o.newAttempt, "new-attempt", false, "begin an attempt")
 	f.StringVar(&o.out, "out", "", "file for the request of a new attempt; it goes to every key master of the safe")
-	f.StringVar(&o.operation, "operation", openrequest.Unseal, "what a new attempt is for: unseal, create or reseal")
+	f.StringVar(&o.operation, "operation", openrequest.Unseal, "what a new attempt is for: unseal, create, reseal or carry")
 	f.DurationVar(&o.valid, "valid", 0, "how long a new attempt may take (default and most: as the binding says)")
 	f.StringArrayVar(&o.answers, "answer", nil, "answer of a key master; may repeat")
 	f.StringVar(&o.retry, "retry", "", "try again to open with the shares that an attempt has")
@@ -174,6 +175,10 @@ func showProgress(w io.Writer, list []unseal.Progress) {
 		fmt.Fprintln(w, "no attempt is under way")
 	}
 	for _, p := range list {
+		if p.Carried {
+			fmt.Fprintln(w, "the key of the store is open, by shares of before; now: unseal --new-attempt --operation reseal, answered with the new shares")
+			continue
+		}
 		if p.Open {
 			fmt.Fprintf(w, "the vault is OPEN: %s by %s\n", p.Operation, strings.Join(p.Given, ", "))
 			continue

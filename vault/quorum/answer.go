@@ -26,7 +26,7 @@ import (
 // the request from openrequest.Open and showed it. The passphrase of a key file is the
 // first line of passphrases.
 func (c Config) Contribute(ctx context.Context, st *charter.State, r *openrequest.Request, o Opener, passphrases *os.File) ([]byte, error) {
-	e, err := st.Epoch(r.Safe)
+	e, err := st.EpochAt(r.Safe, r.Epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ type Contribution struct {
 // Given are contributions to one attempt. All are required.
 type Given struct {
 	State *charter.State
-	Safe  string
+	Epoch charter.Epoch // of the safe, whose shares are given
 	// Once is the attempt's one-time key, of NewOnce. It must not be wiped meanwhile.
 	Once          *secmem.Buffer
 	Contributions []Contribution
@@ -147,7 +147,8 @@ type Join struct {
 	// Wrapped is the data key under the safe's secret; nil draws a new one.
 	Wrapped []byte
 	// PINs and Key are the write ends of pipes: the token's user PIN, as
-	// hsm.TakePINs reads it, and the data key, as seal.TakeDataKey does.
+	// hsm.TakePINs reads it, and the data key, as seal.TakeDataKey does. Without PINs
+	// no PIN is derived: shares of an epoch before open no token.
 	PINs, Key *os.File
 }
 
@@ -156,19 +157,15 @@ type Join struct {
 // Every share is checked again before. The data key is opened first: after an error
 // the PIN was given to nobody.
 func (c Config) Join(ctx context.Context, j Join) ([]byte, error) {
-	e, err := j.State.Epoch(j.Safe)
-	if err != nil {
-		return nil, err
-	}
-	if len(j.Contributions) < e.Need {
-		return nil, fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(j.Contributions), j.Safe, e.Need)
+	if e := &j.Epoch; len(j.Contributions) < e.Need {
+		return nil, fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(j.Contributions), e.Safe, e.Need)
 	}
 	r, keys, err := j.request(opJoin)
 	if err != nil {
 		return nil, err
 	}
 	defer keys.Close()
-	r.Wrapped, r.StoreEpoch = j.Wrapped, j.Place.Epoch
+	r.Wrapped, r.StoreEpoch, r.KeyOnly = j.Wrapped, j.Place.Epoch, j.PINs == nil
 	resp, err := c.finish(ctx, r, files{keys: keys, pins: j.PINs, data: j.Key})
 	if err != nil {
 		return nil, err
@@ -189,15 +186,11 @@ func (c Config) finish(ctx context.Context, r *request, fs files) (*response, er
 // request is the child's request for contributions, and the pipe with the one-time
 // key.
 func (g *Given) request(op string) (*request, *os.File, error) {
-	e, err := g.State.Epoch(g.Safe)
-	if err != nil {
-		return nil, nil, err
-	}
 	once := g.Once.Bytes()
 	if len(once) == 0 {
 		return nil, nil, fault.New(fault.Sealed, "the attempt has ended")
 	}
-	r := base(op, g.State, e)
+	r := base(op, g.State, g.Epoch)
 	r.Contributions = g.Contributions
 	keys, w, err := os.Pipe()
 	if err != nil {
@@ -284,8 +277,10 @@ func (r *request) join() (*response, error) {
 		return nil, err
 	}
 	defer key.Wipe()
-	if err := r.givePINs(secret, hsm.WritePINs); err != nil {
-		return nil, err
+	if !r.KeyOnly {
+		if err := r.givePINs(secret, hsm.WritePINs); err != nil {
+			return nil, err
+		}
 	}
 	out := os.NewFile(fdData, "data key")
 	defer out.Close()

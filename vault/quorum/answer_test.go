@@ -88,7 +88,7 @@ func (x *room) three(t *testing.T, names ...string) []Contribution {
 }
 
 func (x *room) given(list []Contribution) Given {
-	return Given{State: x.State, Safe: "work", Once: x.once, Contributions: list}
+	return Given{State: x.State, Epoch: x.State.Epochs["work"], Once: x.once, Contributions: list}
 }
 
 // join returns what came out of both pipes.

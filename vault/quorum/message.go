@@ -56,6 +56,7 @@ type request struct {
 	Contributions []Contribution `json:"contributions,omitempty"` // weigh, join
 	Wrapped       []byte         `json:"wrapped,omitempty"`       // join: the data key; without it a new one is drawn
 	StoreEpoch    uint32         `json:"store_epoch,omitempty"`   // join
+	KeyOnly       bool           `json:"key_only,omitempty"`      // join: the data key and no PIN
 }
 
 type opener struct {

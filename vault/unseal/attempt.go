@@ -22,7 +22,8 @@ type Progress struct {
 	Words     string   `json:"words"` // of the request, as holders see them
 	Given     []string `json:"given"` // holders whose shares were found good, sorted
 	Need      int      `json:"need"`
-	Open      bool     `json:"open"` // whether this answer opened the vault
+	Open      bool     `json:"open"`              // whether this answer opened the vault
+	Carried   bool     `json:"carried,omitempty"` // whether it opened the store's key, of Carry
 }
 
 // attempt is one try to open the vault.
@@ -32,7 +33,7 @@ type attempt struct {
 	request *openrequest.Request
 	file    []byte // the signed request
 	words   string
-	need    int
+	epoch   charter.Epoch // whose shares it takes
 	timer   *time.Timer
 
 	generation int      // set once, under Attempts.mu
@@ -75,7 +76,7 @@ func (x *attempt) finish(why error) {
 // shown is the progress of an attempt as it is now; the caller holds x.mu, or the
 // attempt is nobody else's yet. It is what Progress lists from now on.
 func (a *Attempts) shown(x *attempt) Progress {
-	p := Progress{Attempt: x.id, Operation: x.request.Operation, Expires: x.request.Expires, Words: x.words, Given: []string{}, Need: x.need}
+	p := Progress{Attempt: x.id, Operation: x.request.Operation, Expires: x.request.Expires, Words: x.words, Given: []string{}, Need: x.epoch.Need}
 	for _, g := range x.given {
 		p.Given = append(p.Given, g.Holder)
 	}
@@ -125,7 +126,7 @@ func (a *Attempts) take(ctx context.Context, x *attempt, ans *openrequest.Answer
 	case <-ctx.Done():
 		return fault.Errorf(fault.Unreachable, "weigh the share of %s: %w", place.Holder, ctx.Err())
 	}
-	if err := a.c.Quorum.Weigh(ctx, quorum.Given{State: st, Safe: a.c.Safe, Once: x.once, Contributions: []quorum.Contribution{g}}); err != nil {
+	if err := a.c.Quorum.Weigh(ctx, quorum.Given{State: st, Epoch: x.epoch, Once: x.once, Contributions: []quorum.Contribution{g}}); err != nil {
 		return err
 	}
 	x.given, x.openings = append(x.given, g), append(x.openings, &ans.Opening)

@@ -19,7 +19,7 @@ func (a *Attempts) join(ctx context.Context, x *attempt, st *charter.State, o *O
 	var wrapped []byte
 	if o.Operation == openrequest.Unseal {
 		var err error
-		if wrapped, err = a.loadKey(st); err != nil {
+		if wrapped, err = a.loadKey(st, x.epoch); err != nil {
 			return err
 		}
 	}
@@ -29,7 +29,7 @@ func (a *Attempts) join(ctx context.Context, x *attempt, st *charter.State, o *O
 	}
 	defer p.close()
 	out, err := a.c.Quorum.Join(ctx, quorum.Join{
-		Given: quorum.Given{State: st, Safe: a.c.Safe, Once: x.once, Contributions: x.given},
+		Given: quorum.Given{State: st, Epoch: x.epoch, Once: x.once, Contributions: x.given},
 		Place: o.place, Wrapped: wrapped, PINs: p.pinsIn, Key: p.keyIn,
 	})
 	p.written()

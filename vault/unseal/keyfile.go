@@ -48,9 +48,18 @@ func (a *Attempts) saveKey(st *charter.State, wrapped []byte) error {
 	return durable.Replace(a.keyPath(e.Epoch), data, 0o600)
 }
 
-// loadKey reads the wrapped key for the epoch in force.
-func (a *Attempts) loadKey(st *charter.State) ([]byte, error) {
-	e := st.Epochs[a.c.Safe]
+// olderKey is the newest epoch before this one that has a wrapped key, 0 if none has.
+func (a *Attempts) olderKey(epoch int) int {
+	for e := epoch - 1; e > 0; e-- {
+		if _, err := os.Lstat(a.keyPath(e)); err == nil {
+			return e
+		}
+	}
+	return 0
+}
+
+// loadKey reads the wrapped key for an epoch.
+func (a *Attempts) loadKey(st *charter.State, e charter.Epoch) ([]byte, error) {
 	path := a.keyPath(e.Epoch)
 	data, err := intake.Read(path, maxKeyBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -71,11 +80,9 @@ func (a *Attempts) loadKey(st *charter.State) ([]byte, error) {
 
 // noKey says why there is no key of the epoch in force.
 func (a *Attempts) noKey(epoch int) error {
-	for e := epoch - 1; e > 0; e-- {
-		if _, err := os.Lstat(a.keyPath(e)); err == nil {
-			return fault.Hint(fault.Errorf(fault.Policy, "%w: epoch %d is in force, and the store is under epoch %d", ErrReshared, epoch, e),
-				"see 'The shares were dealt anew' in docs/operations/vault.md")
-		}
+	if e := a.olderKey(epoch); e > 0 {
+		return fault.Hint(fault.Errorf(fault.Policy, "%w: epoch %d is in force, and the store is under epoch %d", ErrReshared, epoch, e),
+			"see 'The shares were dealt anew' in docs/operations/vault.md")
 	}
 	return fault.Hint(fault.Errorf(fault.Usage, "there is no wrapped key of a store in %s", a.c.Dir), "is it the right state folder? A vault that never was unsealed begins with the operation create")
 }
@@ -86,7 +93,7 @@ func (a *Attempts) created() bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// place is where the data key of the epoch in force belongs.
-func (a *Attempts) place(st *charter.State) (seal.Place, error) {
-	return quorum.StorePlace(st.Vault, st.World, uint32(st.Epochs[a.c.Safe].Epoch))
+// place is where the data key of an epoch belongs.
+func place(st *charter.State, e charter.Epoch) (seal.Place, error) {
+	return quorum.StorePlace(st.Vault, st.World, uint32(e.Epoch))
 }

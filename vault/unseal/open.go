@@ -73,7 +73,7 @@ func (a *Attempts) mayAsk(operation string, st *charter.State) error {
 		if !sealed {
 			return ErrOpen
 		}
-		if _, err := a.loadKey(st); err != nil {
+		if _, err := a.loadKey(st, st.Epochs[a.c.Safe]); err != nil {
 			return err
 		}
 		if !a.created() {
@@ -81,6 +81,8 @@ func (a *Attempts) mayAsk(operation string, st *charter.State) error {
 		}
 	case openrequest.Reseal:
 		return a.mayReseal(st)
+	case openrequest.Carry:
+		return a.mayCarry(st)
 	default:
 		return fault.Errorf(fault.Usage, "there is no operation %.40q; there are %v", operation, openrequest.Operations())
 	}
@@ -97,6 +99,9 @@ func (a *Attempts) open(ctx context.Context, x *attempt, st *charter.State) erro
 		return err
 	}
 	defer a.leave()
+	if x.request.Operation == openrequest.Carry {
+		return a.carry(ctx, x, st)
+	}
 	o, err := a.openToken(ctx, x, st)
 	if err != nil {
 		return err
@@ -234,7 +239,7 @@ func (a *Attempts) openToken(ctx context.Context, x *attempt, st *charter.State)
 	o := &Opened{Operation: x.request.Operation, Holders: a.shown(x).Given, At: a.c.Now(), sup: sup}
 	rep, err := a.admitted(ctx, sup, st)
 	if err == nil {
-		o.place, err = a.place(st)
+		o.place, err = place(st, x.epoch)
 	}
 	if err == nil {
 		err = a.join(ctx, x, st, o)

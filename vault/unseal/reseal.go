@@ -15,11 +15,17 @@ import (
 func (a *Attempts) mayReseal(st *charter.State) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.opened == nil {
-		return fault.Hint(ErrSealed, "the store is resealed while the vault is open under the shares of before")
+	var under seal.Place
+	switch {
+	case a.opened != nil:
+		under = a.opened.place
+	case a.carried != nil:
+		under = a.carried.place
+	default:
+		return fault.Hint(ErrSealed, "the store is resealed while the vault is open under the shares of before, or after those were given for carry")
 	}
-	if int(a.opened.place.Epoch) >= st.Epochs[a.c.Safe].Epoch {
-		return fault.Errorf(fault.Policy, "the store is under epoch %d, which is in force", a.opened.place.Epoch)
+	if int(under.Epoch) >= st.Epochs[a.c.Safe].Epoch {
+		return fault.Errorf(fault.Policy, "the store is under epoch %d, which is in force", under.Epoch)
 	}
 	return nil
 }
@@ -30,6 +36,9 @@ func (a *Attempts) reseal(ctx context.Context, x *attempt, st *charter.State, o 
 	a.mu.Lock()
 	old := a.opened
 	a.mu.Unlock()
+	if old == nil {
+		return a.resealCarried(ctx, x, st, o)
+	}
 	if _, err := audit.NewJournal(old.Store).Do(ctx, seal.Strict, a.entry(x, st), nil); err != nil {
 		return joinErrors(err, o.close())
 	}
@@ -44,11 +53,15 @@ func (a *Attempts) reseal(ctx context.Context, x *attempt, st *charter.State, o 
 		return joinErrors(err, old.close())
 	}
 	old.user, old.Store = nil, nil
-	err := old.close()
-	if rmErr := os.Remove(a.keyPath(int(old.place.Epoch))); rmErr != nil {
-		return joinNil(err, fault.Errorf(fault.Storage, "remove the old wrapped key: %w", rmErr))
+	return joinNil(old.close(), a.removeKey(old.place))
+}
+
+// removeKey removes the wrapped key of an epoch that nothing is under any more.
+func (a *Attempts) removeKey(p seal.Place) error {
+	if err := os.Remove(a.keyPath(int(p.Epoch))); err != nil {
+		return fault.Errorf(fault.Storage, "remove the old wrapped key: %w", err)
 	}
-	return joinNil(err, durable.SyncDir(a.c.Dir))
+	return durable.SyncDir(a.c.Dir)
 }
 
 // resealed closes the store, seals it anew and opens it under the new key.

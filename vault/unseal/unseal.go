@@ -129,6 +129,7 @@ type Attempts struct {
 	list       map[string]*attempt
 	generation int // of openings and sealings; an attempt of before has ended
 	opened     *Opened
+	carried    *carried           // the store's key under shares of before, of a sealed vault
 	cancel     context.CancelFunc // ends the opening under way, if there is one
 }
 
@@ -198,7 +199,14 @@ func (a *Attempts) begin(ctx context.Context, ask Ask, st *charter.State) (*atte
 		return nil, err
 	}
 	x := &attempt{once: once, by: ask.By}
-	r, err := openrequest.New(st, openrequest.Ask{Host: a.c.Host, Operation: ask.Operation, Safe: a.c.Safe, Recipient: recipient, Valid: ask.Valid}, a.c.Now())
+	q := openrequest.Ask{Host: a.c.Host, Operation: ask.Operation, Safe: a.c.Safe, Recipient: recipient, Valid: ask.Valid}
+	if ask.Operation == openrequest.Carry {
+		q.Epoch = a.olderKey(st.Epochs[a.c.Safe].Epoch)
+	}
+	r, err := openrequest.New(st, q, a.c.Now())
+	if err == nil {
+		x.epoch, err = st.EpochAt(a.c.Safe, r.Epoch)
+	}
 	if err == nil {
 		x.request, x.id = r, hex.EncodeToString(r.Attempt)
 		x.file, err = r.Sign(a.c.HostKey)
@@ -213,7 +221,6 @@ func (a *Attempts) begin(ctx context.Context, ask Ask, st *charter.State) (*atte
 		once.Wipe()
 		return nil, err
 	}
-	x.need = st.Epochs[a.c.Safe].Need
 	return x, nil
 }
 
@@ -297,7 +304,7 @@ func (a *Attempts) Retry(ctx context.Context, id string) (*Progress, error) {
 // goOn opens the vault if the attempt has what it needs. The caller holds x.mu.
 func (a *Attempts) goOn(ctx context.Context, x *attempt, st *charter.State) (*Progress, error) {
 	p := a.shown(x)
-	if len(x.given) < st.Epochs[a.c.Safe].Need || x.need < 2 {
+	if len(x.given) < x.epoch.Need || x.epoch.Need < 2 {
 		return &p, nil
 	}
 	// Who gave the last share may hang up: what was begun is brought to its end.
@@ -305,7 +312,8 @@ func (a *Attempts) goOn(ctx context.Context, x *attempt, st *charter.State) (*Pr
 	switch class := fault.ClassOf(err); {
 	case err == nil:
 		x.finish(ErrEnded)
-		p.Open = true
+		p.Carried = x.request.Operation == openrequest.Carry
+		p.Open = !p.Carried
 		return &p, nil
 	case class == fault.Token, class == fault.Unreachable, class == fault.Storage:
 		return nil, fault.Hint(err, "the shares of this attempt are kept until "+x.request.Expires+": remedy the cause, and try it again with 'keyrite-vault unseal --retry'")
@@ -336,6 +344,7 @@ type Status struct {
 	Need     int        `json:"need"`
 	Epoch    int        `json:"epoch"`
 	Attempts []Progress `json:"attempts"`
+	Carried  bool       `json:"carried,omitempty"` // the store's key is open, and waits for the new shares
 	// Of an open vault: by which operation, whose shares, since when.
 	Operation string   `json:"operation,omitempty"`
 	Holders   []string `json:"holders,omitempty"`
@@ -348,7 +357,7 @@ func (a *Attempts) Status() Status {
 	s := Status{Created: a.created(), Need: e.Need, Epoch: e.Epoch, Attempts: a.Progress()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.Sealed = a.opened == nil
+	s.Sealed, s.Carried = a.opened == nil, a.carried != nil
 	if o := a.opened; o != nil {
 		s.Operation, s.Holders, s.Since = o.Operation, o.Holders, charter.FormatTime(o.At)
 	}
@@ -390,6 +399,7 @@ func (a *Attempts) Seal() error {
 	a.mu.Lock()
 	o := a.opened
 	a.opened = nil
+	a.forget()
 	a.next(fault.Errorf(fault.Policy, "%w: the vault was sealed", ErrEnded))
 	a.mu.Unlock()
 	if o == nil {

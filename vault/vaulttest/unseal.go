@@ -45,7 +45,11 @@ func (v *Vault) Answer(t testing.TB, request []byte, name string) []byte {
 }
 
 func (v *Vault) answer(r *openrequest.Request, name string) ([]byte, error) {
-	place, pub, err := share.PlaceOf(v.State, Safe, name)
+	e, err := v.State.EpochAt(Safe, r.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	place, pub, err := share.PlaceIn(v.State, &e, name)
 	if err != nil {
 		return nil, err
 	}
