@@ -40,8 +40,8 @@ type State struct {
 	VendorRoots map[string]VendorRoot
 	TokenRoles  map[string]TokenRole      // by At
 	Passwords   map[string]PasswordPolicy // by At
-	Transit     map[string]TransitKey     // keys of transit engines, by TransitID
-	PKIRoles    map[string]PKIRole        // by PKIID
+	Transit     map[string]TransitKey     // keys of transit engines, by At
+	PKIRoles    map[string]PKIRole        // by At
 	Releases    Releases                  // what keys may sign beside statements of ours
 	Audit       Audit                     // who signs the vault's trail, and who gets copies
 	Grants      Grants                    // what is given for a while

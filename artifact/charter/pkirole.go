@@ -3,7 +3,6 @@ package charter
 import (
 	"bytes"
 	"crypto/x509"
-	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -114,23 +113,11 @@ func (r *PKIRole) denied(name string) error {
 	return fault.Errorf(fault.Policy, "role %s gives no certificate for %.80q", r.Name, name)
 }
 
-// PKIID is what a role is called where a statement needs one word: in State.PKIRoles,
-// and when it is ended.
-func PKIID(mount, name string) string { return mount + "/" + name }
-
 // PKIRolesAt are the names of a mount's roles, in order.
-func (s *State) PKIRolesAt(mount string) []string {
-	var out []string
-	for _, id := range slices.Sorted(maps.Keys(s.PKIRoles)) {
-		if name, ok := strings.CutPrefix(id, mount+"/"); ok {
-			out = append(out, name)
-		}
-	}
-	return out
-}
+func (s *State) PKIRolesAt(mount string) []string { return namesAt(s.PKIRoles, mount) }
 
 func (s *State) addPKIRole(r *PKIRole) error {
-	id := PKIID(r.Mount, r.Name)
+	id := At(r.Mount, r.Name)
 	m, ok := s.Access.Mounts[r.Mount]
 	had := s.PKIRoles[id]
 	switch {
@@ -151,7 +138,7 @@ func (s *State) addPKIRole(r *PKIRole) error {
 		return err
 	}
 	for _, name := range s.PKIRolesAt(r.Mount) {
-		o := s.PKIRoles[PKIID(r.Mount, name)]
+		o := s.PKIRoles[At(r.Mount, name)]
 		if o.Key != r.Key || !bytes.Equal(o.Issuer, r.Issuer) {
 			return badAccess(TypePKIRole, id, "the mount has another issuer; another issuer wants another mount")
 		}

@@ -1,7 +1,6 @@
 package charter
 
 import (
-	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -59,10 +58,6 @@ var claimRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.:/-]{0,127}$`)
 
 // registered are the claims that have a place of their own (RFC 7519, section 4.1).
 func registered() []string { return []string{"iss", "aud", "sub", "exp", "nbf", "iat", "jti"} }
-
-// At is what a thing of an engine is called where one word is needed: in the maps of
-// State, and when it is ended.
-func At(mount, name string) string { return mount + "/" + name }
 
 // shownText is what stands in tokens: printable ASCII, not empty, not long.
 func shownText(s string) bool {
@@ -184,14 +179,3 @@ func (s *State) TokenRoleEnded(id string) bool { return s.Access.ended[TypeToken
 
 // TokenRoleNames are the names of a mount's roles, in order.
 func (s *State) TokenRoleNames(mount string) []string { return namesAt(s.TokenRoles, mount) }
-
-// namesAt are the names of what is at a mount, in order.
-func namesAt[T any](m map[string]T, mount string) []string {
-	var out []string
-	for _, id := range slices.Sorted(maps.Keys(m)) {
-		if name, ok := strings.CutPrefix(id, mount+"/"); ok {
-			out = append(out, name)
-		}
-	}
-	return out
-}

@@ -40,12 +40,8 @@ func TransitTypes() []string {
 // MaxTransitVersions bounds the versions of one key.
 const MaxTransitVersions = 10_000
 
-// TransitID is what a key is called where a statement needs one word: in
-// State.Transit, and when it is ended.
-func TransitID(mount, name string) string { return mount + "/" + name }
-
 func (s *State) addTransitKey(k *TransitKey) error {
-	id := TransitID(k.Mount, k.Name)
+	id := At(k.Mount, k.Name)
 	m, ok := s.Access.Mounts[k.Mount]
 	if !ok || m.Engine != "transit" || !idRE.MatchString(k.Name) || s.Access.ended[TypeTransitKey+"/"+id] {
 		return badAccess(TypeTransitKey, id, "there is no transit engine at that place, or the name is no id or was ended")
@@ -95,7 +91,7 @@ func (k *SoftwareKey) check(id string, had *SoftwareKey) error {
 // checkTokenKey wants a key that is in force under the id by which it was
 // admitted, and stands under no other name: one name, one policy.
 func (s *State) checkTokenKey(k *TransitKey) error {
-	id := TransitID(k.Mount, k.Name)
+	id := At(k.Mount, k.Name)
 	rec, ok := s.Keys[k.TokenKey]
 	if !ok || rec.SuccessorOf != "" {
 		return badAccess(TypeTransitKey, id, "no key in force is called "+k.TokenKey)
@@ -105,7 +101,7 @@ func (s *State) checkTokenKey(k *TransitKey) error {
 	}
 	for _, other := range s.Transit {
 		if other.TokenKey == k.TokenKey {
-			return badAccess(TypeTransitKey, id, "the key has the name "+TransitID(other.Mount, other.Name)+" already")
+			return badAccess(TypeTransitKey, id, "the key has the name "+At(other.Mount, other.Name)+" already")
 		}
 	}
 	return nil

@@ -100,7 +100,7 @@ func byCharter() error {
 
 // role is a role of the mount.
 func (e *Engine) role(name string) (*charter.PKIRole, error) {
-	r, ok := e.host.Charter().PKIRoles[charter.PKIID(e.host.Mount, name)]
+	r, ok := e.host.Charter().PKIRoles[charter.At(e.host.Mount, name)]
 	if !ok {
 		return nil, engine.ErrNotThere
 	}
@@ -114,7 +114,7 @@ func (e *Engine) ca() (key string, c *x509.Certificate, err error) {
 	if len(names) == 0 {
 		return "", nil, ErrNoRole
 	}
-	r := st.PKIRoles[charter.PKIID(e.host.Mount, names[0])]
+	r := st.PKIRoles[charter.At(e.host.Mount, names[0])]
 	c, err = x509.ParseCertificate(r.Issuer)
 	return r.Key, c, err
 }

@@ -39,7 +39,7 @@ func tokenTypes() map[string]string {
 // stood for it, and only the one in force is of use.
 func (e *Engine) key(name string) (*key, error) {
 	c := e.host.Charter()
-	st, ok := c.Transit[charter.TransitID(e.host.Mount, name)]
+	st, ok := c.Transit[charter.At(e.host.Mount, name)]
 	if !ok {
 		return nil, engine.ErrNotThere
 	}

@@ -56,7 +56,7 @@ func (e *Engine) uses() string   { return e.host.Bucket("transit-uses") }
 // charter does not mention is left alone.
 func (e *Engine) Found(tx *seal.Tx, c *charter.State, now time.Time) error {
 	for _, name := range c.TransitKeys(e.host.Mount) {
-		k := c.Transit[charter.TransitID(e.host.Mount, name)].Software
+		k := c.Transit[charter.At(e.host.Mount, name)].Software
 		for n := 1; k != nil && n <= k.Versions; n++ {
 			if _, err := tx.Get(e.bucket(), place(name, n)); !errors.Is(err, seal.ErrNotFound) {
 				if err != nil {
@@ -72,7 +72,7 @@ func (e *Engine) Found(tx *seal.Tx, c *charter.State, now time.Time) error {
 	for _, bucket := range []string{e.bucket(), e.uses()} {
 		for _, at := range tx.Keys(bucket, "") {
 			name, _, _ := cutLast(at)
-			if c.TransitEnded(charter.TransitID(e.host.Mount, name)) {
+			if c.TransitEnded(charter.At(e.host.Mount, name)) {
 				if err := tx.Delete(bucket, at); err != nil {
 					return err
 				}
