@@ -141,17 +141,23 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // route finds out what the request is for, and returns the status that was answered.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) int {
 	raw, query, err := target(r)
+	if e := s.origins.Check(r); err == nil && e != nil {
+		err = fault.Errorf(fault.Policy, "a web page of another origin asks: %w", e)
+	}
+	var c *call
 	if err != nil {
-		return s.refuse(w, "", err)
-	}
-	if err := s.origins.Check(r); err != nil {
-		return s.refuse(w, "", fault.Errorf(fault.Policy, "a web page of another origin asks: %w", err))
-	}
-	if answer, ok := s.public(r, raw, query); ok {
+		c = &call{Call: node.Call{RawPath: raw, Peer: peer(r), Fault: err}} // refused, with its entry
+	} else if answer, ok := s.public(r, raw, query); ok {
 		return s.tell(w, r, answer)
+	} else {
+		c = s.read(w, r, raw, query)
 	}
-	call := s.read(w, r, raw, query)
-	defer s.bodies.give(call.size)
+	defer s.bodies.give(c.size)
+	return s.do(w, r, c)
+}
+
+// do has a call made and writes what it came to.
+func (s *Server) do(w http.ResponseWriter, r *http.Request, call *call) int {
 	reply, err := s.cfg.Vault.Do(r.Context(), call.Call)
 	call.Token.Zero()
 	if err != nil {
