@@ -90,7 +90,11 @@ func FuzzPlan(f *testing.F) {
 		{"pki/revoke", `{"serial_number":"41:41:41:41:41:41:41:41:41:41:41:41:41:41:41:41"}`},
 		{"pki/ocsp", `{"request":"MAA="}`},
 		{"pki/ocsp/MAA=", ``},
-		{"pki/cert/ca", ``}, {"pki/crl/pem", ``}, {"pki/certs", ``}, {"pki/roles/plant", ``}, {"pki/ca_chain", ``},
+		{"pki/cert/ca", ``},
+		{"pki/crl/pem", ``},
+		{"pki/certs", ``},
+		{"pki/roles/plant", ``},
+		{"pki/ca_chain", ``},
 	} {
 		for m := engine.Read; m <= engine.Delete; m++ {
 			f.Add(int(m), s[0], s[1])

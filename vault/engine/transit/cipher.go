@@ -120,7 +120,7 @@ func (e *Engine) planDataKey(r *engine.Request, rest []string) (*engine.Plan, er
 	if len(rest) != 2 || rest[0] != "plaintext" && rest[0] != "wrapped" || r.Method != engine.Write {
 		return nil, engine.ErrNoPath
 	}
-	v := verb{item: []string{"associated_data", "bits", "context", "key_version", "nonce"}, secret: true}
+	v := verb{item: []string{"associated_data", "bits", "context", "key_version", "nonce"}}
 	if err := r.Params.Only(v.item...); err != nil {
 		return nil, err
 	}

@@ -176,7 +176,8 @@ func (c *call) sign(p engine.Params) (map[string]any, error) {
 	if err != nil {
 		return nil, fault.Errorf(fault.ClassOf(err), "sign with key %s: %w", c.name, err)
 	}
-	if !holds(s.Public(), in, sig, opts) {
+	// What a token signed was verified by hsm.Key.
+	if c.token == "" && !holds(s.Public(), in, sig, opts) {
 		return nil, fault.Errorf(fault.Token, "key %s gave a signature that does not hold", c.name)
 	}
 	sum := sha256.Sum256(sig)

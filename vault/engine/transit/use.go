@@ -20,7 +20,6 @@ type verb struct {
 	params  []string // of the request alone
 	item    []string // of the request, or of each item of a batch
 	hashes  bool     // a hash may be the last segment of the path
-	secret  bool     // it uses more than the public half
 	once    func(*call, engine.Params) (map[string]any, error)
 	prepare func(*call) error
 }
@@ -31,12 +30,12 @@ func verbs() map[string]verb {
 	hash := []string{"algorithm", "hash_algorithm"}
 	signing := append([]string{"marshaling_algorithm", "prehashed", "salt_length", "signature_algorithm"}, hash...)
 	return map[string]verb{
-		"sign":    {params: append([]string{"key_version"}, signing...), item: with("input"), hashes: true, secret: true, once: (*call).sign, prepare: (*call).scheme},
+		"sign":    {params: append([]string{"key_version"}, signing...), item: with("input"), hashes: true, once: (*call).sign, prepare: (*call).scheme},
 		"verify":  {params: signing, item: with("input", "signature", "hmac"), hashes: true, once: (*call).verify, prepare: (*call).scheme},
-		"hmac":    {params: append([]string{"key_version"}, hash...), item: with("input"), hashes: true, secret: true, once: (*call).hmac, prepare: (*call).macScheme},
-		"encrypt": {item: with("plaintext", "key_version", "associated_data"), secret: true, once: (*call).encrypt},
-		"decrypt": {item: with("ciphertext", "associated_data"), secret: true, once: (*call).decrypt},
-		"rewrap":  {item: with("ciphertext", "key_version", "associated_data"), secret: true, once: (*call).rewrap},
+		"hmac":    {params: append([]string{"key_version"}, hash...), item: with("input"), hashes: true, once: (*call).hmac, prepare: (*call).macScheme},
+		"encrypt": {item: with("plaintext", "key_version", "associated_data"), once: (*call).encrypt},
+		"decrypt": {item: with("ciphertext", "associated_data"), once: (*call).decrypt},
+		"rewrap":  {item: with("ciphertext", "key_version", "associated_data"), once: (*call).rewrap},
 	}
 }
 
@@ -141,11 +140,9 @@ type work struct {
 }
 
 func (w *work) plan(shown map[string]any) *engine.Plan {
-	p := &engine.Plan{Needs: access.Update, Shown: shown, Work: w.run, Apply: w.apply}
-	if k, err := w.engine.key(w.name); err == nil && k.token != "" && w.verb.secret {
-		p.Intent = true
-	}
-	return p
+	// A key for general signatures changes nothing in the token, and what it signed
+	// leaves with its entry only: it needs no intent.
+	return &engine.Plan{Needs: access.Update, Shown: shown, Work: w.run, Apply: w.apply}
 }
 
 // run does all items. What is wrong with one item of a batch is said in its place;
