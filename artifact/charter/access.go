@@ -52,13 +52,17 @@ type Access struct {
 	Hosts      map[string]Host // on which the vault may run
 	ended      map[string]bool // type and id
 	hostKeys   map[string]bool // DER of every key that was ever a host's
+	revoked    map[string]bool // hex SHA-256 of client certificates
 	// Unmounted are the mounts that were ended, by id: what they keep is not used any
 	// more, and what was to be destroyed at their end still has to be.
 	Unmounted map[string]Mount
 }
 
 func newAccess() Access {
-	return Access{map[string]Mount{}, map[string]Policy{}, map[string]Identity{}, map[string]Host{}, map[string]bool{}, map[string]bool{}, map[string]Mount{}}
+	return Access{
+		Mounts: map[string]Mount{}, Policies: map[string]Policy{}, Identities: map[string]Identity{}, Hosts: map[string]Host{},
+		ended: map[string]bool{}, hostKeys: map[string]bool{}, revoked: map[string]bool{}, Unmounted: map[string]Mount{},
+	}
 }
 
 // Rules are those of an identity's policies, together. An identity that is not in

@@ -18,6 +18,7 @@ func Proposable() []string {
 		TypeBreakGlass,
 		TypeBreakGlassEnded,
 		TypeBreakGlassPulled,
+		TypeCertificateRevoked,
 		TypeDelegation,
 		TypeFactory,
 		TypeHost,

@@ -290,6 +290,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypeBreakGlass,
 		charter.TypeBreakGlassEnded,
 		charter.TypeBreakGlassPulled,
+		charter.TypeCertificateRevoked,
 		charter.TypeDelegation,
 		charter.TypeFactory,
 		charter.TypeHost,

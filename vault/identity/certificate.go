@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"encoding/hex"
 	"slices"
 	"time"
 
@@ -64,6 +65,9 @@ func (r *Registry) certified(state *charter.State, peer *Peer) (*charter.Identit
 		return nil, time.Time{}, err
 	}
 	until, err := judge(x.Certificate, leaf, now)
+	if err == nil && state.Access.IsRevoked(hex.EncodeToString(thumb[:])) {
+		err = refuse("it was revoked").cause
+	}
 	if err != nil {
 		return nil, time.Time{}, refuse("client certificate for %s: %w", x.ID, err).about(x.ID, "")
 	}

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -138,6 +139,8 @@ func TestCertificates(t *testing.T) {
 	m.run("cp", "leaf1.pem", "sub.pem")
 	m.run("cp", "leaf1.key", "sub.key")
 	good := m.leaf("ca", "anything", clientExt+uri(mes))
+	revoked := m.leaf("ca", "anything", clientExt+uri(mes))
+	b.decide(charter.TypeCertificateRevoked, charter.CertificateRevoked{Identity: "mes", SHA256: fmt.Sprintf("%x", sha256.Sum256(revoked.Raw))})
 
 	type row struct {
 		name  string
@@ -165,6 +168,7 @@ func TestCertificates(t *testing.T) {
 		{"another identity's CA", one(m.leaf("ca", "x", clientExt+uri("spiffe://plant.example/scada"))), "!its issuer is"},
 		{"nobody's URI", one(m.leaf("ca", "x", clientExt+uri("spiffe://plant.example/nobody"))), "!no identity"},
 		{"ended by the charter", one(m.leaf("ca", "x", clientExt+uri("spiffe://plant.example/gone"))), "!no identity"},
+		{"revoked", one(revoked), "!revoked"},
 		{"longer than its CA", one(m.leaf("over", "x", clientExt+uri("spiffe://plant.example/late"))), "!expired"},
 		{"for servers", one(m.leaf("ca", "x", ext("clientAuth", "serverAuth"))), "!not for clients"},
 		{"for no purpose", one(m.leaf("ca", "x", ext("extendedKeyUsage=clientAuth\n", ""))), "!not for clients"},
@@ -213,6 +217,33 @@ func certificateRow(t *testing.T, b *bench, shown []*x509.Certificate, want stri
 		wantRefused(t, callErr)
 		if !strings.Contains(cause(callErr), why) {
 			t.Errorf("cause %q, want %q", cause(callErr), why)
+		}
+	}
+}
+
+// TestCertificateIsRevoked: a certificate that the charter revokes ends with its tokens
+// at the next request; the process goes on with another.
+func TestCertificateIsRevoked(t *testing.T) {
+	b, m := newBench(t), newMaker(t)
+	b.decide(charter.TypeIdentity, certIdentity("mes", mes, m.ca("ca", "plant CA", "")))
+	stolen, next := withCert(m.leaf("ca", "x", clientExt+uri(mes))), withCert(m.leaf("ca", "x", clientExt+uri(mes)))
+	auth, other := b.mustLogin(identity.MeansCertificate, nil, stolen), b.mustLogin(identity.MeansCertificate, nil, next)
+	if _, err := b.reg.Caller(secret(""), stolen); err != nil {
+		t.Fatal(err)
+	}
+	b.decide(charter.TypeCertificateRevoked, charter.CertificateRevoked{Identity: "mes", SHA256: fmt.Sprintf("%x", sha256.Sum256(stolen.Certificates[0].Raw))})
+	if !b.reg.Gone(auth.Accessor) || b.reg.Gone(other.Accessor) {
+		t.Error("its token is out, or that of another is not")
+	}
+	for _, tok := range []string{"", string(auth.Token.Bytes())} {
+		_, err := b.reg.Caller(secret(tok), stolen)
+		wantRefused(t, err)
+	}
+	_, err := b.login(identity.MeansCertificate, nil, stolen)
+	wantRefused(t, err)
+	for _, tok := range []string{"", string(other.Token.Bytes())} {
+		if _, err := b.reg.Caller(secret(tok), next); err != nil {
+			t.Errorf("the next certificate: %s", cause(err))
 		}
 	}
 }

@@ -118,6 +118,9 @@ func (t *token) stands(state *charter.State) error {
 	if !ok || !reflect.DeepEqual(x, t.proof) {
 		return refuse("token of %s, which the charter ended", t.identity).about(t.identity, t.accessor)
 	}
+	if state.Access.IsRevoked(hex.EncodeToString(t.bound[:])) {
+		return refuse("token of %s over a certificate that was revoked", t.identity).about(t.identity, t.accessor)
+	}
 	return nil
 }
 
