@@ -64,6 +64,24 @@ func serveAlone(file string) error {
 	return s.Serve(l, api.TLS(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c, nil }))
 }
 
+// plainProgram is this program without the race detector, whose memory would be measured
+// instead.
+func plainProgram(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !raceDetector {
+		return exe
+	}
+	exe = filepath.Join(t.TempDir(), "plain.test")
+	if out, err := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", exe, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return exe
+}
+
 // rss is the resident memory of a process, in bytes.
 func rss(t *testing.T, pid int) int64 {
 	t.Helper()
@@ -97,9 +115,7 @@ func TestSlowClients(t *testing.T) {
 	r.ok(err)
 	file := filepath.Join(r.Dir, "alone")
 	r.ok(os.WriteFile(file, told, 0o600))
-	exe, err := os.Executable()
-	r.ok(err)
-	cmd := exec.CommandContext(t.Context(), exe, "serve-slow-clients", file)
+	cmd := exec.CommandContext(t.Context(), plainProgram(t), "serve-slow-clients", file)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	r.ok(err)
