@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
 	"os/exec"
 	"time"
 
@@ -83,7 +84,7 @@ func judge(err error, said []byte) error {
 func CheckMain(path string) error {
 	c, err := Check(path)
 	if err == nil {
-		_, err = fmt.Printf(countedForm, c.entries)
+		_, err = fmt.Fprintf(os.Stdout, countedForm, c.entries)
 	}
 	return err
 }
