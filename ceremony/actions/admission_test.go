@@ -21,6 +21,7 @@ import (
 // module, from a record of the vault or signed by somebody in its charter; the
 // ceremony is refused before it is armed, so nothing is void (R-CER-9).
 func TestAdmissionOfOpening(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	b, state, module, work := f.workToken(t)
 	now := time.Now()
@@ -148,10 +149,7 @@ func TestAdmissionOfOpening(t *testing.T) {
 // charter of the next ceremony.
 func (f *founded) workToken(t *testing.T) (*Bind, *charter.State, hsm.ModuleInfo, hsm.TokenInfo) {
 	t.Helper()
-	b, err := LoadBind(f.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := f.bind(t, "bind.yaml")
 	f.continued(b)
 	lines, err := os.ReadFile(b.Charter)
 	if err != nil {

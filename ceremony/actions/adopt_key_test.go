@@ -60,8 +60,8 @@ func (h *house) find(t *testing.T, label, after, incident string, on func(*Bind)
 // went. The next ceremony finds it there, makes it sign, and the charter says so; what
 // is left of it where it was is destroyed.
 func TestAdoptsTheKeyOfAVoidTransfer(t *testing.T) {
-	h := newHouse(t)
-	on, first := h.found(t, twoSafes, "work work2")
+	t.Parallel()
+	h, on, first := foundTwoSafes(t)
 	void, err := h.perform(t, "void", transferScript(t, "traveller"), "incident: {step: \"5.3\", by: witness1, reason: a stranger came in}\n", on)
 	if fault.ClassOf(err) != fault.Void || !strings.Contains(fault.HintOf(err), "Key traveller is in the token of safe work2") {
 		t.Fatalf("got %v, hint %q", err, fault.HintOf(err))
@@ -160,8 +160,8 @@ func (h *house) forgedFind(t *testing.T, dir string) {
 // A transfer that was killed around the destruction, also between its announcement and
 // its effect, leaves a key that is found, and nothing of it where it was.
 func TestAdoptsTheKeyOfAKilledTransfer(t *testing.T) {
-	h := newHouse(t)
-	on, _ := h.found(t, twoSafes, "work work2")
+	t.Parallel()
+	h, on, _ := foundTwoSafes(t)
 	dir := h.path("record-killed")
 	h.killedTransfer(t, "killed", on, entryOf("intent", `"effect":"destroy","key":"traveller"`))
 	// The charter may have grown since, by what concerns neither safe nor key.

@@ -69,6 +69,7 @@ func (x *tiny) closes(t *testing.T, name, after string) (string, *record.Verifie
 // the commit, recovered with the new shares alone; the next one adopts that epoch,
 // with the void record as the proof, and deals the one after it (R-CER-9, R-CER-14).
 func TestAdoptsTheEpochOfAVoidReshare(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	for name, when := range map[string]func() func([]byte) bool{
 		"the user PIN still the old one": func() func([]byte) bool {
@@ -123,6 +124,7 @@ func (x *tiny) adoptsEpoch(t *testing.T, name, void string) {
 // An adopting reshare may be killed in the same way: the next one adopts both epochs,
 // with one void record in the other.
 func TestAdoptsWhatAnAdoptingReshareLeft(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	first := x.stuck(t, "first")
 	x.after = first
@@ -152,6 +154,7 @@ func (x *tiny) onlyOpens(t *testing.T, from map[int]string, last int) {
 // An adopting reshare that is killed and put back leaves the adopted epoch in force,
 // and the next one adopts that.
 func TestAdoptsAfterAnAdoptingReshareWasPutBack(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	first := x.stuck(t, "first")
 	x.after = first
@@ -182,10 +185,10 @@ func TestAdoptsAfterAnAdoptingReshareWasPutBack(t *testing.T) {
 // before, in a token that never took its PINs, under a script that does not say so,
 // altered, or of another vault, nothing is adopted.
 func TestAdoptsNothingWithoutProof(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	void := x.stuck(t, "void")
-	theirs := newTiny(t).stuck(t, "theirs")
-	t.Setenv("SOFTHSM2_CONF", x.env.Conf)
+	theirs := tinyOf(t, tinyScript).stuck(t, "theirs")
 	refused := func(name, after string, class fault.Class, text string) {
 		t.Helper()
 		_, err := x.adopt(t, name, after)
@@ -263,6 +266,7 @@ func TestAdoptsNothingWithoutProof(t *testing.T) {
 // A void reshare that put its token back leaves nothing: the next one opens it for the
 // shares that the charter names, whatever its script may adopt.
 func TestAdoptsNothingThatWasPutBack(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	void := x.kill(t, "void", entryOf("pins-changed", ""))
 	if err := x.recover(t, void, 1, 2); fault.ClassOf(err) != fault.Void {

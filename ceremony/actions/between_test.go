@@ -12,6 +12,7 @@ import (
 // What approvers appended to the charter between two ceremonies stands in the
 // second one's, and its record verifies from the genesis' anchors.
 func TestCharterGoesOnBetweenCeremonies(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	path := f.path("charter.jsonl")
 	data, err := os.ReadFile(f.newest + "/outputs/charter.jsonl")

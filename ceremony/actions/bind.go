@@ -66,7 +66,8 @@ type Bind struct {
 
 	dir  string
 	hash string
-	hsmd string // empty but in tests
+	hsmd string   // empty but in tests
+	env  []string // of the module's process; nil but in tests: what ours has
 }
 
 // BindSandbox is what the module may use beside what its own configuration names;
@@ -80,7 +81,7 @@ type BindSandbox struct {
 // HSM is the configuration of the module that the binding names. hsmd is empty but
 // in tests.
 func (b *Bind) HSM(hsmd string) hsm.Config {
-	return hsm.Config{Module: b.Module, HSMD: hsmd, Sockets: b.Sandbox.Sockets, Folders: b.Sandbox.Folders, StateDir: b.Sandbox.StateDir}
+	return hsm.Config{Module: b.Module, HSMD: hsmd, Env: b.env, Sockets: b.Sandbox.Sockets, Folders: b.Sandbox.Folders, StateDir: b.Sandbox.StateDir}
 }
 
 // BindPerson is one participant.

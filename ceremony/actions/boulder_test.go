@@ -104,6 +104,7 @@ func name(cn string) pkix.Name {
 // TestImportedHierarchyIsIssued rehearses a root, an intermediate and a revocation
 // list that Boulder's configuration files ask for, on a real token.
 func TestImportedHierarchyIsIssued(t *testing.T) {
+	t.Parallel()
 	demo := filepath.Join("..", "boulder", "testdata")
 	h := newHouse(t)
 	on, first := h.found(t, h.imported(t, filepath.Join(demo, "root-a.yaml")), "root")
@@ -201,6 +202,7 @@ func (h *house) importedCRL(t *testing.T, demo string, on func(*Bind), first, se
 // TestImportedRootInAVaultThatExists makes the root in a later ceremony; its
 // certificate is found in that ceremony's record when it issues.
 func TestImportedRootInAVaultThatExists(t *testing.T) {
+	t.Parallel()
 	demo := filepath.Join("..", "boulder", "testdata")
 	h := newHouse(t)
 	on, first := h.found(t, strings.NewReplacer("tok-2", "work2", "token: tok}", "token: work}").Replace(twoSafes), "work work2")

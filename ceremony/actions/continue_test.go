@@ -5,13 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
-	"keyrite/hsm/hsmtest"
 )
 
 // founded is a house whose genesis closed, with tokens founded-root and
@@ -22,58 +20,23 @@ type founded struct {
 	newest  string // record folder of the last ceremony that closed
 }
 
-// template is one founded vault for all tests of this package: a genesis takes
-// seconds. found gives each test its own copy of people, record and tokens.
-var template struct {
-	once   sync.Once
-	f      *founded
-	dir    string // copies of house and token store
-	tokens string
-}
-
+// found is the founded vault, whose genesis is held once for all tests.
 func found(t testing.TB) *founded {
 	t.Helper()
-	template.once.Do(func() {
-		f := foundAnew(t)
-		template.dir, template.tokens = filepath.Join(templates, "house"), filepath.Join(templates, "tokens")
-		for from, to := range map[string]string{f.dir: template.dir, f.env.TokenDir: template.tokens} {
-			if err := os.CopyFS(to, os.DirFS(from)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		template.f = f
-	})
-	if template.f == nil {
-		t.Fatal("there is no founded vault: its genesis failed in an earlier test")
-	}
-	h := &house{dir: t.TempDir(), env: hsmtest.NewStore(t), people: template.f.people}
-	t.Setenv("SOFTHSM2_CONF", h.env.Conf)
-	for from, to := range map[string]string{template.dir: h.dir, template.tokens: h.env.TokenDir} {
-		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+	h := vaultOf(t, "founded", func() *house {
+		h := newHouse(t)
+		dir, err := h.rehearse(t, "founded", "", nil)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	newest, err := filepath.Rel(template.f.dir, template.f.newest)
+		h.cosign(t, dir, "witness2")
+		return h
+	})
+	v, err := verifyOwn(h.path("record-founded"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &founded{h, template.f.anchors, h.path(newest)}
-}
-
-// foundAnew holds a genesis for this test alone.
-func foundAnew(t testing.TB) *founded {
-	t.Helper()
-	h := newHouse(t)
-	dir, err := h.rehearse(t, "founded", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.cosign(t, dir, "witness2")
-	v, err := verifyOwn(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &founded{h, v.Anchors, dir}
+	return &founded{h, v.Anchors, h.path("record-founded")}
 }
 
 // continued is the binding of a ceremony after the newest one.
@@ -117,6 +80,7 @@ func (f *founded) try(t testing.TB, p plan) (string, error) {
 // A further key is born in a token that is in force, opened by three key masters
 // for that one step (R-CER-5).
 func TestNewKeyContinuesTheVault(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	v := f.later(t, plan{kind: "new-key"})
 	if len(v.Keys) != 1 || v.Keys[0].Key.ID != "firmware-gw200" || v.Charter.Size() != v.Open.Base.CharterSize+1 {
@@ -163,6 +127,7 @@ func (f *founded) replaced(t testing.TB) func(b *Bind) {
 // A reshare replaces a key master: new secrets, new PINs, all receipts, and the
 // old shares are of an epoch that is over (R-CER-9, R-CER-24).
 func TestReshareReplacesAKeyMaster(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	v := f.later(t, plan{kind: "reshare", bind: f.replaced(t)})
 	for _, safe := range []string{"root", "work", "root2", "work2"} {
@@ -198,7 +163,8 @@ func TestReshareReplacesAKeyMaster(t *testing.T) {
 
 // What a ceremony continues is checked before anything is at stake.
 func TestContinuingNeedsTheVault(t *testing.T) {
-	other := foundAnew(t)
+	t.Parallel()
+	other := genesis(t).closed
 	f := found(t) // its token store is in force
 	cut := func(n int) string {
 		data, err := os.ReadFile(filepath.Join(f.newest, "outputs/charter.jsonl"))
@@ -215,9 +181,9 @@ func TestContinuingNeedsTheVault(t *testing.T) {
 	}{
 		"no anchors":         {func(b *Bind) { b.Anchors = "" }, fault.Usage},
 		"no charter":         {func(b *Bind) { b.Charter = "" }, fault.Usage},
-		"anchors of another": {func(b *Bind) { b.Anchors = filepath.Join(other.newest, "outputs/anchors.json") }, fault.Policy},
-		"charter of another": {func(b *Bind) { b.Charter = filepath.Join(other.newest, "outputs/charter.jsonl") }, fault.Policy},
-		"record of another":  {func(b *Bind) { b.Records = []string{other.newest} }, fault.Verify},
+		"anchors of another": {func(b *Bind) { b.Anchors = filepath.Join(other, "outputs/anchors.json") }, fault.Policy},
+		"charter of another": {func(b *Bind) { b.Charter = filepath.Join(other, "outputs/charter.jsonl") }, fault.Policy},
+		"record of another":  {func(b *Bind) { b.Records = []string{other} }, fault.Verify},
 		"older charter":      {func(b *Bind) { b.Charter = cut(1) }, fault.Policy},
 		"much older charter": {func(b *Bind) { b.Charter = cut(9) }, fault.Policy},
 		"another token":      {func(b *Bind) { b.Tokens = map[string]string{"work": "founded-work/0000"} }, fault.Policy},
@@ -228,10 +194,7 @@ func TestContinuingNeedsTheVault(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if name == "too few masters" {
 				s, _ := f.script(t, "new-key", "founded", nil)
-				b, err := LoadBind(f.path("bind.yaml"))
-				if err != nil {
-					t.Fatal(err)
-				}
+				b := f.bind(t, "bind.yaml")
 				tt.bind(b)
 				if _, err := b.Participants(s); fault.ClassOf(err) != tt.class {
 					t.Errorf("got %v", err)

@@ -119,6 +119,7 @@ func (f *far) closed(misses int) {
 // His answer comes as a file; the room hears the words that he compares, and a sheet
 // to print lies beside the request.
 func TestElsewhereByFile(t *testing.T) {
+	t.Parallel()
 	f := newFar(t)
 	f.scene.seat.free = func(ctx context.Context, p ceremony.Prompt) (string, *ceremony.Call, error) {
 		r, base := f.request()
@@ -141,6 +142,7 @@ func TestElsewhereByFile(t *testing.T) {
 // Without a medium: the request is read off the screen as a code, and the answer is
 // typed line by line. A line that was misread costs nothing but typing it again.
 func TestElsewhereTyped(t *testing.T) {
+	t.Parallel()
 	f := newFar(t)
 	var typed []string
 	f.scene.seat.page = func(code string, rows []string) {
@@ -173,6 +175,7 @@ func TestElsewhereTyped(t *testing.T) {
 
 // A scanner gives all lines at once, as a keyboard would.
 func TestElsewhereScanned(t *testing.T) {
+	t.Parallel()
 	f := newFar(t)
 	f.scene.seat.free = func(context.Context, ceremony.Prompt) (string, *ceremony.Call, error) {
 		r, _ := f.request()
@@ -195,6 +198,7 @@ func (f *far) old(r *signrequest.Request) *signrequest.Answer {
 // The answer of another attempt, or of somebody else, is a planned miss, by file and
 // typed; the right one goes on.
 func TestElsewhereWrongAnswers(t *testing.T) {
+	t.Parallel()
 	f := newFar(t)
 	n := 0
 	f.scene.seat.free = func(ctx context.Context, p ceremony.Prompt) (string, *ceremony.Call, error) {
@@ -220,6 +224,7 @@ func TestElsewhereWrongAnswers(t *testing.T) {
 
 // As often as the step allows and no oftener.
 func TestElsewhereTriesEnd(t *testing.T) {
+	t.Parallel()
 	f := newFar(t)
 	f.scene.seat.free = func(context.Context, ceremony.Prompt) (string, *ceremony.Call, error) {
 		r, _ := f.request()
@@ -233,6 +238,7 @@ func TestElsewhereTriesEnd(t *testing.T) {
 
 // Half an answer on a slow medium is no miss; what stays wrong is judged once.
 func TestElsewhereHalfAFile(t *testing.T) {
+	t.Parallel()
 	f := newFar(t)
 	p := f.people["witness1"].Public()
 	payload, err := jcs.Marshal(record.IncidentCall{Format: "keyrite/incident/v1", Reason: "test", Record: "0123456789abcdef", World: testWorld})
@@ -305,6 +311,7 @@ func TestElsewhereWaitEnds(t *testing.T) {
 // witness1, who is elsewhere, calls one himself: it is void either way, signed if
 // his answer comes, and unsigned if the room says that it does not.
 func TestElsewhereIncident(t *testing.T) {
+	t.Parallel()
 	begin := func(p ceremony.Prompt) (string, *ceremony.Call) {
 		if p.Text == "Begin step 2.1?" {
 			return "", &ceremony.Call{By: "witness1", Reason: "I do not see the room any more"}

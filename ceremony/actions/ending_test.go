@@ -18,7 +18,6 @@ import (
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/record"
 	"keyrite/artifact/succession"
-	"keyrite/hsm/hsmtest"
 	"keyrite/signer"
 )
 
@@ -26,17 +25,7 @@ import (
 // many ceremonies that cannot follow each other.
 func (f *founded) fork(t *testing.T) *founded {
 	t.Helper()
-	h := &house{dir: t.TempDir(), env: hsmtest.NewStore(t), people: f.people}
-	t.Setenv("SOFTHSM2_CONF", h.env.Conf)
-	if err := os.CopyFS(h.dir, os.DirFS(f.dir)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.RemoveAll(h.env.TokenDir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(h.env.TokenDir, os.DirFS(f.env.TokenDir)); err != nil {
-		t.Fatal(err)
-	}
+	h := copied(t, f.dir, f.env.TokenDir, f.people)
 	return &founded{h, f.anchors, filepath.Join(h.dir, filepath.Base(f.newest))}
 }
 
@@ -75,6 +64,7 @@ func rootOf(f *founded, name string) func(*Bind) {
 // TestLaterCeremonies holds each kind that ends or replaces keys, or signs with
 // keys that exist, on the tokens of one genesis.
 func TestLaterCeremonies(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	t.Run("hsm-lost", func(t *testing.T) { testHSMLost(t, f.fork(t)) })
 	t.Run("root lost", func(t *testing.T) { testRootLost(t, f.fork(t)) })

@@ -65,6 +65,7 @@ func TestEnvironmentIsRead(t *testing.T) {
 
 // What a script demands is enforced, with a hint.
 func TestEnvironmentIsEnforced(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	h.write(t, "image", []byte("a boot image"))
 	for _, tt := range []struct {

@@ -95,6 +95,7 @@ func (x *tiny) settle(t *testing.T, sp spoiling, dir string) {
 // reshare is void, and the vault goes on with its old shares, by itself or by
 // recover (R-CER-14, R-CER-24).
 func TestEachKindOfRequestOfAReshareSpoiled(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	x.count(t)
 	kinds := 0
@@ -112,6 +113,7 @@ func TestEachKindOfRequestOfAReshareSpoiled(t *testing.T) {
 // A login of a reshare that crashes leaves its try counted as a wrong PIN. The
 // reshare is put back all the same, without any wait (R-CER-14, R-CER-24).
 func TestLoginsOfAReshareCrash(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	x.count(t)
 	login := slices.Index(hsmtest.Functions(), "C_Login")

@@ -68,7 +68,7 @@ type stand struct {
 	total    []int // and in all
 }
 
-func newStand(t *testing.T) *stand {
+func newStand(t testing.TB) *stand {
 	t.Helper()
 	h := newHouse(t)
 	st := &stand{house: h, faults: h.env.Faults(t)}
@@ -78,7 +78,7 @@ func newStand(t *testing.T) *stand {
 	}
 	st.programs = programs
 	bind := "format: keyrite/bind/v1\nworld: " + testWorld + "\nmodule: " + st.faults.Module +
-		"\nsandbox: {folders: [" + h.env.Dir + "]}\ntokens: {work: fresh}\nshares: shares\npeople:\n"
+		"\nsandbox: {folders: [" + h.env.Dir + "], state_dir: " + h.env.Config.StateDir + "}\ntokens: {work: fresh}\nshares: shares\npeople:\n"
 	for name, role := range map[string]string{
 		"conductor": charter.RoleConductor, "master1": charter.RoleKeyMaster, "master2": charter.RoleKeyMaster,
 		"witness1": charter.RoleWitness, "witness2": charter.RoleWitness, "approver1": charter.RoleApprover, "approver2": charter.RoleApprover,
@@ -122,7 +122,7 @@ func (o *opened) Lock() {
 }
 
 // unlocked replaces everybody's file by the key that was in it.
-func (s *stand) unlocked(t *testing.T, people []ceremony.Participant) {
+func (s *stand) unlocked(t testing.TB, people []ceremony.Participant) {
 	t.Helper()
 	for i := range people {
 		h, err := s.people[people[i].Person.Name].Handle()
@@ -140,7 +140,7 @@ func (s *stand) try(t *testing.T, label string, action hsmtest.Action, enters fu
 }
 
 // found runs a genesis like the tiny one with label.
-func (s *stand) found(t *testing.T, label, text string, action hsmtest.Action, enters func(state string)) (string, error) {
+func (s *stand) found(t testing.TB, label, text string, action hsmtest.Action, enters func(state string)) (string, error) {
 	t.Helper()
 	return s.perform(t, attempt{name: label, text: strings.ReplaceAll(text, "@TOKEN@", label), action: action, enters: enters, bind: func(b *Bind) { b.Shares = "shares-" + label }})
 }
@@ -165,7 +165,7 @@ func (s *stand) learn(state string) {
 	}
 }
 
-func (s *stand) perform(t *testing.T, a attempt) (string, error) {
+func (s *stand) perform(t testing.TB, a attempt) (string, error) {
 	t.Helper()
 	programs := s.programs
 	text := strings.NewReplacer("@KEYRITE@", programs[0].SHA256, "@HSMD@", programs[1].SHA256, "@MODULE@", programs[2].SHA256, "@LIMIT@", stepLimit.String()).Replace(a.text)
@@ -176,10 +176,7 @@ func (s *stand) perform(t *testing.T, a attempt) (string, error) {
 	if a.file == "" {
 		a.file = "bind-faults.yaml"
 	}
-	bind, err := LoadBind(s.path(a.file))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bind := s.bind(t, a.file)
 	a.bind(bind)
 	people, err := bind.Participants(sc)
 	if err != nil {
@@ -340,6 +337,7 @@ func (s *stand) cleaned(t *testing.T, name string, v *record.Verified) {
 // the module, in turn. The outcome is VOID, and no object of the attempt is left
 // unless the record names its token as never to be used again (R-CER-14, R-CER-15).
 func TestEachKindOfRequestSpoiled(t *testing.T) {
+	t.Parallel()
 	s := newStand(t)
 	s.count(t)
 	actions := []hsmtest.Action{hsmtest.Fail, hsmtest.Crash, hsmtest.Hang}

@@ -29,6 +29,7 @@ func (f *founded) statement() func(*Bind) {
 // hold the anchors of the genesis know it by a statement of both root tokens, and by
 // nothing less.
 func TestNewKeyIsKnownInTheField(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	one := func(text string) string { return cutLines(oneLineSafes(inField(text)), "root2", "succession-2") }
 	if _, err := f.try(t, plan{kind: "new-key", record: "one", edit: one}); causeOf(err) != fault.Quorum || !strings.Contains(err.Error(), "both") {
@@ -111,6 +112,8 @@ func causeOf(err error) fault.Class {
 // TestTraceOverSeveralRecords walks from keys of a genesis, a new-key ceremony and a
 // succession back to the genesis, and refuses records that tell no one history.
 func TestTraceOverSeveralRecords(t *testing.T) {
+	t.Parallel()
+	foreign := genesis(t).closed
 	f := found(t)
 	read := func(dir string) *record.Verified {
 		t.Helper()
@@ -123,7 +126,6 @@ func TestTraceOverSeveralRecords(t *testing.T) {
 	genesis := read(f.newest)
 	fork := f.fork(t)
 	other := fork.later(t, plan{kind: "new-key", record: "record-other"})
-	t.Setenv("SOFTHSM2_CONF", f.env.Conf)
 
 	made := f.later(t, plan{kind: "new-key", edit: inField})
 	first := f.statement()
@@ -204,8 +206,7 @@ func TestTraceOverSeveralRecords(t *testing.T) {
 			t.Errorf("without %s: %s\n%s", x.name, shape(text), text)
 		}
 	}
-	foreign := foundAnew(t)
-	v, err := verifyOwn(foreign.newest)
+	v, err := verifyOwn(foreign)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +231,6 @@ func TestTraceOverSeveralRecords(t *testing.T) {
 		}
 	}
 	// What the approvers decide without a ceremony is no gap; what only a ceremony makes is.
-	t.Setenv("SOFTHSM2_CONF", f.env.Conf)
 	f.decide(t, charter.TypePipeline, charter.Pipeline{ID: "pipeline9", Key: spkiOf(t, f.path("pipeline1.pem")), Products: []string{"gw300"}})
 	bind := f.statement()
 	last := f.later(t, plan{kind: "new-key", record: "record-last", bind: func(b *Bind) { bind(b); b.Charter = f.path("charter.jsonl") }, edit: func(text string) string {

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,19 +47,6 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-// templates is a folder that lives as long as the test program.
-var templates string
-
-func run(m *testing.M) int {
-	var err error
-	if templates, err = os.MkdirTemp("", "keyrite-actions-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(templates)
-	return m.Run()
-}
-
 const testWorld = "rehearsal:abcdefgh"
 
 // house is a folder with people, requests, a binding and answers, over a SoftHSM
@@ -72,8 +60,7 @@ type house struct {
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
-	h := &house{dir: t.TempDir(), env: hsmtest.NewStore(t), people: map[string]*person.Key{}}
-	t.Setenv("SOFTHSM2_CONF", h.env.Conf)
+	h := &house{dir: folder(t), env: hsmtest.NewStore(t), people: map[string]*person.Key{}}
 	bind := "format: keyrite/bind/v1\nworld: " + testWorld + "\nmodule: " + h.env.Config.Module + "\ntokens: {root: fresh, work: fresh, root2: fresh, work2: fresh}\npeople:\n"
 	answers := "format: keyrite/answers/v1\nyes: [all]\ndocuments: {all: passport}\nelsewhere: [witness2]\npassphrases:\n"
 	for _, x := range []struct {
@@ -97,6 +84,17 @@ func newHouse(t testing.TB) *house {
 	h.write(t, "bind.yaml", []byte(bind))
 	h.write(t, "answers.yaml", []byte(answers))
 	return h
+}
+
+// bind is a binding of the house, for modules that look into its store.
+func (h *house) bind(t testing.TB, name string) *Bind {
+	t.Helper()
+	b, err := LoadBind(h.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.env = h.env.Config.Env
+	return b
 }
 
 func (h *house) path(name string) string { return filepath.Join(h.dir, name) }
@@ -202,10 +200,7 @@ func (h *house) hold(t testing.TB, p plan) (string, error) {
 		p.record = "record-" + p.label
 	}
 	s, text := h.script(t, p.kind, p.label, p.edit)
-	bind, err := LoadBind(h.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bind := h.bind(t, "bind.yaml")
 	bind.Shares = "shares-" + p.label
 	if p.bind != nil {
 		p.bind(bind)
@@ -283,7 +278,7 @@ func genesis(t testing.TB) *twoRecords {
 		shared.people = h.people
 		shared.files = map[string]map[string][]byte{"closed": slurp(t, closed), "void": slurp(t, void)}
 	}
-	m := &twoRecords{house: &house{dir: t.TempDir(), people: shared.people}}
+	m := &twoRecords{house: &house{dir: t.TempDir(), people: maps.Clone(shared.people)}}
 	m.closed, m.void = m.path("closed"), m.path("void")
 	for name, files := range shared.files {
 		for p, data := range files {

@@ -107,6 +107,7 @@ func (x *tiny) logins(t *testing.T, dir string, secret []byte, epoch int) (so, u
 // Old shares, combined by another program, give a secret whose PINs open the token
 // before a reshare and never after it, whatever epoch they are derived for.
 func TestOldSharesOpenNothingAfterAReshare(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	secret := x.foreign(t, x.dir, 1)
 	if so, user := x.logins(t, x.dir, secret, 1); !so || !user {

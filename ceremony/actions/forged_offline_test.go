@@ -9,6 +9,7 @@ import (
 // nothing but the verifier's own rules between a conductor and a record in which
 // nobody gave a share, or a step did nothing.
 func TestForgedOfflineIsRefused(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	f.request(t, "f2.csr")
 	root := rootOf(f, "1.root.json")

@@ -9,6 +9,7 @@ import (
 // A record of a reshare that somebody forged, with every signature at its end, is
 // refused by what it says: nothing of a later kind is verified laxer than a genesis.
 func TestForgedReshareIsRefused(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	dir, err := x.reshare(t, "reshare")
 	if err != nil {

@@ -65,6 +65,7 @@ func firstOf(v any) map[string]any {
 // Everything in a void record is checked before it may prove an epoch. Each of these
 // is a way to have it say more than happened (R-CER-9, R-CER-14).
 func TestForgedVoidRecordIsRefused(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	void := x.stuck(t, "void")
 	founded, err := verifyOwn(x.dir)
@@ -72,7 +73,7 @@ func TestForgedVoidRecordIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := slurp(t, x.dir)["outputs/charter.jsonl"]
-	stranger := newTiny(t).dir // the same names, other keys
+	stranger := tinyOf(t, tinyScript).dir // the same names, other keys
 	e := edits{t}
 	inForce := func(v any) func([]entry) []entry {
 		return e.set("cleanup", 0, func(d map[string]any) { d["in_force"] = v })
@@ -215,6 +216,7 @@ func otherVault(t *testing.T, void, stranger string, lines []byte) {
 // end, is refused by what it says and by what lies in it: nobody's epoch is moved
 // without as many of its shares as it takes, and nobody's is moved in silence.
 func TestForgedAdoptionIsRefused(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	void := x.stuck(t, "void")
 	dir, v := x.closes(t, "adopting", void)

@@ -60,6 +60,7 @@ func foundTwo(t *testing.T) (*founded, *charter.State) {
 // them, and the other group does not, whatever the binding or a medium says
 // (R-CER-5, R-CER-24).
 func TestTwoQuorums(t *testing.T) {
+	t.Parallel()
 	f, ch := foundTwo(t)
 	masters, ours := []string{"master1", "master2", "master3", "master4", "master5"}, []string{"other1", "other2", "other3"}
 	for safe, want := range map[string][]string{"root": masters, "work": masters, "root2": ours, "work2": ours} {
@@ -217,6 +218,7 @@ func testSharesOfOthers(t *testing.T, f *founded) {
 
 // The binding's groups are those of the script, each with its number of people.
 func TestGroupsOfTheBinding(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	for i := range 4 {
 		h.person(t, "other"+itoa(i+1))
@@ -240,7 +242,7 @@ func TestGroupsOfTheBinding(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			b, err := LoadBind(filepath.Join(h.dir, "bind.yaml"))
+			b, err := LoadBind(h.path("bind.yaml"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -255,6 +257,7 @@ func TestGroupsOfTheBinding(t *testing.T) {
 // TestOperatorTypes holds a genesis whose operator is a person of his own, who is
 // named in the charter; without him the binding is refused.
 func TestOperatorTypes(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	h.person(t, "operator")
 	answers, err := os.ReadFile(h.path("answers.yaml"))
@@ -266,10 +269,7 @@ func TestOperatorTypes(t *testing.T) {
 		return strings.Replace(text, "conductor_operates: true", "conductor_operates: false\n  operator: 1", 1)
 	}
 	s, _ := h.script(t, "genesis", "operated", edit)
-	bind, err := LoadBind(h.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bind := h.bind(t, "bind.yaml")
 	if _, err := bind.Participants(s); fault.ClassOf(err) != fault.Quorum {
 		t.Errorf("without an operator: %v", err)
 	}

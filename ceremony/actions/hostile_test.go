@@ -27,6 +27,7 @@ func verifyOwn(dir string) (*record.Verified, error) { return record.VerifyOwn(o
 // A genesis in real tokens closes, verifies, and lists what it made; the void
 // one is void and left nothing (R-CER-1, R-CER-12, R-CER-14, R-CER-15).
 func TestGenesisVerifies(t *testing.T) {
+	t.Parallel()
 	m := genesis(t)
 	v, err := verifyOwn(m.closed)
 	if err != nil {
@@ -56,6 +57,7 @@ func TestGenesisVerifies(t *testing.T) {
 // Whatever is done to the files of a closed record from outside, it is refused,
 // and the entry concerned is named (R-CER-12).
 func TestAlteredRecordIsRefused(t *testing.T) {
+	t.Parallel()
 	m := genesis(t)
 	line := func(n int, text []byte) [][]byte { return bytes.SplitAfter(text, []byte("\n"))[n:] }
 	transcript := func(edit func(lines [][]byte) [][]byte) func(t *testing.T, dir string) {
@@ -129,18 +131,18 @@ func TestAlteredRecordIsRefused(t *testing.T) {
 			write(t, filepath.Join(dir, "checkpoint"), data)
 		}, ""},
 	}
+	v, err := verifyOwn(m.closed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "copy")
 			if err := os.CopyFS(dir, os.DirFS(m.closed)); err != nil {
 				t.Fatal(err)
 			}
-			v, err := verifyOwn(m.closed)
-			if err != nil {
-				t.Fatal(err)
-			}
 			tt.do(t, dir)
-			_, err = record.Verify(os.DirFS(dir), v.Anchors)
+			_, err := record.Verify(os.DirFS(dir), v.Anchors)
 			if fault.ClassOf(err) != fault.Verify || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v (class %s), want %q", err, fault.ClassOf(err), tt.text)
 			}
@@ -194,6 +196,7 @@ func remove(t testing.TB, path string) {
 // what a key or another person did not sign, is refused all the same (R-CER-2,
 // R-CER-10, R-CER-11).
 func TestForgedRecordIsRefused(t *testing.T) {
+	t.Parallel()
 	m := genesis(t)
 	find := func(t *testing.T, list []entry, typ string, is func(e entry) bool) int {
 		t.Helper()
@@ -372,6 +375,10 @@ func TestForgedRecordIsRefused(t *testing.T) {
 		{"member that is not in the format", true, set("done", nil, func(e *entry) { e.Data["x"] = 1 }), ""},
 		{"type that is not in the format", true, set("done", nil, func(e *entry) { e.Type = "shell" }), "unknown type"},
 	}
+	v, err := verifyOwn(m.closed)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "copy")
@@ -384,11 +391,7 @@ func TestForgedRecordIsRefused(t *testing.T) {
 			}
 			list, n := tt.edit(t, entries(t, dir))
 			m.forge(t, dir, list)
-			v, err := verifyOwn(m.closed)
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, err = record.Verify(os.DirFS(dir), v.Anchors)
+			_, err := record.Verify(os.DirFS(dir), v.Anchors)
 			switch {
 			case strings.HasPrefix(tt.name, "nothing changed"):
 				if want := map[bool]fault.Class{false: "", true: fault.Void}[tt.void]; fault.ClassOf(err) != want {
@@ -450,6 +453,7 @@ func pemBase64(t *testing.T, m *twoRecords, id string) any {
 
 // A public key or certificate written out must be the one made, whoever signs.
 func TestForgedOutputIsRefused(t *testing.T) {
+	t.Parallel()
 	m := genesis(t)
 	swap := func(a, b string) func(t *testing.T, dir string, l []entry) []entry {
 		return func(t *testing.T, dir string, l []entry) []entry {
@@ -497,14 +501,12 @@ func TestForgedOutputIsRefused(t *testing.T) {
 // A second genesis over the same tokens or media is refused before ARMED, when
 // it costs nothing.
 func TestUsedNamesAreRefusedBeforeArmed(t *testing.T) {
-	h := newHouse(t)
-	if _, err := h.rehearse(t, "one", "", nil); err != nil {
+	t.Parallel()
+	h := found(t).house
+	if err := os.Rename(h.path("record-founded"), h.path("away")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(h.path("record-one"), h.path("away")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.rehearse(t, "one", "", nil); fault.ClassOf(err) != fault.Exists || !strings.Contains(err.Error(), "token one-root already") {
+	if _, err := h.rehearse(t, "founded", "", nil); fault.ClassOf(err) != fault.Exists || !strings.Contains(err.Error(), "token founded-root already") {
 		t.Errorf("same tokens: %v", err)
 	}
 	if err := os.MkdirAll(h.path("shares-two/work"), 0o700); err != nil {

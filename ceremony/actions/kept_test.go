@@ -34,6 +34,7 @@ func kept(t *testing.T, dir string) *admission.Kept {
 // What a ceremony hands on to admit tokens is signed by somebody in the charter, or
 // the record that it stands in does not hold, whoever signed that (R-CER-1).
 func TestForgedKeptAdmissionsAreRefused(t *testing.T) {
+	t.Parallel()
 	m := genesis(t)
 	stranger := &house{dir: t.TempDir(), people: m.people}
 	stranger.person(t, "stranger")
@@ -82,6 +83,7 @@ func TestForgedKeptAdmissionsAreRefused(t *testing.T) {
 // The conductor who signed the reports leaves: they are signed again, and the record
 // of that ceremony alone is enough to go on from. The record of before is not.
 func TestReportsOutliveTheirSigner(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	genesis := f.newest
 	f.person(t, "conductor2")

@@ -43,6 +43,7 @@ func (f *founded) openedWith(t *testing.T, p plan, shares ...[]byte) plan {
 // one, and what it announced the first time stands, once. The ceremony closes, and
 // its record holds.
 func TestSpareShareOpensTheSafe(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	share := func(safe, name string) []byte {
 		data, err := os.ReadFile(f.path("shares-founded/" + safe + "/" + name + ".share"))

@@ -5,13 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -79,10 +80,48 @@ func (c *teller) Say(class, text string) {
 	}
 }
 
-func newTiny(t *testing.T) *tiny { return tinyOf(t, tinyScript) }
+// tinies are vaults of tinyScript that no test uses now. The module of one is compiled
+// for its store, so that a test which wants one takes that store with it.
+var tinies struct {
+	sync.Mutex
+	free []*tiny
+}
 
-// tinyOf is a vault of one safe that this script founds.
-func tinyOf(t *testing.T, text string) *tiny {
+// newTiny is a vault of tinyScript as its genesis left it, until the test ends.
+func newTiny(t *testing.T) *tiny {
+	t.Helper()
+	first := takeTiny()
+	if first == nil {
+		first = tinyOf(lasting{t}, tinyScript)
+	}
+	t.Cleanup(func() {
+		tinies.Lock()
+		defer tinies.Unlock()
+		tinies.free = append(tinies.free, first)
+	})
+	x := &tiny{stand: &stand{house: &house{dir: folder(t), env: first.env, people: maps.Clone(first.people)}, faults: first.faults.For(t), programs: first.programs}, saved: first.saved}
+	copyTree(t, x.house.dir, first.house.dir)
+	x.dir = x.path("record-tiny")
+	if err := os.RemoveAll(x.env.Config.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	x.fresh(t)
+	return x
+}
+
+func takeTiny() *tiny {
+	tinies.Lock()
+	defer tinies.Unlock()
+	n := len(tinies.free)
+	if n == 0 {
+		return nil
+	}
+	defer func() { tinies.free = tinies.free[:n-1] }()
+	return tinies.free[n-1]
+}
+
+// tinyOf is a vault of one safe that this script founds, in a store of its own.
+func tinyOf(t testing.TB, text string) *tiny {
 	t.Helper()
 	x := &tiny{stand: newStand(t)}
 	x.faults.Reset(0, 0, 0)
@@ -120,10 +159,7 @@ func (x *tiny) fresh(t *testing.T) {
 // binding of the reshare.
 func (x *tiny) binding(t *testing.T) *Bind {
 	t.Helper()
-	b, err := LoadBind(x.path("bind-faults.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := x.bind(t, "bind-faults.yaml")
 	b.Shares, b.Tokens = "shares-tiny", nil
 	b.Anchors, b.Charter = filepath.Join(x.dir, "outputs/anchors.json"), filepath.Join(x.dir, "outputs/charter.jsonl")
 	b.Records, b.Root = []string{x.dir}, x.root
@@ -196,7 +232,7 @@ func (x *tiny) reshare(t *testing.T, name string) (string, error) {
 	}
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		Script: sc, ScriptBytes: text, BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs, After: after,
-		Environment: map[string]string{}, Console: &teller{answers, x.invalid}, Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
+		Environment: map[string]string{}, Console: stepped(&teller{answers, x.invalid}), Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
 	})
 	return dir, err
 }
@@ -218,32 +254,10 @@ func TestHeldElsewhere(t *testing.T) {
 func (x *tiny) kill(t *testing.T, name string, now func(transcript []byte) bool) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHeldElsewhere$", "-test.v")
-	cmd.Env = append(os.Environ(), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name, "KEYRITE_TEST_AFTER="+x.after, "KEYRITE_TEST_ROOT="+x.root)
+	cmd.Env = append(slices.Concat(os.Environ(), x.env.Config.Env), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name, "KEYRITE_TEST_AFTER="+x.after, "KEYRITE_TEST_ROOT="+x.root)
 	dir := x.path("record-" + name)
 	killWhen(t, cmd, dir, now)
 	return dir
-}
-
-// killWhen starts a ceremony in a process of its own and kills it with signal 9
-// as soon as the transcript in the record folder dir satisfies now.
-func killWhen(t *testing.T, cmd *exec.Cmd, dir string, now func(transcript []byte) bool) {
-	t.Helper()
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for range 60_000 {
-		data, _ := os.ReadFile(filepath.Join(dir, record.TranscriptFile)) // not there yet
-		if now(data) {
-			break
-		}
-		<-time.After(time.Millisecond) // another process writes the file
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatalf("it ended before it was killed: %v\n%s", err, out.String())
-	}
-	_ = cmd.Wait()
 }
 
 func entryOf(typ, with string) func([]byte) bool {
@@ -361,6 +375,7 @@ func (x *tiny) recoverBy(t *testing.T, dir, module string, epochs ...int) error 
 // PINs, leaves a token that recover brings under exactly one epoch, with the shares
 // of both, or of the new one alone (R-CER-9, R-CER-14).
 func TestKilledRepin(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	inside := func(call string) func([]byte) bool {
 		x.faults.Reset(slices.Index(hsmtest.Functions(), call), 1, hsmtest.Hang)
@@ -426,6 +441,7 @@ func TestKilledRepin(t *testing.T) {
 // A failing request of the change itself makes the ceremony void, which puts the
 // old PINs back by itself: the old epoch opens, the new one never.
 func TestFailedRepinKeepsTheOldEpoch(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	for _, call := range []string{"C_SetPIN", "C_InitPIN"} {
 		for _, action := range []hsmtest.Action{hsmtest.Fail, hsmtest.Lose, hsmtest.Crash, hsmtest.Die} {
@@ -454,6 +470,7 @@ func TestFailedRepinKeepsTheOldEpoch(t *testing.T) {
 // CLEANUP, and recover ends it with the shares of both epochs or of the new one
 // (R-CER-9, R-CER-14).
 func TestFailedPutBackIsLeftToRecover(t *testing.T) {
+	t.Parallel()
 	x := newTiny(t)
 	for _, tt := range []struct {
 		name   string

@@ -101,10 +101,7 @@ seal: []
 		t.Fatal(err)
 	}
 	h.write(t, "bind-scene.yaml", append(base, x.bind...))
-	bind, err := LoadBind(h.path("bind-scene.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bind := h.bind(t, "bind-scene.yaml")
 	people, err := bind.Participants(s)
 	if err != nil {
 		t.Fatal(err)
@@ -164,6 +161,7 @@ func types(t *testing.T, dir, typ string) []entry {
 // passphrase mistyped twice, and once more than allowed where that is planned, a
 // late person, a break, a printer that fails, a medium that cannot be read.
 func TestPlannedForInTheRoom(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	const identify = `  - {id: "1.1", do: people.identify, title: Who, limit: 1m`
 	for _, tt := range []struct {
@@ -272,6 +270,7 @@ func TestPlannedForInTheRoom(t *testing.T) {
 
 // A read-only medium is hashed: anybody can repeat it with sha256sum.
 func TestMediumIsHashed(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t)
 	if err := os.MkdirAll(h.path("disc/sub"), 0o700); err != nil {
 		t.Fatal(err)

@@ -49,6 +49,7 @@ func rootOnly(text string) string {
 // Whoever verifies the record sees that it names the new ones and that those who trust
 // the root before take it; a record with another root, or none, does not hold.
 func TestRootAfterApproversChanged(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	genesis := f.newest
 	v := f.later(t, plan{kind: "reshare", bind: f.approverChanges(t), edit: rootOnly})
@@ -162,6 +163,7 @@ func renewsRoot(text string) string {
 // root: the one that adopts the epoch signs that version itself, and holds with the
 // other's inside it.
 func TestAdoptsAfterAVoidRoot(t *testing.T) {
+	t.Parallel()
 	x := tinyOf(t, withRoot(tinyScript))
 	x.root = filepath.Join(x.dir, record.OutputsDir, "1.root.json")
 	void := x.killed(t, "void", 2, entryOf("output", "outputs/2.root.json"))
@@ -182,6 +184,7 @@ func TestAdoptsAfterAVoidRoot(t *testing.T) {
 // A missing root to follow, or what is none, is found before ARMED, where it costs
 // nothing yet.
 func TestRootToFollowIsWantedBeforeArmed(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	for name, x := range map[string]struct {
 		root  string

@@ -42,6 +42,7 @@ func succeeds(t testing.TB, id, domain, extra string) func(string) string {
 // a twin: the field is told of the twin and of the next one, whoever trusts the update
 // root before takes the new one, and the old key does nothing any more.
 func TestSuccessionOfTheRoots(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	t.Run("tuf-root", func(t *testing.T) { testTUFRootSucceeds(t, f.fork(t)) })
 	t.Run("birth-root", func(t *testing.T) { testBirthRootSucceeds(t, f.fork(t)) })

@@ -27,6 +27,7 @@ import (
 // in the domain that scripts allow them. Each proves itself in its own
 // padding, and the field is told of all of them.
 func TestRSA4096Keys(t *testing.T) {
+	t.Parallel()
 	f := found(t)
 	usage := "attestation: quorum, usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: false, destroyable: true}"
 	want := map[string][2]string{"second-ca": {anchor.RSA4096, "x509"}, "third-ca": {anchor.RSA4096PSS, "x509"}}
@@ -83,6 +84,7 @@ func TestRSA4096Keys(t *testing.T) {
 // Boulder's configuration asked for, an authority that another root has certified
 // already: same name, same key, same key identifier.
 func TestImportedCrossCertificate(t *testing.T) {
+	t.Parallel()
 	demo := filepath.Join("..", "boulder", "testdata")
 	h := newHouse(t)
 	on, first := h.found(t, h.imported(t, filepath.Join(demo, "root-b.yaml")), "root")

@@ -133,10 +133,7 @@ func (x *later) shipped(t *testing.T) string {
 
 func (x *later) binding(t *testing.T) *Bind {
 	t.Helper()
-	b, err := LoadBind(x.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := x.bind(t, "bind.yaml")
 	x.bound(b)
 	return b
 }
@@ -309,6 +306,7 @@ func (x *later) spoilOne(t *testing.T, sp spoiling) string {
 // A signature of each later kind hangs, and a request drawn by a fixed seed is
 // spoiled; --long has all.
 func TestSomeRequestsOfLaterCeremoniesSpoiled(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 10))
 	x := newLater(t)
 	for _, kind := range slices.Sorted(maps.Keys(laterKinds())) {

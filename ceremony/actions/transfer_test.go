@@ -82,10 +82,7 @@ func (h *house) perform(t testing.TB, label, text, incident string, edit func(*B
 	if err != nil {
 		t.Fatal(err)
 	}
-	bind, err := LoadBind(h.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bind := h.bind(t, "bind.yaml")
 	bind.Shares = "shares-all"
 	if edit != nil {
 		edit(bind)
@@ -129,7 +126,7 @@ func (h *house) perform(t testing.TB, label, text, incident string, edit func(*B
 	}
 	_, err = ceremony.Execute(context.Background(), ceremony.Config{
 		After: after, Script: s, ScriptBytes: []byte(text), BindHash: bind.Hash(), Dir: dir, World: bind.World, People: people, Programs: programs,
-		Environment: env, Media: Media(s), Console: cons, Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
+		Environment: env, Media: Media(s), Console: stepped(cons), Clock: ceremony.SystemClock(), Actions: acts, Base: acts.Base(),
 	})
 	return dir, err
 }
@@ -151,6 +148,19 @@ func (h *house) found(t testing.TB, text, safes string) (on func(*Bind), record 
 		t.Fatal(err)
 	}
 	return continues(first), first
+}
+
+// foundTwoSafes is the vault of twoSafes, whose genesis is held once for all tests,
+// with what continues it and its record.
+func foundTwoSafes(t testing.TB) (h *house, on func(*Bind), first string) {
+	t.Helper()
+	h = vaultOf(t, "two-safes", func() *house {
+		h := newHouse(t)
+		h.found(t, twoSafes, "work work2")
+		return h
+	})
+	first = h.path("record-genesis")
+	return h, continues(first), first
 }
 
 // continues makes a binding continue the vault of a record.
@@ -240,8 +250,8 @@ func (h *house) labels(t testing.TB, safe, dir string) map[string]int {
 
 // TestTransferMovesAKey runs the shipped script on two real tokens.
 func TestTransferMovesAKey(t *testing.T) {
-	h := newHouse(t)
-	on, first := h.found(t, twoSafes, "work work2")
+	t.Parallel()
+	h, on, first := foundTwoSafes(t)
 	if _, err := h.perform(t, "stays", transferScript(t, "stays"), "", on); fault.ClassOf(err) != fault.Void {
 		t.Errorf("a key that is not movable: %v", err)
 	}
@@ -271,8 +281,8 @@ func TestTransferMovesAKey(t *testing.T) {
 // TestTransferVoid ends a transfer at each point that matters, and looks where the
 // key is: in one token, and in the record.
 func TestTransferVoid(t *testing.T) {
-	h := newHouse(t)
-	on, first := h.found(t, twoSafes, "work work2")
+	t.Parallel()
+	h, on, first := foundTwoSafes(t)
 	for _, tc := range []struct {
 		step, by        string
 		here, there     int
@@ -313,8 +323,8 @@ func TestTransferVoid(t *testing.T) {
 // TestForgedTransferIsRefused has everybody sign a transfer that did not happen
 // as it should.
 func TestForgedTransferIsRefused(t *testing.T) {
-	h := newHouse(t)
-	on, _ := h.found(t, twoSafes, "work work2")
+	t.Parallel()
+	h, on, _ := foundTwoSafes(t)
 	dir, err := h.perform(t, "transfer", transferScript(t, "traveller"), "", on)
 	if err != nil {
 		t.Fatal(err)
@@ -411,8 +421,8 @@ func TestTransferElsewhere(t *testing.T) {
 // TestKilledTransfer kills a transfer and recovers it with the shares of both
 // safes: the key is in one token, or the record names it.
 func TestKilledTransfer(t *testing.T) {
-	h := newHouse(t)
-	on, first := h.found(t, twoSafes, "work work2")
+	t.Parallel()
+	h, on, first := foundTwoSafes(t)
 	for _, tc := range []struct {
 		name        string
 		when        func([]byte) bool
@@ -441,13 +451,10 @@ func TestKilledTransfer(t *testing.T) {
 func (h *house) killedTransfer(t *testing.T, name string, on func(*Bind), when func([]byte) bool) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestTransferElsewhere$", "-test.v")
-	cmd.Env = append(os.Environ(), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME="+name)
+	cmd.Env = append(slices.Concat(os.Environ(), h.env.Config.Env), transferEnv+"="+h.dir, "KEYRITE_TEST_HSMD="+h.env.Config.HSMD, "KEYRITE_TEST_NAME="+name)
 	dir := h.path("record-" + name)
 	killWhen(t, cmd, dir, when)
-	bind, err := LoadBind(h.path("bind.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	bind := h.bind(t, "bind.yaml")
 	bind.Shares = "shares-all"
 	on(bind)
 	c := &Cleaner{Bind: bind, Record: dir, HSMD: h.env.Config.HSMD}
@@ -471,8 +478,7 @@ func TestLongTransferKilledAtEachEntry(t *testing.T) {
 	if os.Getenv("KEYRITE_TEST_LONG") == "" {
 		t.Skip("long: set KEYRITE_TEST_LONG=1")
 	}
-	h := newHouse(t)
-	on, first := h.found(t, twoSafes, "work work2")
+	h, on, first := foundTwoSafes(t)
 	saved := filepath.Join(t.TempDir(), "tokens")
 	if err := os.CopyFS(saved, os.DirFS(h.env.TokenDir)); err != nil {
 		t.Fatal(err)

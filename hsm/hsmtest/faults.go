@@ -73,6 +73,9 @@ func (e *Env) Faults(t testing.TB) *Faults {
 	return f
 }
 
+// For is the same module for another test, which has e's store to itself.
+func (f *Faults) For(t testing.TB) *Faults { return &Faults{f.Module, f.control, t} }
+
 // compileModule builds a module that passes calls on to SoftHSM over e's store.
 func compileModule(t testing.TB, e *Env, name string, source []byte, module, control string) {
 	t.Helper()
