@@ -143,7 +143,7 @@ func (e *Engine) take(tx *seal.Tx, serial string, c *issued, limit int, now time
 		}
 	}
 	if live >= limit {
-		return fault.Hint(ErrFull, "revoke what is not used, or let the approvers raise max_live of the role")
+		return fault.Hint(ErrFull, "wait until one ends, or let the approvers raise max_live of the role; a revoked one counts until its end")
 	}
 	end, err := charter.ParseTime(c.Expires)
 	if err != nil {
