@@ -40,7 +40,7 @@ func TestKilledWhileIssuing(t *testing.T) {
 			if rerr != nil {
 				t.Fatalf("%v\n%s", rerr, out)
 			}
-			defer os.RemoveAll(string(hsmDir))
+			defer clearAway(t, string(hsmDir))
 			if x, ok := errors.AsType[*exec.ExitError](err); !ok || x.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 				t.Fatalf("the child was not killed: %v\n%s", err, out)
 			}
@@ -49,6 +49,19 @@ func TestKilledWhileIssuing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// clearAway takes the child's token away, as soon as its module process has ended.
+func clearAway(t *testing.T, dir string) {
+	t.Helper()
+	var err error
+	for range 100 {
+		if err = os.RemoveAll(dir); err == nil {
+			return
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	t.Error(err)
 }
 
 var killSecret = []byte("the secret of a safe that is NOT SECRET")

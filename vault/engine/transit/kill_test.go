@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/trail"
@@ -41,7 +42,7 @@ func TestKilledWhileSigning(t *testing.T) {
 			cmd.Env = append(os.Environ(), "KEYRITE_KILL_AT="+point, "KEYRITE_KILL_DIR="+dir)
 			out, err := cmd.CombinedOutput()
 			if hsmDir, rerr := os.ReadFile(filepath.Join(dir, "hsm")); rerr == nil {
-				defer os.RemoveAll(string(hsmDir))
+				defer clearAway(t, string(hsmDir))
 			}
 			if x, ok := errors.AsType[*exec.ExitError](err); !ok || x.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 				t.Fatalf("the child was not killed: %v\n%s", err, out)
@@ -49,6 +50,19 @@ func TestKilledWhileSigning(t *testing.T) {
 			afterKill(t, dir, want)
 		})
 	}
+}
+
+// clearAway takes the child's token away, as soon as its module process has ended.
+func clearAway(t *testing.T, dir string) {
+	t.Helper()
+	var err error
+	for range 100 {
+		if err = os.RemoveAll(dir); err == nil {
+			return
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	t.Error(err)
 }
 
 var killSecret = []byte("the secret of a safe that is NOT SECRET")
