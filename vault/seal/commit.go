@@ -292,12 +292,19 @@ func (s *Store) catchUp() error {
 	return nil
 }
 
+// headPause is the least time between two advances that nobody waits for: the promise
+// of Durable is the window, and an advance for each commit would cost as much as the
+// commit. A shorter window has a shorter pause.
+const headPause = 100 * time.Millisecond
+
 // heads is the goroutine that advances the head after Durable updates, and tries
 // again where it failed.
 func (s *Store) heads() {
 	defer close(s.headsEnded)
 	tick := time.NewTicker(s.window / 2)
 	defer tick.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
 	for {
 		select {
 		case <-s.wake:
@@ -308,6 +315,12 @@ func (s *Store) heads() {
 		ctx, cancel := context.WithTimeout(context.Background(), advanceTimeout)
 		_ = s.advance(ctx) // kept in the store and told by Health
 		cancel()
+		pause.Reset(min(headPause, s.window/8))
+		select {
+		case <-pause.C:
+		case <-s.closing:
+			return
+		}
 	}
 }
 
