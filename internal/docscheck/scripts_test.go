@@ -1,8 +1,10 @@
 package docscheck
 
 import (
+	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -52,5 +54,29 @@ func TestNoPipeEndsEarly(t *testing.T) {
 	}
 	if files < 10 {
 		t.Errorf("only %d scripts were read", files)
+	}
+}
+
+// A program that was built in the root of the tree is soon committed, and then stays
+// in everybody's clone.
+func TestNoProgramIsCommitted(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00")
+	for _, name := range files {
+		f, err := os.Open(filepath.Join(root, name))
+		if err != nil {
+			continue // deleted, and not committed yet
+		}
+		magic := make([]byte, 4)
+		if _, err := io.ReadFull(f, magic); err == nil && string(magic) == "\x7fELF" {
+			t.Errorf("%s is a program", name)
+		}
+		f.Close()
+	}
+	if len(files) < 1000 {
+		t.Errorf("only %d files are committed", len(files))
 	}
 }
