@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -126,8 +127,10 @@ func TestResealForANewEpoch(t *testing.T) {
 	}
 }
 
-// resealUntilKilled reseals the store in a folder; strace kills it.
+// resealUntilKilled reseals the store in a folder; strace kills it. On one thread:
+// strace counts the calls of each thread by itself.
 func resealUntilKilled(dir string) int {
+	runtime.LockOSThread()
 	fail := func(err error) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 3
