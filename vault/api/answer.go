@@ -104,6 +104,7 @@ func statusOf(err error) int {
 		{errBusy, http.StatusTooManyRequests},
 		{seal.ErrStopped, http.StatusServiceUnavailable},
 		{seal.ErrUnconfirmed, http.StatusServiceUnavailable},
+		{seal.ErrLagging, http.StatusServiceUnavailable},
 		{engine.ErrNoPath, http.StatusNotFound},
 		{engine.ErrNotThere, http.StatusNotFound},
 		{engine.ErrConflict, http.StatusBadRequest},

@@ -10,6 +10,7 @@ import (
 
 	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
+	"keyrite/vault/identity"
 	"keyrite/vault/node"
 )
 
@@ -220,7 +221,7 @@ func (s *Server) unseal(r *http.Request, query url.Values) told {
 	if s.cfg.Opening == nil {
 		return told{err: fault.New(fault.Policy, "shares are not taken here")}
 	}
-	c := &call{}
+	c := &call{Call: node.Call{Peer: identity.Peer{UID: noUID}}} // who sends shares has shown nothing
 	defer func() { s.bodies.give(c.size) }()
 	raw, err := s.body(nil, r, c)
 	if err != nil {

@@ -298,7 +298,7 @@ func (x *call) perform(ctx context.Context) (*engine.Answer, error) {
 	if x.take != nil {
 		a, err := x.take(ctx, x.entry)
 		switch {
-		case errors.Is(err, seal.ErrStopped), errors.Is(err, seal.ErrUnconfirmed):
+		case errors.Is(err, seal.ErrStopped), errors.Is(err, seal.ErrUnconfirmed), errors.Is(err, seal.ErrLagging):
 			return nil, unwritten(err)
 		case err != nil:
 			return nil, x.refuse(ctx, err)
@@ -349,7 +349,13 @@ func (x *call) finish(ctx context.Context) (*engine.Answer, error) {
 }
 
 // still decides once more where a charter came into force since the decision.
+//
+// Behind a transaction that takes a charter over, and before that charter is in force,
+// nothing is decided: it would be by the one before.
 func (x *call) still() error {
+	if f := x.vault.force.Load(); x.known && x.vault.coming.Load() != int64(f.charter.Size()) {
+		return ErrTakingOver
+	}
 	if f := x.vault.force.Load(); f != x.force && x.known {
 		return x.again(f)
 	}

@@ -97,6 +97,9 @@ func TestDelegation(t *testing.T) {
 		t.Errorf("another capability: %v", err)
 	}
 	b.ok(b.mes("kv/data/line1/plc")) // what its own policy gives uses nothing
+	if _, err := b.call(1001, engine.Write, "kv/data/line2/plc", `{"text":"x","batch_input":[{},{}]}`); !errors.Is(err, access.ErrDenied) {
+		t.Errorf("many operations for one use: %v", err)
+	}
 	b.shut()
 	b.openWith(c)
 	b.ok(b.mes("kv/data/line2/plc"))

@@ -68,6 +68,8 @@ type Opened struct {
 var (
 	// ErrSealed says that the vault is sealed.
 	ErrSealed = fault.New(fault.Sealed, "the vault is sealed")
+	// ErrTakingOver says that the charter changes at this moment.
+	ErrTakingOver = fault.New(fault.Sealed, "the charter changes at this moment: ask again")
 	// ErrOpen says that the vault is open already.
 	ErrOpen = fault.New(fault.Sealed, "the vault is open already")
 	// ErrRolledBack says that the charter file is behind what the store has seen, or
@@ -105,8 +107,9 @@ type vault struct {
 	end     context.CancelFunc
 
 	force    atomic.Pointer[force]
-	takeover sync.Mutex // one takeover of the charter at a time
-	followed int64      // size of the charter file that was looked at; of the one goroutine that follows it
+	coming   atomic.Int64 // size of the charter that a transaction takes over, or of the one in force
+	takeover sync.Mutex   // one takeover of the charter at a time
+	followed int64        // size of the charter file that was looked at; of the one goroutine that follows it
 	trouble  atomic.Pointer[trouble]
 }
 

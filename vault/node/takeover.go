@@ -91,6 +91,7 @@ func (v *vault) loadCharter(ctx context.Context) error {
 func (v *vault) inForce(f *force, lines [][]byte) {
 	f.lines = lines
 	v.force.Store(f)
+	v.coming.Store(int64(f.charter.Size()))
 }
 
 func (v *vault) fold(lines [][]byte) (*charter.State, error) {
@@ -170,8 +171,8 @@ func (v *vault) follow(ctx context.Context) {
 	if err == nil {
 		_, err = v.goOn(ctx, nil, nil)
 	}
-	if errors.Is(err, durable.ErrInUse) || errors.Is(err, seal.ErrStopped) {
-		return // whoever appends ends soon; a store that stopped says so everywhere
+	if errors.Is(err, durable.ErrInUse) || errors.Is(err, seal.ErrStopped) || errors.Is(err, seal.ErrLagging) {
+		return // whoever appends ends soon; a store that stopped, or waits for its head, says so everywhere
 	}
 	if at != nil {
 		v.followed = at.Size() // one that is refused is told of once
@@ -258,11 +259,13 @@ func (v *vault) takeOver(ctx context.Context, f *force, t takeover) error {
 				return err
 			}
 		}
+		v.coming.Store(int64(f.charter.Size()))
 		return nil
 	})
 	if err == nil || errors.Is(err, seal.ErrUnconfirmed) {
 		v.inForce(f, slices.Concat(t.file.lines, t.lines))
 	}
+	v.coming.Store(int64(v.charter().Size()))
 	return err
 }
 

@@ -51,7 +51,8 @@ type outcome struct {
 // written as canonical JSON into the log. The result is the entry's number.
 //
 // An error of f is returned as it is and leaves nothing behind. ErrStopped and
-// ErrUnconfirmed say that the change may or may not hold after a restart. When
+// ErrUnconfirmed say that the change may or may not hold after a restart, ErrLagging
+// that it was not made. When
 // ctx ends before f is run, it never is, and the error of ctx is returned; later
 // it is not looked at.
 func (s *Store) Update(ctx context.Context, p Promise, f func(*Tx) (entry any, err error)) (uint64, error) {
@@ -287,7 +288,7 @@ func (s *Store) catchUp() error {
 	ctx, cancel := context.WithTimeout(context.Background(), advanceTimeout)
 	defer cancel()
 	if err := s.advance(ctx); err != nil {
-		return fmt.Errorf("%w: nothing is written until it can be: %w", ErrUnconfirmed, err)
+		return fmt.Errorf("%w: %w", ErrLagging, err)
 	}
 	return nil
 }

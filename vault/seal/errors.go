@@ -15,6 +15,9 @@ var (
 	// ErrUnconfirmed says that the update is in the store but its head could not
 	// be advanced: it may hold after a restart, and must not be relied on.
 	ErrUnconfirmed = fault.New(fault.Unreachable, "the head of the store could not be advanced, so the change is not confirmed")
+	// ErrLagging says that the head has been behind for too long, so the update was not
+	// made: nothing of it is in the store.
+	ErrLagging = fault.New(fault.Unreachable, "the head of the store is behind and cannot be advanced, so nothing is written")
 	// ErrKey says that the key is not that of this store.
 	ErrKey = fault.New(fault.Verify, "the key does not open this store")
 	// ErrNotFound says that there is no such value.

@@ -432,7 +432,7 @@ func TestKeeperOutOfReach(t *testing.T) {
 	put(t, s, Durable, "kv", "b", "2") // within the window
 	cl.move(2 * time.Hour)
 	_, err = s.Update(t.Context(), Durable, func(tx *Tx) (any, error) { return "x", tx.Put("kv", "c", []byte("3")) })
-	if !errors.Is(err, ErrUnconfirmed) {
+	if !errors.Is(err, ErrLagging) || errors.Is(err, ErrUnconfirmed) {
 		t.Fatalf("after the window: %v", err)
 	}
 	if h := s.Health(); h.Keeper == nil || h.Behind < time.Hour || h.Advanced >= h.Size {

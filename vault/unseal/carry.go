@@ -75,7 +75,8 @@ func (a *Attempts) carry(ctx context.Context, x *attempt, st *charter.State) err
 }
 
 // resealCarried seals the store, whose key was carried, for the epoch that o was opened
-// in. After a failure the key is still there, until the vault is sealed.
+// in. After a failure the key is still there, until the vault is sealed, unless the store
+// is under the new one: then it is unsealed by shares of the epoch in force.
 func (a *Attempts) resealCarried(ctx context.Context, x *attempt, st *charter.State, o *Opened) error {
 	a.mu.Lock()
 	old := a.carried
@@ -87,15 +88,15 @@ func (a *Attempts) resealCarried(ctx context.Context, x *attempt, st *charter.St
 		err = seal.Reseal(ctx, c, old.key, o.place, o.key)
 	}
 	if err == nil {
+		a.mu.Lock()
+		a.forget() // the store is not under it any more
+		a.mu.Unlock()
 		c.Place = o.place
 		o.Store, err = seal.Open(ctx, c, o.key)
 	}
 	if err != nil {
 		return joinErrors(err, o.close())
 	}
-	a.mu.Lock()
-	a.forget() // the store is not under it any more
-	a.mu.Unlock()
 	if err := a.handOver(ctx, o); err != nil {
 		return err
 	}

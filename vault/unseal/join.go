@@ -17,8 +17,9 @@ import (
 // anything is sealed with it.
 func (a *Attempts) join(ctx context.Context, x *attempt, st *charter.State, o *Opened) error {
 	var wrapped []byte
-	if o.Operation == openrequest.Unseal {
-		var err error
+	// A key that is on the disk is used again, whatever the operation: the store may be
+	// under it by now, after an opening that broke off.
+	if _, err := os.Lstat(a.keyPath(x.epoch.Epoch)); err == nil || o.Operation == openrequest.Unseal {
 		if wrapped, err = a.loadKey(st, x.epoch); err != nil {
 			return err
 		}

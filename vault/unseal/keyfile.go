@@ -45,7 +45,8 @@ func (a *Attempts) saveKey(st *charter.State, wrapped []byte) error {
 	if err != nil {
 		return err
 	}
-	return durable.Replace(a.keyPath(e.Epoch), data, 0o600)
+	// Never over another: a store may be under that one.
+	return durable.WriteNew(a.keyPath(e.Epoch), data, 0o600)
 }
 
 // olderKey is the newest epoch before this one that has a wrapped key, 0 if none has.

@@ -166,6 +166,14 @@ func (x *issue) reserve(tx *seal.Tx) error {
 	if x.wrong != nil {
 		return x.wrong
 	}
+	// The charter may have narrowed or ended the role since the request was read.
+	now, err := x.e.role(x.role.Name)
+	if err != nil {
+		return err
+	}
+	if now.Version != x.role.Version {
+		return fault.Errorf(fault.Policy, "role %s was changed at this moment: ask again", x.role.Name)
+	}
 	c := &issued{
 		Expires: charter.FormatTime(x.now.Add(x.ttl)), Identity: x.identity, Names: x.names.all(), Role: x.role.Name, Time: charter.FormatTime(x.now),
 	}

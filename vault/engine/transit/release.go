@@ -81,6 +81,7 @@ func (u *underway) begin(id string, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.since[id] = at
+	delete(u.undone, id) // what the last try came to says nothing of this one
 }
 
 // end says whether the token surely did nothing.

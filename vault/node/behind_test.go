@@ -1,0 +1,97 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/vault/engine"
+	"keyrite/vault/seal"
+)
+
+// away is a keeper that can be out of reach.
+type away struct {
+	seal.Keeper
+	mu   sync.Mutex
+	gone bool
+}
+
+func (k *away) set(gone bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.gone = gone
+}
+
+func (k *away) Advance(ctx context.Context, h seal.Head, c seal.Chain) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.gone {
+		return fault.New(fault.Unreachable, "no route to the cosigner")
+	}
+	return k.Keeper.Advance(ctx, h, c)
+}
+
+// TestTakeoverWhileNothingIsWritten: a charter that could not be written, since the head
+// is behind, is not in force either, neither from a caller nor from the file, and comes
+// into force when it can be.
+func TestTakeoverWhileNothingIsWritten(t *testing.T) {
+	b := newBench(t)
+	c := b.store()
+	keeper := &away{Keeper: c.Head}
+	clock := &clocks{host: time.Now()}
+	c.Head, c.Now, c.Window = keeper, clock.now, time.Hour
+	n, shut, err := b.state().openWith(t.Context(), b.state().config(), c)
+	b.ok(err)
+	b.node, b.shut = n, sync.OnceFunc(func() { _ = shut() })
+	t.Cleanup(b.shut)
+
+	keeper.set(true)
+	_, err = b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`)
+	b.ok(err) // within the window
+	clock.set(clock.now().Add(2*time.Hour), time.Time{})
+	size, before := n.Charter().Size(), len(b.Charter)
+	file, err := os.ReadFile(b.charterFile())
+	b.ok(err)
+	b.Approve(charter.TypeAccessEnded, charter.AccessEnded{ID: "mes", Type: charter.TypeIdentity})
+	if _, err := n.Append(t.Context(), b.lines(before)); !errors.Is(err, seal.ErrLagging) {
+		t.Fatalf("appended: %v", err)
+	}
+	after, err := os.ReadFile(b.charterFile())
+	b.ok(err)
+	if n.Charter().Size() != size || string(after) != string(file) {
+		t.Errorf("a charter of %d is in force, the file has %d bytes more", n.Charter().Size(), len(after)-len(file))
+	}
+	b.writeCharter() // as others append to it
+	n.open.follow(t.Context())
+	if n.Charter().Size() != size {
+		t.Error("the file's charter is in force, and nothing was written")
+	}
+	keeper.set(false)
+	n.open.follow(t.Context())
+	if n.Charter().Size() != size+1 {
+		t.Errorf("the charter of %d statements is not taken over once it can be", size+1)
+	}
+	if _, err := b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"y"}`); err == nil {
+		t.Error("whose identity ended may still write")
+	}
+}
+
+// TestNothingIsDecidedBehindATakeover: what comes after the transaction of a takeover
+// and before its charter is in force is refused, not decided by the charter before.
+func TestNothingIsDecidedBehindATakeover(t *testing.T) {
+	b := newBench(t)
+	b.open()
+	v := b.node.open
+	v.coming.Store(int64(v.charter().Size()) + 1)
+	if _, err := b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`); !errors.Is(err, ErrTakingOver) {
+		t.Errorf("decided: %v", err)
+	}
+	v.coming.Store(int64(v.charter().Size()))
+	_, err := b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`)
+	b.ok(err)
+}
