@@ -353,7 +353,7 @@ func (x *call) finish(ctx context.Context) (*engine.Answer, error) {
 // Behind a transaction that takes a charter over, and before that charter is in force,
 // nothing is decided: it would be by the one before.
 func (x *call) still() error {
-	if f := x.vault.force.Load(); x.known && x.vault.coming.Load() != int64(f.charter.Size()) {
+	if f := x.vault.force.Load(); x.known && x.coming.Load() != int64(f.charter.Size()) {
 		return ErrTakingOver
 	}
 	if f := x.vault.force.Load(); f != x.force && x.known {
