@@ -272,9 +272,25 @@ func TestHSMInspect(t *testing.T) {
 // pkcs11Tool changes a token behind the back of keyrite.
 func pkcs11Tool(t *testing.T, conf, token string, args ...string) {
 	t.Helper()
-	cmd := exec.Command("pkcs11-tool", append([]string{"--module", hsmtest.Module(t), "--token-label", token}, args...)...)
-	cmd.Env = []string{"SOFTHSM2_CONF=" + conf, "PATH=/usr/bin:/bin"}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("pkcs11-tool (OpenSC): %v\n%s", err, out)
+	run := func(args ...string) string {
+		cmd := exec.Command("pkcs11-tool", append([]string{"--module", hsmtest.Module(t)}, args...)...)
+		cmd.Env = []string{"SOFTHSM2_CONF=" + conf, "PATH=/usr/bin:/bin"}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("pkcs11-tool (OpenSC): %v\n%s", err, out)
+		}
+		return string(out)
 	}
+	// By its slot: a label also finds a token whose label begins with it.
+	slot := ""
+	for line := range strings.Lines(run("--list-slots")) {
+		if _, rest, ok := strings.Cut(line, "(0x"); ok && strings.HasPrefix(line, "Slot ") {
+			slot, _, _ = strings.Cut(rest, ")")
+		}
+		if name, label, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "token label" && strings.TrimSpace(label) == token {
+			run(append([]string{"--slot", "0x" + slot}, args...)...)
+			return
+		}
+	}
+	t.Fatalf("there is no token %s", token)
 }
