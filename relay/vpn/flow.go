@@ -20,9 +20,10 @@ type flow struct {
 	user net.Conn
 	open *tunnel.Open
 
-	mu      sync.Mutex // guards the fields below
-	gateway net.Conn
-	cut     bool
+	mu       sync.Mutex // guards the fields below
+	gateway  net.Conn
+	cut      bool
+	accepted bool // the user was, or is being, told that it is open
 }
 
 // join adds the gateway's stream, unless the flow was cut meanwhile.
@@ -40,6 +41,40 @@ func (f *flow) cutNow() bool {
 	was := f.cut
 	f.cut = true
 	return !was
+}
+
+// accept says that the user is told now that the flow is open, unless it was cut.
+func (f *flow) accept() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cut {
+		return errCut
+	}
+	f.accepted = true
+	return nil
+}
+
+// drop ends a flow that was cut. One that still waits for its answer carries nothing
+// yet: it gets the answer first, from whoever serves it.
+func (f *flow) drop() {
+	f.mu.Lock()
+	accepted, g := f.accepted, f.gateway
+	f.mu.Unlock()
+	if accepted {
+		f.end()
+	} else if g != nil {
+		_ = g.Close() // whose answer it waits for
+	}
+}
+
+// wasCut is errCut for a flow that was cut, and why otherwise.
+func (f *flow) wasCut(why error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cut {
+		return errCut
+	}
+	return why
 }
 
 // end closes both streams.
@@ -112,12 +147,16 @@ func (v *Server) flow(ctx context.Context, s *session, st net.Conn) {
 	}
 	gs, err := v.joinGateway(ctx, g, f, raw)
 	if err != nil {
-		v.refuse(ctx, s, f, err)
+		v.refuse(ctx, s, f, f.wasCut(err))
 		return
 	}
 	defer g.remove(f)
 	if err := v.conf.Note(ctx, s.event("open-flow", object(f))); err != nil {
 		v.refuse(ctx, s, f, fault.Errorf(fault.Storage, "%w", err))
+		return
+	}
+	if err := f.accept(); err != nil {
+		v.answer(f, err) // that it was cut is written down
 		return
 	}
 	if tunnel.WriteAnswer(st, tunnel.Accepted()) != nil {
@@ -191,16 +230,20 @@ func object(f *flow) string {
 	return fmt.Sprintf("flow %s to %s behind gateway %s", f.open.Flow, f.open.AddrPort(), f.open.Gateway)
 }
 
-// refuse answers and writes down; the text the user sees is ours or the
-// gateway's fixed sentence.
+// refuse writes down that a flow is refused, and answers.
 func (v *Server) refuse(ctx context.Context, s *session, f *flow, why error) {
-	class := string(fault.ClassOf(why))
 	e := s.event("open-flow", object(f))
-	e.Class = class
+	e.Class = string(fault.ClassOf(why))
 	if err := v.conf.Note(ctx, e); err != nil {
 		v.conf.Log.ErrorContext(ctx, "audit entry lost", slog.Any("error", err))
 	}
-	text := why.Error()
+	v.answer(f, why)
+}
+
+// answer tells the user why there is no flow, in a sentence that is ours or the
+// gateway's fixed one.
+func (v *Server) answer(f *flow, why error) {
+	class, text := string(fault.ClassOf(why)), why.Error()
 	if class == tunnel.ClassUnexpected || class == string(fault.Storage) {
 		text = "the relay cannot serve this now"
 	}
@@ -243,7 +286,7 @@ func (v *Server) rejudgeFlows(ctx context.Context, s *session, policies map[stri
 			policies[s.ticket.Account] = p
 		}
 		if err := firewall.Still(s.ticket, f.open, p, v.conf.Now()); err != nil && f.cutNow() {
-			go f.end()
+			go f.drop()
 			v.cut(ctx, s.event("cut-flow", object(f)), err)
 		}
 	}
