@@ -1,8 +1,6 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -74,37 +72,32 @@ func loadBind(path string) (*bind, error) {
 	if _, err := config.Load(path, b); err != nil {
 		return nil, err
 	}
-	if err := b.Validate(); err != nil {
-		return nil, fault.Errorf(fault.Usage, "binding %q: %w", path, err)
+	if err := b.faults().Err(path); err != nil {
+		return nil, fault.Hint(err, "docs/formats/vault-bind.md has every member, with an example")
 	}
 	return b, nil
 }
 
-// Validate reports all that is wrong.
-func (b *bind) Validate() error {
-	var errs []error
-	say := func(bad bool, format string, args ...any) {
-		if bad {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
-	say(b.Format != bindFormat, "format is %.40q, not %q", b.Format, bindFormat)
-	say(b.World.Check() != nil, "world is neither live nor rehearsal:ID")
-	say(!bindIDRE.MatchString(b.Host), "host is missing, or no id")
-	say(!bindIDRE.MatchString(b.Safe), "safe is missing, or no id")
-	say(!filepath.IsAbs(b.Module), "module is missing, or not absolute")
-	say(len(b.Admissions) == 0, "admissions names no report")
-	say(b.Anchors == "", "anchors is missing")
-	say(b.Charter == "", "charter is missing")
-	say((b.Head.File == "") == (b.Head.Cosigner == nil), "head names one keeper: file, in a rehearsal, or cosigner")
-	say(b.Head.File != "" && b.World.IsLive(), "head.file is for rehearsals: it is put back together with the store")
+// faults are all that is wrong.
+func (b *bind) faults() *config.Faults {
+	f := &config.Faults{}
+	f.If(b.Format != bindFormat, "format is %.40q, not %q", b.Format, bindFormat)
+	f.If(b.World.Check() != nil, "world is neither live nor rehearsal:ID")
+	f.If(!bindIDRE.MatchString(b.Host), "host is missing, or no id")
+	f.If(!bindIDRE.MatchString(b.Safe), "safe is missing, or no id")
+	f.If(!filepath.IsAbs(b.Module), "module is missing, or not absolute")
+	f.If(len(b.Admissions) == 0, "admissions names no report")
+	f.If(b.Anchors == "", "anchors is missing")
+	f.If(b.Charter == "", "charter is missing")
+	f.If((b.Head.File == "") == (b.Head.Cosigner == nil), "head names one keeper: file, in a rehearsal, or cosigner")
+	f.If(b.Head.File != "" && b.World.IsLive(), "head.file is for rehearsals: it is put back together with the store")
 	if c := b.Head.Cosigner; c != nil {
-		say(c.Name == "" || c.URL == "", "head.cosigner needs name and url")
+		f.If(c.Name == "" || c.URL == "", "head.cosigner needs name and url")
 	}
 	_, err := b.valid()
-	say(err != nil, "attempt is no duration from 1s to 24h, such as 15m")
-	say((b.TLS.Certificate == "") != (b.TLS.Key == ""), "tls needs certificate and key")
-	return errors.Join(errs...)
+	f.If(err != nil, "attempt is no duration from 1s to 24h, such as 15m")
+	f.If((b.TLS.Certificate == "") != (b.TLS.Key == ""), "tls needs certificate and key")
+	return f
 }
 
 // valid is how long an attempt may take.

@@ -82,21 +82,13 @@ func loadCosignerBind(path string) (*cosignerBind, error) {
 	if _, err := config.Load(path, b); err != nil {
 		return nil, err
 	}
-	var errs []error
-	if b.Format != cosignerFormat {
-		errs = append(errs, fmt.Errorf("format is %.40q, not %q", b.Format, cosignerFormat))
-	}
-	if !bindIDRE.MatchString(b.Name) {
-		errs = append(errs, errors.New("name is missing, or no id"))
-	}
-	if len(b.Logs) == 0 {
-		errs = append(errs, errors.New("logs names none"))
-	}
-	if (b.TLS.Certificate == "") != (b.TLS.Key == "") {
-		errs = append(errs, errors.New("tls needs certificate and key"))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fault.Errorf(fault.Usage, "binding %q: %w", path, err)
+	f := &config.Faults{}
+	f.If(b.Format != cosignerFormat, "format is %.40q, not %q", b.Format, cosignerFormat)
+	f.If(!bindIDRE.MatchString(b.Name), "name is missing, or no id")
+	f.If(len(b.Logs) == 0, "logs names none")
+	f.If((b.TLS.Certificate == "") != (b.TLS.Key == ""), "tls needs certificate and key")
+	if err := f.Err(path); err != nil {
+		return nil, fault.Hint(err, "docs/formats/vault-bind.md has every member, with an example")
 	}
 	return b, nil
 }

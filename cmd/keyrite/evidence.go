@@ -43,7 +43,7 @@ belong in, too: the page says what voided them.
 DAY is a day in UTC; --to is the first day that is not meant any more.
 
 Exit codes: 0 written, 2 usage, 10 too few cosignatures, 13 of another vault or
-world, 14 altered, 16 DIR exists.`,
+world, 14 altered, 16 DIR exists, 130 interrupted.`,
 		Example: `  keyrite-vault audit --from 2026-07-01 --to 2027-01-01 --out trail.jsonl …
   keyrite evidence export --from 2026-07-01 --to 2027-01-01 --out evidence-2026-2 \
     --anchor anchors.json --charter charter.jsonl --record genesis --record reshare --audit trail.jsonl`,
@@ -83,7 +83,7 @@ func runEvidenceExport(c *cobra.Command, o *evidenceOptions) error {
 	var e *paper.Evidence
 	err = durable.CreateDir(o.out, func(dir string) error {
 		g := &gathering{o: o, dir: dir, from: from, to: to, taken: map[string]bool{}}
-		if err := g.all(); err != nil {
+		if err := g.all(c.Context()); err != nil {
 			return err
 		}
 		e = &g.page

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -40,7 +41,7 @@ type gathering struct {
 	taken    map[string]bool
 }
 
-func (g *gathering) all() error {
+func (g *gathering) all(ctx context.Context) error {
 	var err error
 	if g.anchors, g.state, err = g.o.load(); err != nil {
 		return err
@@ -48,13 +49,24 @@ func (g *gathering) all() error {
 	g.page = paper.Evidence{
 		World: string(g.state.World), Vault: g.state.Vault, From: g.o.from, To: g.o.to, Made: g.o.now.UTC().Format(time.DateTime + " UTC"),
 	}
-	for _, step := range []func() error{g.trust, g.charter, g.records, g.proofs, g.trails} {
-		if err := step(); err != nil {
+	for _, step := range []func(context.Context) error{g.trust, g.charter, g.records, g.proofs, g.trails, g.ends} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+		if err := interrupted(ctx); err != nil {
 			return err
 		}
 	}
 	g.keys()
-	return g.ends()
+	return nil
+}
+
+// interrupted is an error once somebody pressed Ctrl-C.
+func interrupted(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return fault.New(fault.Interrupted, "interrupted; no folder is left behind")
 }
 
 // take copies one file under a name that is still free, and lists it.
@@ -88,7 +100,7 @@ func (g *gathering) free(folder, path string) string {
 const checkTrust = " --anchor anchors.json"
 
 // trust copies what everything else is checked against.
-func (g *gathering) trust() error {
+func (g *gathering) trust(context.Context) error {
 	if err := g.take("anchors.json", g.o.anchor, "what is taken on trust: the keys of the vault, as the genesis made them", "compare its words with a participant's sheet"); err != nil {
 		return err
 	}
@@ -99,7 +111,7 @@ func (g *gathering) trust() error {
 }
 
 // charter copies the charter and lists the statements of the period.
-func (g *gathering) charter() error {
+func (g *gathering) charter(context.Context) error {
 	if err := g.take("charter.jsonl", g.o.charter, "every decision of the approvers, from the genesis on", "keyrite-verify charter charter.jsonl"+checkTrust); err != nil {
 		return err
 	}
@@ -127,9 +139,12 @@ func (g *gathering) charter() error {
 }
 
 // records copies each record as it is, after verifying the copy.
-func (g *gathering) records() error {
+func (g *gathering) records(ctx context.Context) error {
 	g.receipts = map[share.Place]time.Time{}
 	for _, dir := range g.o.records {
+		if err := interrupted(ctx); err != nil {
+			return err
+		}
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			return cli.Usagef("there is no record folder %q", dir)
 		}
@@ -189,7 +204,7 @@ func (g *gathering) record(name, dir string) error {
 }
 
 // proofs counts the shares that are known to be alive.
-func (g *gathering) proofs() error {
+func (g *gathering) proofs(context.Context) error {
 	path := ledgerPath(g.o.ledger, g.o.charter)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		if g.o.ledger != "" {
@@ -212,9 +227,9 @@ func (g *gathering) proofs() error {
 }
 
 // trails verifies and copies extracts of the audit trail.
-func (g *gathering) trails() error {
+func (g *gathering) trails(ctx context.Context) error {
 	for _, path := range g.o.audits {
-		row, err := g.trail(path)
+		row, err := g.trail(ctx, path)
 		if err != nil {
 			return fault.Errorf(fault.ClassOf(err), "extract %q: %w", path, err)
 		}
@@ -226,7 +241,7 @@ func (g *gathering) trails() error {
 	return nil
 }
 
-func (g *gathering) trail(path string) (*paper.EvidenceTrail, error) {
+func (g *gathering) trail(ctx context.Context, path string) (*paper.EvidenceTrail, error) {
 	f, err := intake.Open(path)
 	if err != nil {
 		return nil, err
@@ -235,6 +250,9 @@ func (g *gathering) trail(path string) (*paper.EvidenceTrail, error) {
 	row := &paper.EvidenceTrail{File: g.free("audit", path)}
 	kinds := map[string]int{}
 	v, err := trail.Verify(f, g.state.TrailSigners(), func(_ uint64, e *trail.Entry) error {
+		if err := interrupted(ctx); err != nil {
+			return err
+		}
 		row.First, row.Last = cmp.Or(row.First, e.Time), e.Time
 		kinds[string(e.Kind)]++
 		size, head, ok, err := e.TookOver()
@@ -276,7 +294,7 @@ func (g *gathering) keys() {
 }
 
 // ends lists the certificates of the charter by their end.
-func (g *gathering) ends() error {
+func (g *gathering) ends(context.Context) error {
 	certs := map[string][]byte{}
 	for id, f := range g.state.Factories {
 		certs["CA of factory "+id] = f.CA

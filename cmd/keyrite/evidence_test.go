@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/internal/cli"
 	"keyrite/internal/clitest"
 )
 
@@ -81,5 +83,22 @@ func (a *adopting) evidence(t *testing.T) {
 		"--charter", "taken/outputs/charter.jsonl", "--record", "taken")
 	if _, err := os.Stat(a.path("evidence2")); code != 14 || err == nil {
 		t.Errorf("an altered record: exit %d\n%s", code, errs)
+	}
+}
+
+// An interrupted export leaves no folder.
+func TestEvidenceInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	const vectors = "../../testdata/vectors/audit/"
+	out := filepath.Join(t.TempDir(), "evidence")
+	args := []string{"evidence", "export", "--from", "2026-01-01", "--to", "2027-01-01", "--anchor", vectors + "anchors.json", "--charter", vectors + "charter.jsonl", "--out", out}
+	var text bytes.Buffer
+	if code := cli.Run(ctx, newRoot(cli.IO{}), args, cli.IO{Out: &text, Err: &text}); code != 130 {
+		t.Errorf("exit %d: %s", code, text.String())
+	}
+	left, err := os.ReadDir(filepath.Dir(out))
+	if err != nil || len(left) != 0 {
+		t.Errorf("it left %v, %v", left, err)
 	}
 }

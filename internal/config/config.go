@@ -78,3 +78,22 @@ func Parse(path string, data []byte, v any) error {
 	}
 	return nil
 }
+
+// Faults are all that is wrong with the values of a file, so that they are mended in one
+// go. The zero value is a file without fault.
+type Faults struct{ list []string }
+
+// If notes a fault where bad is true.
+func (f *Faults) If(bad bool, format string, args ...any) {
+	if bad {
+		f.list = append(f.list, fmt.Sprintf(format, args...))
+	}
+}
+
+// Err is nil without faults, else an Error that has them all on one line.
+func (f *Faults) Err(path string) error {
+	if f.list == nil {
+		return nil
+	}
+	return &Error{path, errors.New(strings.Join(f.list, "; "))}
+}

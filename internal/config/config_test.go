@@ -30,3 +30,18 @@ func TestParseIsStrict(t *testing.T) {
 		})
 	}
 }
+
+// TestFaults: all at once, on one line, and none is no error.
+func TestFaults(t *testing.T) {
+	f := &Faults{}
+	f.If(false, "never")
+	if err := f.Err("x.yaml"); err != nil {
+		t.Errorf("no fault: %v", err)
+	}
+	f.If(true, "name is missing")
+	f.If(true, "port %d is none", 0)
+	err := f.Err("x.yaml")
+	if err == nil || err.Error() != `read "x.yaml": name is missing; port 0 is none` {
+		t.Errorf("two faults: %v", err)
+	}
+}
