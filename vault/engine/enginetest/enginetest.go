@@ -33,6 +33,8 @@ type Bench struct {
 	Caller  engine.Caller
 	// Rules decide on each request; nil allows all.
 	Rules []access.Rule
+	// Reached is told how far a call is, at each of the points; nil is nobody.
+	Reached func(point string, p *engine.Plan)
 
 	t     testing.TB
 	calls atomic.Int64
@@ -139,6 +141,7 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 			return nil, err
 		}
 	}
+	b.reached(Planned, plan)
 	entry := b.entry(audit.Request, string(plan.Needs))
 	entry.Path, entry.Params = r.Path.String(), plan.Shown
 	if plan.Intent {
@@ -150,11 +153,13 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 		}
 		entry.Kind, entry.Intent = audit.Result, &n
 	}
+	b.reached(Reserved, plan)
 	if plan.Work != nil {
 		if err := plan.Work(b.t.Context()); err != nil {
 			return nil, b.failed(entry, err)
 		}
 	}
+	b.reached(Worked, plan)
 	var a *engine.Answer
 	_, err = b.Journal.Do(b.t.Context(), promise(plan), entry, func(tx *seal.Tx) error {
 		a, err = plan.Apply(tx)
@@ -166,7 +171,14 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 	if err != nil {
 		return nil, b.failed(entry, err)
 	}
+	b.reached(Applied, plan)
 	return a, nil
+}
+
+func (b *Bench) reached(point string, p *engine.Plan) {
+	if b.Reached != nil {
+		b.Reached(point, p)
+	}
 }
 
 func promise(p *engine.Plan) seal.Promise {
