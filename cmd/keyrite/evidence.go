@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"keyrite/artifact/fault"
 	"keyrite/ceremony/paper"
 	"keyrite/internal/cli"
 	"keyrite/internal/durable"
@@ -152,9 +151,5 @@ func (g *gathering) lacks(what string) { g.page.Lacks = append(g.page.Lacks, wha
 
 // write writes a file of the folder, which nobody sees before it is whole.
 func (g *gathering) write(name string, data []byte) error {
-	path := filepath.Join(g.dir, filepath.FromSlash(name))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // evidence is public
-		return fault.Errorf(fault.Storage, "make folder: %w", err)
-	}
-	return durable.WriteNew(path, data, 0o644)
+	return durable.WriteNew(g.in(name), data, 0o644)
 }

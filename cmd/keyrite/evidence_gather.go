@@ -26,6 +26,7 @@ import (
 	"keyrite/artifact/trail"
 	"keyrite/ceremony/paper"
 	"keyrite/internal/cli"
+	"keyrite/internal/durable"
 	"keyrite/internal/intake"
 )
 
@@ -41,15 +42,19 @@ type gathering struct {
 	taken    map[string]bool
 }
 
+// all copies first and verifies what was copied: a file that changes meanwhile must not
+// be vouched for.
 func (g *gathering) all(ctx context.Context) error {
-	var err error
-	if g.anchors, g.state, err = g.o.load(); err != nil {
+	if _, _, err := g.o.load(); err != nil { // with the names that the caller gave
+		return err
+	}
+	if err := g.trust(); err != nil {
 		return err
 	}
 	g.page = paper.Evidence{
 		World: string(g.state.World), Vault: g.state.Vault, From: g.o.from, To: g.o.to, Made: g.o.now.UTC().Format(time.DateTime + " UTC"),
 	}
-	for _, step := range []func(context.Context) error{g.trust, g.charter, g.records, g.proofs, g.trails, g.ends} {
+	for _, step := range []func(context.Context) error{g.charter, g.records, g.proofs, g.trails, g.ends} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -69,18 +74,32 @@ func interrupted(ctx context.Context) error {
 	return fault.New(fault.Interrupted, "interrupted; no folder is left behind")
 }
 
-// take copies one file under a name that is still free, and lists it.
-func (g *gathering) take(name, from, what, check string) error {
-	data, err := intake.Read(from, maxEvidenceBytes)
+// take copies one file under a name that is still free, lists it, and returns the copy's
+// path.
+func (g *gathering) take(name, from, what, check string) (string, error) {
+	in, err := intake.Open(from)
 	if err != nil {
-		return err
+		return "", err
+	}
+	defer in.Close()
+	to := g.in(name)
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // evidence is public
+		return "", fault.Errorf(fault.Storage, "make folder: %w", err)
+	}
+	out, err := durable.Create(to, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer out.Abort() // after Commit it does nothing
+	if _, err := io.Copy(out, in); err != nil {
+		return "", fault.Errorf(fault.Storage, "copy %q: %w", from, err)
 	}
 	g.list(name, what, check)
-	return g.write(name, data)
+	return to, out.Commit()
 }
 
-// maxEvidenceBytes bounds one file.
-const maxEvidenceBytes = record.MaxTranscriptBytes
+// in is where a name of the folder lies.
+func (g *gathering) in(name string) string { return filepath.Join(g.dir, filepath.FromSlash(name)) }
 
 func (g *gathering) list(name, what, check string) {
 	g.page.Files = append(g.page.Files, paper.EvidenceFile{Path: name, What: what, Check: check})
@@ -99,23 +118,28 @@ func (g *gathering) free(folder, path string) string {
 
 const checkTrust = " --anchor anchors.json"
 
-// trust copies what everything else is checked against.
-func (g *gathering) trust(context.Context) error {
-	if err := g.take("anchors.json", g.o.anchor, "what is taken on trust: the keys of the vault, as the genesis made them", "compare its words with a participant's sheet"); err != nil {
+// trust copies what everything else is checked against, and reads the copies.
+func (g *gathering) trust() error {
+	var copied trustOptions
+	var err error
+	if copied.anchor, err = g.take("anchors.json", g.o.anchor, "what is taken on trust: the keys of the vault, as the genesis made them", "compare its words with a participant's sheet"); err != nil {
 		return err
 	}
-	if g.o.succession == "" {
-		return nil
+	if g.o.succession != "" {
+		if copied.succession, err = g.take("succession.json", g.o.succession, "which of these keys have been replaced since", "keyrite-verify firmware … --succession succession.json"); err != nil {
+			return err
+		}
 	}
-	return g.take("succession.json", g.o.succession, "which of these keys have been replaced since", "keyrite-verify firmware … --succession succession.json")
+	if copied.charter, err = g.take("charter.jsonl", g.o.charter, "every decision of the approvers, from the genesis on", "keyrite-verify charter charter.jsonl"+checkTrust); err != nil {
+		return err
+	}
+	g.anchors, g.state, err = copied.load()
+	return err
 }
 
-// charter copies the charter and lists the statements of the period.
+// charter lists the statements of the period.
 func (g *gathering) charter(context.Context) error {
-	if err := g.take("charter.jsonl", g.o.charter, "every decision of the approvers, from the genesis on", "keyrite-verify charter charter.jsonl"+checkTrust); err != nil {
-		return err
-	}
-	data, err := intake.Read(g.o.charter, maxCharterBytes)
+	data, err := intake.Read(g.in("charter.jsonl"), maxCharterBytes)
 	if err != nil {
 		return err
 	}
@@ -149,7 +173,7 @@ func (g *gathering) records(ctx context.Context) error {
 			return cli.Usagef("there is no record folder %q", dir)
 		}
 		name := g.free("records", dir)
-		to := filepath.Join(g.dir, filepath.FromSlash(name))
+		to := g.in(name)
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // evidence is public
 			return fault.Errorf(fault.Storage, "make folder: %w", err)
 		}
@@ -212,7 +236,11 @@ func (g *gathering) proofs(context.Context) error {
 		}
 		return nil
 	}
-	l, err := readLedger(path)
+	copied, err := g.take("shares.proofs", path, "which key masters proved that their share is alive, and when", "keyrite ceremony status --record RECORD --ledger shares.proofs")
+	if err != nil {
+		return err
+	}
+	l, err := readLedger(copied)
 	if err != nil {
 		return err
 	}
@@ -223,20 +251,23 @@ func (g *gathering) proofs(context.Context) error {
 		}
 		g.page.Shares = append(g.page.Shares, row)
 	}
-	return g.take("shares.proofs", path, "which key masters proved that their share is alive, and when", "keyrite ceremony status --record RECORD --ledger shares.proofs")
+	return nil
 }
 
 // trails verifies and copies extracts of the audit trail.
 func (g *gathering) trails(ctx context.Context) error {
 	for _, path := range g.o.audits {
-		row, err := g.trail(ctx, path)
+		name := g.free("audit", path)
+		copied, err := g.take(name, path, "what processes asked of the vault, and what was answered", "keyrite-verify audit "+name+checkTrust+" --charter charter.jsonl")
+		if err != nil {
+			return err
+		}
+		row, err := g.trail(ctx, copied)
 		if err != nil {
 			return fault.Errorf(fault.ClassOf(err), "extract %q: %w", path, err)
 		}
+		row.File = name
 		g.page.Trails = append(g.page.Trails, *row)
-		if err := g.take(row.File, path, "what processes asked of the vault, and what was answered", "keyrite-verify audit "+row.File+checkTrust+" --charter charter.jsonl"); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -247,7 +278,7 @@ func (g *gathering) trail(ctx context.Context, path string) (*paper.EvidenceTrai
 		return nil, err
 	}
 	defer f.Close()
-	row := &paper.EvidenceTrail{File: g.free("audit", path)}
+	row := &paper.EvidenceTrail{}
 	kinds := map[string]int{}
 	v, err := trail.Verify(f, g.state.TrailSigners(), func(_ uint64, e *trail.Entry) error {
 		if err := interrupted(ctx); err != nil {
