@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -90,33 +89,10 @@ func proposalFlags() map[string][]string {
 	}
 }
 
-// bodies read the types that are written as a whole.
-func bodies() map[string]func(path string) (any, error) {
-	return map[string]func(string) (any, error){
-		charter.TypeAccessEnded:        readBody[charter.AccessEnded],
-		charter.TypeAuditLog:           readBody[charter.AuditLog],
-		charter.TypeAuditSink:          readBody[charter.AuditSink],
-		charter.TypeBreakGlass:         readBody[charter.BreakGlass],
-		charter.TypeCertificateRevoked: readBody[charter.CertificateRevoked],
-		charter.TypeBreakGlassEnded:    readBody[charter.BreakGlassEnded],
-		charter.TypeBreakGlassPulled:   readBody[charter.BreakGlassPulled],
-		charter.TypeDelegation:         readBody[charter.Delegation],
-		charter.TypeIdentity:           readBody[charter.Identity],
-		charter.TypeKVConfig:           readBody[charter.KVConfig],
-		charter.TypeMount:              readBody[charter.Mount],
-		charter.TypePasswordPolicy:     readBody[charter.PasswordPolicy],
-		charter.TypePolicy:             readBody[charter.Policy],
-		charter.TypeTokenRole:          readBody[charter.TokenRole],
-		charter.TypePKIRole:            readBody[charter.PKIRole],
-		charter.TypeReleaseApproved:    readBody[charter.ReleaseApproved],
-		charter.TypeTransitKey:         readBody[charter.TransitKey],
-	}
-}
-
 // checkFlags refuses a flag that the type has no use for, and a missing one.
 func checkFlags(c *cobra.Command, typ string) error {
 	need := proposalFlags()[typ]
-	if bodies()[typ] != nil {
+	if need == nil && slices.Contains(charter.Proposable(), typ) {
 		need = []string{"body"}
 	}
 	if need == nil {
@@ -135,8 +111,8 @@ func checkFlags(c *cobra.Command, typ string) error {
 }
 
 func (o *charterProposeOptions) body(typ string) (any, error) {
-	if read := bodies()[typ]; read != nil {
-		return read(o.bodyFile)
+	if proposalFlags()[typ] == nil {
+		return readBody(o.bodyFile, typ)
 	}
 	switch typ {
 	case charter.TypePipeline:
@@ -163,21 +139,15 @@ func (o *charterProposeOptions) body(typ string) (any, error) {
 	return charter.Factory{CA: cert, Evidence: o.evidence, ID: o.id, Product: o.products[0], SerialFrom: o.from, SerialTo: o.to}, err
 }
 
-// readBody reads a body that a person wrote, in whatever layout. What is proposed
-// is its canonical form, which is shown.
-func readBody[T any](path string) (any, error) {
+// readBody reads a body that a person wrote.
+func readBody(path, typ string) (any, error) {
 	data, err := intake.Read(path, charterstore.MaxBytes/2)
 	if err != nil {
 		return nil, err
 	}
-	var v T
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&v); err != nil {
-		return nil, fault.Errorf(fault.Usage, "%q: %w", path, err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fault.Errorf(fault.Usage, "%q has something after its one value", path)
+	v, err := charterstore.Body(typ, data)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", path, err)
 	}
 	return v, nil
 }

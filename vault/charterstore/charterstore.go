@@ -76,6 +76,23 @@ type Proposal struct {
 // Open reads a proposal and checks that it continues the charter and would hold.
 // It uses up the state. A charter that went on since gives ErrStale.
 func Open(data []byte, st *charter.State) (*Proposal, error) {
+	p, err := Read(data, st.World)
+	if err != nil {
+		return nil, err
+	}
+	p.people = st.People
+	if err := stale(p.Payload, st); err != nil {
+		return nil, err
+	}
+	if p.Statement, p.set, err = st.Consider(p.Payload); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Read reads what a proposal for a vault of the world says, and nothing more: whether
+// it fits a charter is not looked at, and nobody can approve it.
+func Read(data []byte, w world.World) (*Proposal, error) {
 	var f file
 	if err := jcs.Unmarshal(data, &f); err != nil {
 		return nil, err
@@ -83,23 +100,36 @@ func Open(data []byte, st *charter.State) (*Proposal, error) {
 	if f.Format != Format {
 		return nil, fault.Errorf(fault.Verify, "proposal has format %.60q", f.Format)
 	}
-	if err := world.Match(st.World, f.World); err != nil {
+	if err := world.Match(w, f.World); err != nil {
 		return nil, err
 	}
-	p := &Proposal{Payload: f.Payload, people: st.People, world: st.World}
-	if err := stale(f.Payload, st); err != nil {
+	p := &Proposal{Payload: f.Payload, Statement: &charter.Statement{}, world: w}
+	if err := jcs.Unmarshal(f.Payload, p.Statement); err != nil {
 		return nil, err
 	}
 	var err error
-	if p.Statement, p.set, err = st.Consider(f.Payload); err != nil {
-		return nil, err
-	}
 	if p.Shown, err = signrequest.Describe(f.Payload); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(f.Payload)
 	p.Digest, p.Words = hex.EncodeToString(sum[:]), words.Of(sum[:16])
 	return p, nil
+}
+
+// Standing is a proposal that Open found to hold, with those who decide on it now. It
+// leaves the state as it is, and so does not look again whether it holds: at the head
+// that Open had it does, and at any other it is ErrStale.
+func Standing(data []byte, st *charter.State) (*Proposal, error) {
+	p, err := Read(data, st.World)
+	if err != nil {
+		return nil, err
+	}
+	if s := p.Statement; s.Vault != st.Vault || s.Seq != st.Size() || s.Prev != st.Head() {
+		return nil, overtaken(s, st)
+	}
+	p.people = st.People
+	p.set, err = st.Deciding(p.Statement)
+	return p, err
 }
 
 // stale tells a proposal that was overtaken from one that never fitted.
@@ -114,6 +144,10 @@ func stale(payload []byte, st *charter.State) error {
 	if err := st.CheckHead(s.Seq, s.Prev); err != nil {
 		return nil //nolint:nilerr // it never fitted: found in the next step, too
 	}
+	return overtaken(&s, st)
+}
+
+func overtaken(s *charter.Statement, st *charter.State) error {
 	return fault.Hint(fault.Errorf(fault.Policy, "%w: it is statement %d, and the charter has %d", ErrStale, s.Seq, st.Size()),
 		"look with 'keyrite charter show' whether it was appended already; if not, propose it again and collect the approvals anew")
 }
@@ -145,20 +179,37 @@ func Approve(p *Proposal, k *person.Key) ([]byte, error) {
 	return env.Marshal()
 }
 
+// Approver says whose approval of the proposal this is: one of those who decide on it.
+func (p *Proposal) Approver(approval []byte) (string, error) {
+	_, who, err := p.approvedBy(approval)
+	if err != nil {
+		return "", fault.Errorf(fault.ClassOf(err), "the approval: %w", err)
+	}
+	if len(who) != 1 {
+		return "", fault.Errorf(fault.Usage, "the approval is of %d people, and one is taken at a time", len(who))
+	}
+	return who[0], nil
+}
+
+func (p *Proposal) approvedBy(approval []byte) (*envelope.Envelope, []string, error) {
+	env, err := envelope.Parse(approval)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !bytes.Equal(env.Payload, p.Payload) {
+		return nil, nil, fault.New(fault.Policy, "it is of another proposal")
+	}
+	_, who, err := envelope.Verify(env, charter.PayloadType, p.people.Keys(p.set), 1)
+	return env, who, err
+}
+
 // Merge puts approvals of the proposal into the line of the charter. An approval
 // of something else, by nobody who may, or given twice is an error that names it.
 func Merge(p *Proposal, approvals map[string][]byte) (line []byte, err error) {
 	out := &envelope.Envelope{Payload: p.Payload, PayloadType: charter.PayloadType}
 	by := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(approvals)) {
-		env, err := envelope.Parse(approvals[name])
-		if err != nil {
-			return nil, fault.Errorf(fault.ClassOf(err), "approval %q: %w", name, err)
-		}
-		if !bytes.Equal(env.Payload, p.Payload) {
-			return nil, fault.Errorf(fault.Policy, "approval %q is of another proposal", name)
-		}
-		_, who, err := envelope.Verify(env, charter.PayloadType, p.people.Keys(p.set), 1)
+		env, who, err := p.approvedBy(approvals[name])
 		if err != nil {
 			return nil, fault.Errorf(fault.ClassOf(err), "approval %q: %w", name, err)
 		}
