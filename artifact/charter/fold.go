@@ -46,13 +46,14 @@ type State struct {
 	Audit       Audit                     // who signs the vault's trail, and who gets copies
 	Grants      Grants                    // what is given for a while
 
-	successor  map[string]string   // id → the dormant key that took it over
-	pkiIssuers map[string][]byte   // by mount: the first and only one
-	lines      map[string][]string // id → all that ever took it over, in order
-	former     map[string]string   // key id → name, of people once in the roster
-	gone       map[string]bool     // safes retired
-	adopted    map[string]int      // epochs taken over from void ceremonies, by safe
-	dealt      map[string][]Epoch  // all that a safe has and had, in order
+	successor  map[string]string    // id → the dormant key that took it over
+	pkiIssuers map[string][]byte    // by mount: the first and only one
+	lines      map[string][]string  // id → all that ever took it over, in order
+	former     map[string]string    // key id → name, of people once in the roster
+	gone       map[string]bool      // safes retired
+	adopted    map[string]int       // epochs taken over from void ceremonies, by safe
+	dealt      map[string][]Epoch   // all that a safe has and had, in order
+	dealtAt    map[string]time.Time // when the epoch in force was stated, by safe; not of an adopted one
 	tree       tlog.Tree
 	last       time.Time
 	now        time.Time // of the statement that is being folded in
@@ -229,6 +230,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.adopted, s.VendorRoots = map[string]int{}, map[string]VendorRoot{}
+	s.dealtAt = map[string]time.Time{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}
 	s.Factories, s.Stations, s.Relays = map[string]Factory{}, map[string]Station{}, map[string]Relay{}
 	return nil
@@ -342,14 +344,21 @@ func (s *State) addEpoch(e *Epoch) error {
 		return err
 	}
 	s.deal(e)
+	s.dealtAt[e.Safe] = s.now
 	return nil
 }
+
+// DealtAt is when the epoch of a safe that is in force was stated, which is done when
+// every holder has read his share back and signed for it. It is the zero time for an
+// epoch that was adopted from a void ceremony: who read what there is not said here.
+func (s *State) DealtAt(safe string) time.Time { return s.dealtAt[safe] }
 
 // deal puts an epoch in force.
 func (s *State) deal(e *Epoch) {
 	if s.dealt == nil {
 		s.dealt = map[string][]Epoch{}
 	}
+	delete(s.dealtAt, e.Safe)
 	s.Epochs[e.Safe], s.dealt[e.Safe] = *e, append(s.dealt[e.Safe], *e)
 }
 

@@ -1,7 +1,7 @@
 package share
 
 import (
-	"sort"
+	"maps"
 	"time"
 
 	"keyrite/artifact/charter"
@@ -116,48 +116,14 @@ func (l *Ledger) Accept(p *Proven, now time.Time) ([]byte, error) {
 	return jcs.Marshal(ledgerLine{Event: ledgerAccepted, Format: LedgerFormat, ID: id, Place: &p.Place, Time: charter.FormatTime(now)})
 }
 
-// Alive says how many shares of a safe's epoch in force are proven.
-type Alive struct {
-	Safe   string    `json:"safe"`
-	Epoch  int       `json:"epoch"`
-	Need   int       `json:"need"`
-	Of     int       `json:"of"`
-	Proven []string  `json:"proven"`        // holders, sorted
-	Last   time.Time `json:"last,omitzero"` // of the latest proof; zero if there is none
-}
-
-// Low says that the safe is one lost share away from its threshold, or nearer.
-func (a *Alive) Low() bool { return len(a.Proven) <= a.Need+1 }
-
-// Lost says that fewer are proven than open the safe.
-func (a *Alive) Lost() bool { return len(a.Proven) < a.Need }
-
 // Alive counts, for each safe, the holders whose share was proven since; receipts
 // are times at which holders read their shares back, which prove as much.
 func (l *Ledger) Alive(s *charter.State, receipts map[Place]time.Time, since time.Time) []Alive {
-	var out []Alive
-	for name, e := range s.Epochs {
-		a := Alive{Safe: name, Epoch: e.Epoch, Need: e.Need, Of: len(e.Shares), Proven: []string{}}
-		for _, sh := range e.Shares {
-			p, _, err := PlaceOf(s, name, sh.Holder)
-			if err != nil {
-				continue
-			}
-			at := l.last[p]
-			if r := receipts[p]; r.After(at) {
-				at = r
-			}
-			if at.IsZero() || at.Before(since) {
-				continue
-			}
-			a.Proven = append(a.Proven, sh.Holder)
-			if at.After(a.Last) {
-				a.Last = at
-			}
+	last := maps.Clone(l.last)
+	for p, at := range receipts {
+		if at.After(last[p]) {
+			last[p] = at
 		}
-		sort.Strings(a.Proven)
-		out = append(out, a)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Safe < out[j].Safe })
-	return out
+	return CountAlive(s, last, since)
 }

@@ -38,6 +38,7 @@ type service struct {
 	node *node.Node
 	api  *api.Server
 	head seal.Keeper
+	safe string // whose shares open the vault
 }
 
 // engines are all that a charter may mount.
@@ -54,7 +55,7 @@ func engines() map[string]func(*engine.Host) (engine.Engine, error) {
 // newService makes the service of v. sealing is called when a client has it sealed.
 func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger) (*service, error) {
 	st := v.charter.State()
-	s := &service{head: head}
+	s := &service{head: head, safe: v.bind.Safe}
 	var metrics *api.Metrics
 	var err error
 	s.node, err = node.New(node.Config{
@@ -72,7 +73,8 @@ func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger
 // Opened takes what a quorum opened, and gives what is closed first when the vault is
 // sealed.
 func (s *service) Opened(ctx context.Context, o *unseal.Opened) (io.Closer, error) {
-	return s.node.Open(ctx, node.Opened{Store: o.Store, Token: o.Token, Head: s.head})
+	by := node.By{Safe: s.safe, Epoch: o.Epoch, Holders: o.Holders, At: o.At}
+	return s.node.Open(ctx, node.Opened{Store: o.Store, Token: o.Token, Head: s.head, By: by})
 }
 
 // servingStatus is what status says of what is served.

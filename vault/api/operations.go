@@ -1,6 +1,9 @@
 package api
 
-import "keyrite/artifact/access"
+import (
+	"keyrite/artifact/access"
+	"keyrite/vault/proof"
+)
 
 // operation is one row of the OpenAPI document. {mount} is an engine's place in the
 // charter.
@@ -75,6 +78,34 @@ type (
 		Size int    `json:"size"`
 		Head string `json:"head" doc:"root of the log, hex"`
 	}
+	sharesAnswer struct {
+		Days  int          `json:"alive_days" doc:"how long a proof counts"`
+		Safes []proof.Safe `json:"safes"`
+	}
+	proofBody struct {
+		Proof string `json:"proof" doc:"what 'keyrite share prove' wrote"`
+	}
+	provenAnswer struct {
+		Safe   string `json:"safe"`
+		Epoch  int    `json:"epoch"`
+		Holder string `json:"holder"`
+		Index  int    `json:"index"`
+	}
+	challengesAnswer struct {
+		Challenges []proof.Open `json:"challenges"`
+	}
+	challengeBody struct {
+		Safe    string `json:"safe"`
+		Purpose string `json:"purpose" doc:"shown to the holders: 1 to 120 printable ASCII characters"`
+		Valid   string `json:"valid,omitempty" doc:"seconds, or with a unit, to 168h; 168h if not given"`
+	}
+	challengeAnswer struct {
+		Challenge string `json:"challenge" doc:"the text of the file that holders answer"`
+		ID        string `json:"id"`
+		Safe      string `json:"safe"`
+		Epoch     int    `json:"epoch"`
+		Expires   string `json:"expires"`
+	}
 	charterAnswer struct {
 		Size       int      `json:"size"`
 		Head       string   `json:"head"`
@@ -123,6 +154,10 @@ func system() []operation {
 		{"PUT", "sys/leases/revoke-prefix/{path}", "End all leases below a path", false, nil, anyMap{}, ""},
 		{"GET", "keyrite/status", "How the vault is, for whom the charter lets know", false, nil, anyMap{}, ""},
 		{"GET", "keyrite/charter", "Statements in force", false, charterQuery{}, charterAnswer{}, ""},
+		{"GET", "keyrite/shares", "Whose share is proven since when, for each safe", false, nil, sharesAnswer{}, ""},
+		{"PUT", "keyrite/shares", "Take a proof of 'keyrite share prove'", false, proofBody{}, provenAnswer{}, ""},
+		{"GET", "keyrite/shares/challenges", "Challenges that wait for answers", false, nil, challengesAnswer{}, ""},
+		{"PUT", "keyrite/shares/challenges", "Ask the holders of a safe to prove their shares", false, challengeBody{}, challengeAnswer{}, ""},
 		{"PUT", "keyrite/charter", "Take statements over that approvers signed", false, charterBody{}, charterHead{}, ""},
 	}
 }

@@ -62,6 +62,8 @@ type Opened struct {
 	// Head is the keeper of the store's head: one on another machine vouches for a time.
 	Head  seal.Keeper
 	Token engine.Token // nil where there is none
+	// By says whose shares opened it.
+	By By
 }
 
 // Classes of refusal.
@@ -167,7 +169,7 @@ func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
 	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), counted: make(chan struct{}), ended: make(chan struct{})}
 	v.refused = newRefusals(c.Now)
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))
-	if err := v.start(ctx); err != nil {
+	if err := v.start(ctx, o.By); err != nil {
 		v.end()
 		return nil, err
 	}
@@ -181,7 +183,7 @@ func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
 
 // start brings charter, engines and identities to where they were, and says so in the
 // log.
-func (v *vault) start(ctx context.Context) error {
+func (v *vault) start(ctx context.Context, by By) error {
 	if err := v.who(); err != nil {
 		return err
 	}
@@ -191,7 +193,7 @@ func (v *vault) start(ctx context.Context) error {
 	if err := v.lookUpIntents(ctx); err != nil {
 		return err
 	}
-	if _, err := v.journal.Do(ctx, seal.Strict, v.life("serve"), nil); err != nil {
+	if err := v.begin(ctx, by); err != nil {
 		return err
 	}
 	v.tellPulled(ctx)

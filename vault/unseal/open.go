@@ -23,7 +23,8 @@ import (
 // Opened is what a quorum opened. Attempts closes it.
 type Opened struct {
 	Operation string
-	Holders   []string // whose shares opened it
+	Epoch     int      // of the safe's shares that opened it
+	Holders   []string // whose they were
 	At        time.Time
 	// Pool is the open work token, and Token its keys by their names in the charter.
 	Pool  *hsm.Pool
@@ -236,7 +237,7 @@ func (a *Attempts) openToken(ctx context.Context, x *attempt, st *charter.State)
 	if err != nil {
 		return nil, err
 	}
-	o := &Opened{Operation: x.request.Operation, Holders: a.shown(x).Given, At: a.c.Now(), sup: sup}
+	o := &Opened{Operation: x.request.Operation, Epoch: x.epoch.Epoch, Holders: a.shown(x).Given, At: a.c.Now(), sup: sup}
 	rep, err := a.admitted(ctx, sup, st)
 	if err == nil {
 		o.place, err = place(st, x.epoch)

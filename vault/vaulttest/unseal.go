@@ -86,3 +86,30 @@ func (v *Vault) Open3(t testing.TB, a *unseal.Attempts, operation string) {
 		}
 	}
 }
+
+// Prove is what 'keyrite share prove' of a key master answers to a challenge, made in
+// this process.
+func (v *Vault) Prove(t testing.TB, c *share.Challenge, name string) []byte {
+	t.Helper()
+	e, err := v.State.EpochAt(Safe, c.Epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place, pub, err := share.PlaceIn(v.State, &e, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, key, err := share.Open(v.Shares[name], v.People[name].Identity(), place, pub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := envelope.SignJSON(share.ProofType, share.Proof{Challenge: *c, Format: share.ProofFormat, Place: place}, key, v.People[name].Signer())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := env.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
