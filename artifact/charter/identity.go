@@ -131,9 +131,12 @@ func (c *Certificate) check() error {
 	if err != nil {
 		return fault.Errorf(fault.Verify, "%w: issuer of client certificates: %w", ErrStatement, err)
 	}
+	if !ca.IsCA || !ca.BasicConstraintsValid || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
+		return badAccess("client certificate", c.URI, "its issuer says of itself that it is no CA, or has no key usage keyCertSign")
+	}
 	u, err := url.Parse(c.URI)
-	if err != nil || u.Scheme == "" || u.Host == "" || u.String() != c.URI || len(c.URI) > 512 || !ca.IsCA || !ca.BasicConstraintsValid || ca.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return badAccess("client certificate", c.URI, "its issuer is no CA that signs certificates, or it is no absolute URI in its usual spelling")
+	if err != nil || u.Scheme == "" || u.Host == "" || u.String() != c.URI || len(c.URI) > 512 {
+		return badAccess("client certificate", c.URI, "it is no absolute URI in its usual spelling, such as spiffe://plant.example/mes")
 	}
 	return nil
 }

@@ -114,6 +114,9 @@ a tampered image is refused|one bit changed
 an engineer reaches his machine|a page
 only what the policy names|the PLC
 the way back ends at the people|trace
+an unknown process gets nothing|nobody
+a change of the rules needs the quorum|append
+an older copy of the store is refused|three good shares
 LIST
 }
 
@@ -140,6 +143,7 @@ closing() {
   if [ -e devices/1/birthcert.pem ]; then echo "  keyrite trace devices/1/birthcert.pem --anchor anchors.json --charter charter.jsonl --record record"; fi
   echo "  keyrite ceremony status --record record-void"
   echo "  keyrite charter show --charter charter.jsonl --anchor anchors.json"
+  if [ -e vault/trail.jsonl ]; then echo "  keyrite-verify audit vault/trail.jsonl --anchor anchors.json --charter vault/charter.jsonl --list"; fi
   echo
   if [ ${#missing[@]} -gt 0 ] && [ -z "$only" ]; then
     echo "${R}Not built yet:${N}"
