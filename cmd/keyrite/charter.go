@@ -8,8 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/charter"
-	"keyrite/artifact/envelope"
-	"keyrite/artifact/jcs"
 	"keyrite/internal/cli"
 	"keyrite/internal/intake"
 )
@@ -26,7 +24,7 @@ func newCharterShow() *cobra.Command {
 		Use:   "show --charter FILE --anchor FILE",
 		Short: "List the statements of a charter with who signed them",
 		Long: `Verify a charter from its genesis and list its statements: number, time, type,
-what each is about, and who signed it.
+what each is about, who signed it, and what it does in a sentence.
 
 Exit codes: 0 shown, 10 too few signatures, 13 of another vault or world, 14 altered.`,
 		Args: cobra.NoArgs,
@@ -34,14 +32,6 @@ Exit codes: 0 shown, 10 too few signatures, 13 of another vault or world, 14 alt
 	}
 	o.addFlags(c)
 	return c
-}
-
-type charterLine struct {
-	Seq     int      `json:"seq"`
-	Time    string   `json:"time"`
-	Type    string   `json:"type"`
-	About   string   `json:"about"`
-	Signers []string `json:"signers"`
 }
 
 func runCharterShow(c *cobra.Command, o *trustOptions) error {
@@ -55,14 +45,14 @@ func runCharterShow(c *cobra.Command, o *trustOptions) error {
 	}
 	names := state.Names()
 	res := struct {
-		Schema     string        `json:"schema"`
-		Vault      string        `json:"vault"`
-		World      string        `json:"world"`
-		Head       string        `json:"head"`
-		Statements []charterLine `json:"statements"`
+		Schema     string          `json:"schema"`
+		Vault      string          `json:"vault"`
+		World      string          `json:"world"`
+		Head       string          `json:"head"`
+		Statements []*charter.Line `json:"statements"`
 	}{Schema: "keyrite/charter-show/v1", Vault: state.Vault, World: string(state.World), Head: state.Head()}
 	for line := range bytes.Lines(data) {
-		l, err := describe(bytes.TrimSuffix(line, []byte("\n")), names)
+		l, err := charter.Describe(bytes.TrimSuffix(line, []byte("\n")), names)
 		if err != nil {
 			return err
 		}
@@ -72,23 +62,7 @@ func runCharterShow(c *cobra.Command, o *trustOptions) error {
 		fmt.Fprintf(w, "vault %s, world %s, head %s\n", res.Vault, res.World, res.Head)
 		for _, l := range res.Statements {
 			fmt.Fprintf(w, "%4d  %s  %-9s %-20s signed by %v\n", l.Seq, l.Time, l.Type, cli.Escape(l.About), l.Signers)
+			fmt.Fprintf(w, "      %s\n", cli.Escape(l.Words))
 		}
 	})
-}
-
-// describe reads one line of a charter that was folded, so it is known to hold.
-func describe(line []byte, names map[string]string) (charterLine, error) {
-	env, err := envelope.Parse(line)
-	if err != nil {
-		return charterLine{}, err
-	}
-	var st charter.Statement
-	if err := jcs.Unmarshal(env.Payload, &st); err != nil {
-		return charterLine{}, err
-	}
-	l := charterLine{Seq: st.Seq, Time: st.Time, Type: st.Type, About: charter.About(&st), Signers: []string{}}
-	for _, s := range env.Signatures {
-		l.Signers = append(l.Signers, names[s.KeyID])
-	}
-	return l, nil
 }

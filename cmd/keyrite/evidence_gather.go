@@ -145,7 +145,7 @@ func (g *gathering) charter(context.Context) error {
 	}
 	names := g.state.Names()
 	for line := range bytes.Lines(data) {
-		l, err := describe(bytes.TrimSuffix(line, []byte("\n")), names)
+		l, err := charter.Describe(bytes.TrimSuffix(line, []byte("\n")), names)
 		if err != nil {
 			return err
 		}
