@@ -11,10 +11,7 @@ package api
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"time"
 
@@ -62,10 +59,8 @@ type Config struct {
 
 // Server serves one vault.
 type Server struct {
-	cfg     Config
-	http    *http.Server
-	origins *http.CrossOriginProtection
-	bodies  *budget
+	*Front
+	cfg Config
 }
 
 // New makes a server.
@@ -76,56 +71,9 @@ func New(c Config) (*Server, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	c.Limits = c.Limits.withDefaults()
-	s := &Server{cfg: c, origins: http.NewCrossOriginProtection(), bodies: newBudget(c.Limits.Bodies)}
-	protocols := &http.Protocols{}
-	protocols.SetHTTP1(true) // one request at a time on a connection: its limits are the request's
-	s.http = &http.Server{
-		Handler: http.HandlerFunc(s.serve), Protocols: protocols, ConnContext: connContext, ErrorLog: quiet(c.Log),
-		ReadHeaderTimeout: c.Limits.Header, ReadTimeout: c.Limits.Read, WriteTimeout: c.Limits.Write, IdleTimeout: c.Limits.Idle,
-		MaxHeaderBytes: c.Limits.HeaderBytes,
-	}
+	s := &Server{cfg: c}
+	s.Front = NewFront(http.HandlerFunc(s.serve), c.Limits, c.Log)
 	return s, nil
-}
-
-// quiet keeps what net/http says of broken handshakes and clients out of the way.
-func quiet(l *slog.Logger) *slogErrors { return slog.NewLogLogger(l.Handler(), slog.LevelDebug) }
-
-// TLS is the configuration that a server's TLS listener must have: TLS 1.3 alone, and
-// client certificates asked for, not wanted. What one proves is vault/identity's to
-// judge; that its holder has the key is proven here.
-func TLS(cert func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, GetCertificate: cert, ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"},
-		// A session that is resumed would carry the certificate of before.
-		SessionTicketsDisabled: true,
-	}
-}
-
-// Serve answers on a listener until Shutdown: a TLS one over TLS's configuration, or a
-// Unix socket, whose callers the kernel names. Any other is refused.
-func (s *Server) Serve(l net.Listener, t *tls.Config) error {
-	_, local := l.Addr().(*net.UnixAddr)
-	if local == (t != nil) {
-		return fault.New(fault.Usage, "the vault is served over TLS, or over a Unix socket")
-	}
-	l = limited(l, s.cfg.Limits)
-	if t != nil {
-		l = tls.NewListener(l, t)
-	}
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// Shutdown lets requests that are under way end, until ctx does.
-func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		return errors.Join(err, s.http.Close())
-	}
-	return nil
 }
 
 // serve answers one request.
@@ -134,6 +82,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	status := s.route(w, r)
 	s.cfg.Metrics.request(status, time.Since(began))
 }
@@ -141,18 +91,18 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 // route finds out what the request is for, and returns the status that was answered.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) int {
 	raw, query, err := target(r)
-	if e := s.origins.Check(r); err == nil && e != nil {
-		err = fault.Errorf(fault.Policy, "a web page of another origin asks: %w", e)
+	if e := OtherOrigin(r); err == nil {
+		err = e
 	}
 	var c *call
 	if err != nil {
-		c = &call{Call: node.Call{RawPath: raw, Peer: peer(r), Fault: err}} // refused, with its entry
+		c = &call{Call: node.Call{RawPath: raw, Peer: Peer(r), Fault: err}} // refused, with its entry
 	} else if answer, ok := s.public(r, raw, query); ok {
 		return s.tell(w, r, answer)
 	} else {
 		c = s.read(w, r, raw, query)
 	}
-	defer s.bodies.give(c.size)
+	defer s.give(c.size)
 	return s.do(w, r, c)
 }
 

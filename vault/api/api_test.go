@@ -166,6 +166,18 @@ func TestStrictBodies(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %.200s", name, p.status, c.status, p.raw)
 		}
 	}
+	// A web page of another origin has a browser read nothing either: the trail would say
+	// that its user asked.
+	for _, h := range [][]string{{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"}, {"Origin", "https://example.com"}, {"Origin", "null"}} {
+		for _, m := range []string{http.MethodGet, "LIST", http.MethodDelete} {
+			if p := r.ask(r.client, m, "kv/data/line1/x", "", h...); p.status != 403 || !strings.Contains(string(p.raw), "another origin") || p.header.Get("Cross-Origin-Resource-Policy") != "same-origin" {
+				t.Errorf("%s %v: %d %s", m, h, p.status, p.raw)
+			}
+		}
+	}
+	if p := r.ask(r.client, http.MethodGet, "sys/health", "", "Sec-Fetch-Site", "none"); p.status != 200 {
+		t.Errorf("a browser's own address line: %d", p.status)
+	}
 	if p := r.ask(r.client, http.MethodPost, "kv/data/line1/x?data=1", `{"data":{}}`); p.status != 400 {
 		t.Errorf("twice, in query and body: %d %s", p.status, p.raw)
 	}

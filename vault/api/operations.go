@@ -69,7 +69,8 @@ type (
 		Increment string `json:"increment,omitempty" doc:"to renew: seconds, or with a unit"`
 	}
 	charterQuery struct {
-		From int `json:"from,omitempty" doc:"number of the first statement, from 0"`
+		From  int `json:"from,omitempty" doc:"number of the first statement, from 0"`
+		Limit int `json:"limit,omitempty" doc:"at most so many, to 1,000"`
 	}
 	charterBody struct {
 		Statements []string `json:"statements" doc:"lines of the charter log, signed by its approvers; 1 to 256"`

@@ -222,8 +222,8 @@ func (s *Server) unseal(r *http.Request, query url.Values) told {
 		return told{err: fault.New(fault.Policy, "shares are not taken here")}
 	}
 	c := &call{Call: node.Call{Peer: identity.Peer{UID: noUID}}} // who sends shares has shown nothing
-	defer func() { s.bodies.give(c.size) }()
-	raw, err := s.body(nil, r, c)
+	raw, size, err := s.body(nil, r, c.bodyLimit())
+	defer s.give(size)
 	if err != nil {
 		return told{err: err}
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/internal/redact"
 	"keyrite/vault/engine"
-	"keyrite/vault/identity"
 	"keyrite/vault/node"
 )
 
@@ -53,12 +51,14 @@ func target(r *http.Request) (path string, query url.Values, err error) {
 
 // read makes the call of a request. What is wrong with it stands in the call.
 func (s *Server) read(w http.ResponseWriter, r *http.Request, raw string, query url.Values) *call {
-	c := &call{Call: node.Call{RawPath: raw, Peer: peer(r)}}
+	c := &call{Call: node.Call{RawPath: raw, Peer: Peer(r)}}
 	if err := c.header(r, query); err != nil {
 		c.Fault = err
 		return c
 	}
-	body, err := s.body(w, r, c)
+	var body []byte
+	var err error
+	body, c.size, err = s.body(w, r, c.bodyLimit())
 	if err == nil {
 		c.Params, err = params(asked(r.Header, body), query)
 	}
@@ -86,22 +86,6 @@ func (c *call) unrepeat() {
 	if _, rest, _ := strings.Cut(c.RawPath, "/"); slices.Contains(strings.Split(rest, "/"), name) {
 		delete(c.Params, "name")
 	}
-}
-
-// peer is the other end of the request's connection.
-func peer(r *http.Request) identity.Peer {
-	p := identity.Peer{UID: noUID}
-	if uid, ok := r.Context().Value(uidKey{}).(int); ok {
-		p.UID = uid
-		return p
-	}
-	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		p.Remote = a.Addr().Unmap().WithZone("")
-	}
-	if r.TLS != nil {
-		p.Certificates = r.TLS.PeerCertificates
-	}
-	return p
 }
 
 // header reads the method and the headers that mean something.
@@ -193,39 +177,6 @@ func (c *call) bodyLimit() int64 {
 		return maxBatchBody
 	}
 	return maxBody
-}
-
-// body reads the body in pieces that the budget has room for.
-func (s *Server) body(w http.ResponseWriter, r *http.Request, c *call) ([]byte, error) {
-	limit := c.bodyLimit()
-	if r.ContentLength > limit {
-		return nil, fault.Errorf(fault.Usage, "the body has %d bytes, at most %d are taken", r.ContentLength, limit)
-	}
-	if r.ContentLength == 0 {
-		return nil, nil
-	}
-	in := http.MaxBytesReader(w, r.Body, limit)
-	out := make([]byte, 0, min(max(r.ContentLength+1, 1<<10), freeBody))
-	for {
-		if len(out) == cap(out) {
-			more := int64(cap(out))
-			if !s.bodies.take(more) {
-				return nil, errBusy
-			}
-			c.size += more
-			out = append(make([]byte, 0, 2*more), out...)
-		}
-		n, err := in.Read(out[len(out):cap(out)])
-		out = out[:len(out)+n]
-		switch tooLong := (*http.MaxBytesError)(nil); {
-		case errors.Is(err, io.EOF):
-			return out, nil
-		case errors.As(err, &tooLong):
-			return nil, fault.Errorf(fault.Usage, "the body has more than %d bytes", limit)
-		case err != nil:
-			return nil, fault.Errorf(fault.Unreachable, "the body did not come: %w", err)
-		}
-	}
 }
 
 // params joins the members of the body and of the query. One that is given twice is

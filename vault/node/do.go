@@ -37,9 +37,11 @@ type Call struct {
 // Reply is what the caller gets.
 type Reply struct {
 	Request string // id of the call in the audit
-	Answer  *engine.Answer
-	Lease   *Lease // nil if nothing was leased
-	sealing bool
+	// Identity is who asked, as the charter knows it; "" if it is not known.
+	Identity string
+	Answer   *engine.Answer
+	Lease    *Lease // nil if nothing was leased
+	sealing  bool
 }
 
 // Lease is a lease that was given.
@@ -100,7 +102,7 @@ func (v *vault) do(ctx context.Context, c Call) (*Reply, error) {
 }
 
 func (x *call) reply(a *engine.Answer) *Reply {
-	return &Reply{Request: x.entry.Request, Answer: a, Lease: given(a), sealing: a != nil && x.sealing}
+	return &Reply{Request: x.entry.Request, Identity: x.caller.Identity, Answer: a, Lease: given(a), sealing: a != nil && x.sealing}
 }
 
 func (v *vault) newEntry(k trail.Kind) *audit.Entry {

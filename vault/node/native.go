@@ -2,10 +2,11 @@ package node
 
 import (
 	"context"
-
-	"keyrite/artifact/trail"
+	"maps"
+	"slices"
 
 	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
 	"keyrite/vault/seal"
@@ -17,38 +18,76 @@ func (x *call) status([]string) error {
 		return err
 	}
 	h := x.store.Health()
+	store := map[string]any{"size": h.Size, "advanced": h.Advanced, "behind_ms": h.Behind.Milliseconds()}
+	for name, err := range map[string]error{"stopped": h.Stopped, "keeper": h.Keeper} {
+		if err != nil {
+			store[name] = err.Error()
+		}
+	}
+	if at := x.outside(); !at.IsZero() {
+		store["vouched"] = trail.FormatTime(at)
+	}
 	out := map[string]any{
 		"world": x.cfg.World, "vault": x.cfg.Vault, "opened": trail.FormatTime(x.since),
 		"charter":           map[string]any{"size": x.force.charter.Size(), "head": x.force.charter.Head()},
-		"store":             map[string]any{"size": h.Size, "advanced": h.Advanced, "behind_ms": h.Behind.Milliseconds()},
+		"store":             store,
 		"refusals_left_out": x.refused.leftOut(), "intents_cut_off": x.cutOff,
+		"sinks": x.sinkStates(),
 	}
 	if t := x.trouble.Load(); t != nil && t.error != nil {
 		out["charter_refused"] = t.Error()
+	}
+	if x.cfg.Opening != nil {
+		out["opening"] = x.cfg.Opening()
 	}
 	x.tell(out)
 	return nil
 }
 
+// sinkStates tells how the copies of the trail are, by id.
+func (v *vault) sinkStates() []map[string]any {
+	out := []map[string]any{}
+	if v.sinks == nil {
+		return out
+	}
+	states := v.sinks.States()
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		s := states[id]
+		m := map[string]any{"id": id, "kind": s.Kind, "behind": s.Behind}
+		if s.Error != nil {
+			m["error"], m["since"] = shown(s.Error), trail.FormatTime(s.Since)
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
 // maxCharterAnswer bounds how many statements are answered at once.
 const maxCharterAnswer = 1000
 
-// readCharter answers the statements in force from number "from" on, as they stand in
-// the file. Whoever reads them folds them again.
+// readCharter answers the statements in force from number "from" on, at most "limit" of
+// them, as they stand in the file. Whoever reads them folds them again.
 func (x *call) readCharter([]string) error {
-	if err := x.Params.Only("from"); err != nil {
+	if err := x.Params.Only("from", "limit"); err != nil {
 		return err
 	}
 	from, err := x.Params.Int("from")
 	if err != nil {
 		return err
 	}
+	limit, err := x.Params.Int("limit")
+	if err != nil {
+		return err
+	}
 	size := x.force.charter.Size()
-	if from < 0 || from > int64(size) {
-		return fault.Errorf(fault.Usage, "the charter has %d statements", size)
+	if from < 0 || from > int64(size) || limit < 0 || limit > maxCharterAnswer {
+		return fault.Errorf(fault.Usage, "the charter has %d statements, of which at most %d are answered at once", size, maxCharterAnswer)
+	}
+	if !x.Params.Has("limit") {
+		limit = maxCharterAnswer
 	}
 	lines := []string{} // each is a line of JSON
-	for i := int(from); i < size && len(lines) < maxCharterAnswer; i++ {
+	for i := int(from); i < size && len(lines) < int(limit); i++ {
 		lines = append(lines, string(x.force.lines[i]))
 	}
 	x.tell(map[string]any{"size": size, "head": x.force.charter.Head(), "from": from, "statements": lines})

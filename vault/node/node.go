@@ -50,6 +50,10 @@ type Config struct {
 	// Copies is the folder for the charter's audit sinks: files, and for each sink how
 	// far it is. Empty: nothing is copied.
 	Copies string
+	// Opening tells how the vault was opened and which attempts to unseal it are under
+	// way, as keyrite/status shows it to whom the charter lets see that; nil shows
+	// nothing. It must not wait.
+	Opening func() any
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Log is for the operator. Default: nothing is logged.
