@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -25,6 +27,7 @@ import (
 	"keyrite/vault/engine/token"
 	"keyrite/vault/engine/transit"
 	"keyrite/vault/node"
+	"keyrite/vault/page"
 	"keyrite/vault/seal"
 	"keyrite/vault/unseal"
 )
@@ -33,10 +36,12 @@ import (
 // version of it. It is that of the interface, not ours.
 const apiVersion = "1.15.0"
 
-// service is what an open vault does for its clients: a node, and the API in front.
+// service is what an open vault does for its clients: a node, and in front of it the API
+// and the pages for people.
 type service struct {
 	node *node.Node
 	api  *api.Server
+	page *page.Server
 	head seal.Keeper
 	safe string // whose shares open the vault
 }
@@ -61,12 +66,16 @@ func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger
 	s.node, err = node.New(node.Config{
 		World: st.World, Vault: st.Vault, Charter: v.charter.path, Engines: engines(), Public: v.bind.Public, Sealing: sealing, Log: l, Copies: filepath.Join(v.dir, copiesDir),
 		Metrics: func(p engine.Params) (*engine.Plan, error) { return metrics.Plan(p) },
+		Opening: func() any { return v.attempts.Status() },
 	})
 	if err != nil {
 		return nil, err
 	}
 	metrics = api.NewMetrics(s.node.Status)
-	s.api, err = api.New(api.Config{Vault: s.node, Opening: opening{v}, Version: apiVersion, Metrics: metrics, Log: l})
+	if s.api, err = api.New(api.Config{Vault: s.node, Opening: opening{v}, Version: apiVersion, Metrics: metrics, Log: l}); err != nil {
+		return nil, err
+	}
+	s.page, err = page.New(page.Config{Vault: s.node, Progress: opening{v}.Progress, Attempts: v.attempts.Status, Charter: v.charter.newest(time.Now), Log: l})
 	return s, err
 }
 
@@ -175,33 +184,42 @@ type listenOptions struct {
 	socket string
 }
 
+// Roles of listeners over TLS.
+const (
+	roleAPI  = "api"
+	rolePage = "page"
+)
+
 // listeners are those that are open.
 type listeners struct {
-	tcp, unix net.Listener
-	tls       *certFile
+	tcp  map[string]net.Listener // over TLS, by role
+	unix net.Listener
+	tls  *certFile
 }
 
 func (l *listeners) close() {
-	for _, x := range []net.Listener{l.tcp, l.unix} {
-		if x != nil {
-			_ = x.Close()
-		}
+	for _, x := range l.tcp {
+		_ = x.Close()
+	}
+	if l.unix != nil {
+		_ = l.unix.Close()
 	}
 }
 
 // open listens for clients.
 func (o *listenOptions) open(ctx context.Context, b *bind) (*listeners, error) {
-	l := &listeners{}
+	l := &listeners{tcp: map[string]net.Listener{}}
 	var lc net.ListenConfig
 	for _, x := range o.listen {
 		role, addr, ok := strings.Cut(x, "=")
-		if _, _, err := net.SplitHostPort(addr); !ok || err != nil || role != "api" || l.tcp != nil {
+		if _, _, err := net.SplitHostPort(addr); !ok || err != nil || role != roleAPI && role != rolePage || l.tcp[role] != nil {
 			l.close()
-			return nil, cli.Usagef("--listen %q is not api=HOST:PORT, once", x)
+			return nil, cli.Usagef("--listen %q is not api=HOST:PORT or page=HOST:PORT, each once", x)
 		}
 		var err error
 		if l.tls, err = loadCert(b); err == nil {
-			if l.tcp, err = lc.Listen(ctx, "tcp", addr); err != nil {
+			if l.tcp[role], err = lc.Listen(ctx, "tcp", addr); err != nil {
+				delete(l.tcp, role)
 				err = fault.Errorf(fault.Usage, "listen for clients: %w", err)
 			}
 		}
@@ -248,9 +266,11 @@ func removeSocket(path string) error {
 
 // serve answers on what is open; a listener that fails is told on the channel.
 func (s *service) serve(l *listeners) <-chan error {
-	failed := make(chan error, 2)
-	if l.tcp != nil {
-		go func() { failed <- s.api.Serve(l.tcp, api.TLS(l.tls.get)) }()
+	failed := make(chan error, 3)
+	for role, f := range map[string]func(net.Listener, *tls.Config) error{roleAPI: s.api.Serve, rolePage: s.page.Serve} {
+		if t := l.tcp[role]; t != nil {
+			go func() { failed <- f(t, api.TLS(l.tls.get)) }()
+		}
 	}
 	if l.unix != nil {
 		go func() { failed <- s.api.Serve(l.unix, nil) }()
@@ -262,5 +282,5 @@ func (s *service) serve(l *listeners) <-chan error {
 func (s *service) shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	return s.api.Shutdown(ctx)
+	return errors.Join(s.page.Shutdown(ctx), s.api.Shutdown(ctx))
 }

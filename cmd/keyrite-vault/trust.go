@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -100,6 +101,28 @@ func (c *charterFile) Fresh() error {
 	}
 	c.state = next
 	return nil
+}
+
+// freshPeriod is how often a sealed vault looks whether its charter has grown, when
+// somebody asks who must be judged by it.
+const freshPeriod = 5 * time.Second
+
+// newest gives the newest charter, read again at most once in freshPeriod. One that
+// cannot be read, or that does not continue what the vault had, is an error until it is
+// remedied.
+func (c *charterFile) newest(now func() time.Time) func() (*charter.State, error) {
+	var mu sync.Mutex // guards the rest
+	var at time.Time
+	var last error
+	return func() (*charter.State, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if t := now(); at.IsZero() || t.Sub(at) >= freshPeriod {
+			last = c.Fresh()
+			at = t
+		}
+		return c.State(), last
+	}
 }
 
 // continues wants every charter that the vault ever had to be the beginning of next.

@@ -1,0 +1,105 @@
+package page
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"keyrite/artifact/access"
+	"keyrite/artifact/fault"
+	"keyrite/vault/engine"
+	"keyrite/vault/identity"
+	"keyrite/vault/node"
+)
+
+// look is one request for a page.
+type look struct {
+	s     *Server
+	w     http.ResponseWriter
+	r     *http.Request
+	view  *view // nil if there is no such page
+	peer  identity.Peer
+	query url.Values
+	state node.Status // when the request came
+	// identity is who asks, as the first answer told; "" before.
+	identity string
+}
+
+// refusal says what somebody may not see, and which statement would let him.
+type refusal struct {
+	Identity string
+	Can      access.Capability
+	Path     string
+	Why      string // as a program would be told
+	Request  string // id in the trail
+}
+
+// Error implements error.
+func (r *refusal) Error() string { return r.Why }
+
+// FaultClass implements fault's.
+func (r *refusal) FaultClass() string { return string(fault.Policy) }
+
+// Rule is what a policy would have to say, as it stands in the body of a statement.
+func (r *refusal) Rule() (string, error) {
+	b, err := json.Marshal(access.Rule{Can: []access.Capability{r.Can}, Path: r.Path})
+	return string(b), err
+}
+
+// read asks for what is at a path, as a program would with GET, and puts the answer's
+// data into out.
+func (x *look) read(path string, params map[string]any, out any) error {
+	return x.call(engine.Read, path, params, out)
+}
+
+// call makes one call as whoever asks. What the charter does not let him do is a *refusal.
+func (x *look) call(m engine.Method, path string, params map[string]any, out any) error {
+	p := engine.Params{}
+	for k, v := range params {
+		raw, err := json.Marshal(v)
+		if err != nil {
+			return fault.Errorf(fault.Unexpected, "parameter %s: %w", k, err)
+		}
+		p[k] = raw
+	}
+	reply, err := x.s.cfg.Vault.Do(x.r.Context(), node.Call{Method: m, RawPath: path, Params: p, Peer: x.peer})
+	if reply != nil && reply.Identity != "" {
+		x.identity = reply.Identity
+	}
+	if fault.ClassOf(err) == fault.Policy && x.identity != "" {
+		return &refusal{x.identity, needs(m), path, err.Error(), reply.Request}
+	}
+	if err != nil || out == nil {
+		return err
+	}
+	if reply.Answer == nil {
+		return fault.Errorf(fault.Unexpected, "%s has no answer", path)
+	}
+	return decode(reply.Answer, out)
+}
+
+// decode puts the data of an answer into out, in the shape in which programs get it.
+func decode(a *engine.Answer, out any) error {
+	raw, err := json.Marshal(a.Data)
+	if err == nil {
+		err = json.Unmarshal(raw, out)
+	}
+	if err != nil {
+		return fmt.Errorf("read the vault's answer: %w", err)
+	}
+	return nil
+}
+
+// needs is the capability that a policy would have to give.
+func needs(m engine.Method) access.Capability {
+	switch m {
+	case engine.Read:
+		return access.Read
+	case engine.List:
+		return access.List
+	case engine.Delete:
+		return access.Delete
+	}
+	return access.Update
+}

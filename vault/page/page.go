@@ -1,0 +1,278 @@
+// Package page is the vault's face to people: a few pages for key masters and auditors
+// that show what the charter lets them see. cmd/keyrite-vault starts it beside vault/api.
+//
+// A page is a client within the process: it makes the node.Call that a program would
+// make, as whoever asks, and shows the answer; so what he may see is decided in one
+// place, and every look has its entry in the trail. Who asks is known by his client
+// certificate alone. Without one, and while the vault is sealed, there is the state of
+// the seal, which is told to everybody.
+//
+// A page can propose and never decides. Pages are made by the server, without script and
+// without anything from elsewhere. This package must never read the store, judge a rule
+// of its own, or show a secret.
+//
+// To add a page: one file NAME.go with its show function, one NAME.html that defines the
+// template NAME, and a line in views.
+package page
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/vault/api"
+	"keyrite/vault/engine"
+	"keyrite/vault/node"
+	"keyrite/vault/unseal"
+)
+
+// Vault is what the pages are about.
+type Vault interface {
+	Do(ctx context.Context, c node.Call) (*node.Reply, error)
+	Status() node.Status
+	// Charter is the charter in force, nil while the vault is sealed. It is shown only to
+	// whom a call to keyrite/charter was answered.
+	Charter() *charter.State
+}
+
+// Config says what is shown. All but Limits, Now and Log are required.
+type Config struct {
+	Vault Vault
+	// Progress is how far the opening is, as everybody is told.
+	Progress func() api.Progress
+	// Attempts are the attempts to open the vault, with who gave a share.
+	Attempts func() unseal.Status
+	// Charter is the newest charter that was verified by the anchors, while the vault is
+	// sealed. After an error nobody is known.
+	Charter func() (*charter.State, error)
+	// Limits bounds what clients may take. The zero value stands for the defaults.
+	Limits api.Limits
+	// Now is the clock by which certificates end. Default time.Now.
+	Now func() time.Time
+	// Log is for the operator. Default: nothing is logged.
+	Log *slog.Logger
+}
+
+// Server serves the pages.
+type Server struct {
+	*api.Front
+	cfg   Config
+	pages *pages
+	views []view
+}
+
+// view is one page.
+type view struct {
+	path  string // as it is asked for, "/charter"
+	title string
+	// menu says whether it stands in the menu of all pages.
+	menu bool
+	// template shows what show returns; "" for a page that show writes by itself.
+	template string
+	show     func(x *look) (any, error)
+	// act takes a form; nil refuses any.
+	act func(x *look) (any, error)
+}
+
+// views are all pages but that of the seal, in the order of the menu.
+func views() []view {
+	return []view{
+		{path: "/", title: "Overview", menu: true, template: "overview", show: showOverview},
+		{path: "/charter", title: "Charter", menu: true, template: "charter", show: showCharter},
+		{path: "/charter/line", title: "Charter", show: showLine},
+		{path: "/keys", title: "Keys", menu: true, template: "keys", show: showKeys},
+	}
+}
+
+// New makes a server.
+func New(c Config) (*Server, error) {
+	if c.Vault == nil || c.Progress == nil || c.Attempts == nil || c.Charter == nil {
+		return nil, fault.New(fault.Usage, "pages need a vault, its charter and how far its opening is")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	s := &Server{cfg: c, views: views()}
+	var err error
+	if s.pages, err = newPages(); err != nil {
+		return nil, err
+	}
+	s.Front = api.NewFront(http.HandlerFunc(s.serve), c.Limits, c.Log)
+	return s, nil
+}
+
+// csp lets a page use the one style sheet and send forms to itself; it runs nothing,
+// loads nothing, and nobody frames it.
+const csp = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+func headers(h http.Header) {
+	for name, v := range map[string]string{
+		"Content-Security-Policy": csp, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+		"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin", "X-Frame-Options": "DENY",
+		"Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+	} {
+		h.Set(name, v)
+	}
+}
+
+// serve answers one request.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	headers(w.Header())
+	raw, tail, _ := strings.Cut(r.RequestURI, "?") // nothing is decoded: pages have one spelling
+	x := &look{s: s, w: w, r: r, peer: api.Peer(r), state: s.cfg.Vault.Status()}
+	if err := api.OtherOrigin(r); err != nil {
+		x.foreign(raw, err)
+		return
+	}
+	if raw == stylePath {
+		s.style(w, r)
+		return
+	}
+	v := s.find(raw)
+	var err error
+	if x.query, err = query(tail); err != nil || v == nil {
+		x.none(err)
+		return
+	}
+	x.view = v
+	if len(x.peer.Certificates) == 0 || x.state.Sealed {
+		x.seal("")
+		return
+	}
+	s.open(x, v)
+}
+
+func (s *Server) find(path string) *view {
+	for i := range s.views {
+		if s.views[i].path == path {
+			return &s.views[i]
+		}
+	}
+	return nil
+}
+
+// open answers whoever shows a certificate to an open vault.
+func (s *Server) open(x *look, v *view) {
+	do := v.show
+	switch x.r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodPost:
+		if do = v.act; do != nil {
+			break
+		}
+		fallthrough
+	default:
+		x.w.Header().Set("Allow", "GET, HEAD")
+		x.trouble(http.StatusMethodNotAllowed, "This page takes no form.")
+		return
+	}
+	data, err := do(x)
+	switch {
+	case err == nil && v.template == "", errors.Is(err, errAnswered):
+	case err == nil:
+		x.render(http.StatusOK, v.title, v.template, data)
+	default:
+		x.failed(err)
+	}
+}
+
+// errAnswered says that a page has written its answer.
+var errAnswered = fault.New(fault.Usage, "answered")
+
+// failed shows why there is no page.
+func (x *look) failed(err error) {
+	var r *refusal
+	switch class := fault.ClassOf(err); {
+	case errors.Is(err, node.ErrSealed):
+		x.state = x.s.cfg.Vault.Status()
+		x.seal("")
+	case class == fault.Peer:
+		x.seal("The certificate that your browser showed is of no identity in the charter, or does not count any more.")
+	case errors.As(err, &r):
+		x.render(http.StatusForbidden, x.view.title, "refused", r)
+	case class == fault.Usage:
+		x.trouble(http.StatusBadRequest, err.Error())
+	case errors.Is(err, engine.ErrNotThere):
+		x.trouble(http.StatusNotFound, err.Error())
+	default:
+		x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelError, "a page could not be made", slog.String("path", x.view.path), slog.String("error", err.Error()))
+		x.trouble(http.StatusServiceUnavailable, err.Error())
+	}
+}
+
+// trouble shows a message.
+func (x *look) trouble(status int, message string) {
+	x.render(status, "Not possible", "trouble", message)
+}
+
+// none answers what is asked for and is no page.
+func (x *look) none(err error) {
+	if err != nil {
+		x.trouble(http.StatusBadRequest, err.Error())
+		return
+	}
+	x.trouble(http.StatusNotFound, "There is no such page.")
+}
+
+// foreign answers a request that another web page had a browser make. Who followed a
+// link is let in by his own click, so that nothing is asked of the vault in his name
+// before; anything else is refused.
+func (x *look) foreign(raw string, err error) {
+	h := x.r.Header
+	if x.r.Method == http.MethodGet && h.Get("Sec-Fetch-Mode") == "navigate" && h.Get("Sec-Fetch-Dest") == "document" && x.s.find(raw) != nil {
+		x.render(http.StatusOK, "From another site", "door", x.r.RequestURI)
+		return
+	}
+	x.trouble(http.StatusForbidden, err.Error())
+}
+
+// query reads the parameters of an address: each once.
+func query(tail string) (url.Values, error) {
+	q, err := url.ParseQuery(tail)
+	if err != nil {
+		return nil, fault.New(fault.Usage, "the address is not in the usual spelling")
+	}
+	for k, v := range q {
+		if len(v) != 1 {
+			return nil, fault.Errorf(fault.Usage, "%.40q stands twice in the address", k)
+		}
+	}
+	return q, nil
+}
+
+// only refuses parameters that the page does not have.
+func (x *look) only(names ...string) error {
+	known := map[string]bool{}
+	for _, n := range names {
+		known[n] = true
+	}
+	for k := range x.query {
+		if !known[k] {
+			return fault.Errorf(fault.Usage, "parameter %.40q is not known here", k)
+		}
+	}
+	return nil
+}
+
+// number is a parameter that is a whole number from 0 to most; def if it is not there.
+func (x *look) number(name string, def, most int) (int, error) {
+	v := x.query.Get(name)
+	if v == "" {
+		return def, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 || n > most {
+		return 0, fault.Errorf(fault.Usage, "%s is a number from 0 to %d", name, most)
+	}
+	return n, nil
+}

@@ -1,0 +1,191 @@
+package page_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"keyrite/artifact/charter"
+	"keyrite/artifact/openrequest"
+	"keyrite/vault/unseal"
+)
+
+// TestSealedVault: while it is sealed strangers see what everybody is told, and whom the
+// charter on the disk lets read keyrite/status sees who gave a share. Whoever may not,
+// and everybody if the charter cannot be read, is a stranger.
+func TestSealedVault(t *testing.T) {
+	r := newRig(t)
+	p := r.get("", "/")
+	if p.status != http.StatusOK {
+		t.Errorf("stranger: %d", p.status)
+	}
+	p.has(t, "stranger", "REHEARSAL – nothing here is live", string(r.World.World), "sealed", "Your browser showed no certificate")
+	x, err := r.attempts.New(t.Context(), unseal.Ask{Operation: openrequest.Create, By: "test"})
+	r.ok(err)
+	_, err = r.attempts.Answer(t.Context(), r.Answer(t, x.Request, "master2"))
+	r.ok(err)
+	for _, who := range []string{"", clerk, "nobody"} {
+		p := r.get(who, "/")
+		p.has(t, "who may not: "+who, "1 of 3 shares are there, 2 are missing")
+		p.lacks(t, "who may not: "+who, "master2", x.Progress.Attempt, "you are", `href="/charter"`)
+	}
+	p = r.get(anna, "/")
+	p.has(t, "auditor", "master2", "1 of 3 shares", "you are <b>anna</b>", "has no trail")
+	if !strings.Contains(r.log.String(), `"identity":"anna"`) {
+		t.Errorf("who looked is not in the log: %s", r.log.String())
+	}
+	for _, path := range []string{"/charter", "/keys", "/charter/line?number=0"} {
+		for _, who := range []string{"", anna} {
+			if p := r.get(who, path); p.status != http.StatusServiceUnavailable || !strings.Contains(p.text, "The vault is sealed, and has no store yet.") {
+				t.Errorf("%s as %q: %d", path, who, p.status)
+			}
+		}
+	}
+
+	// A certificate that was revoked, or an identity that was ended, since: nobody.
+	r.Approve(charter.TypeAccessEnded, charter.AccessEnded{Type: charter.TypeIdentity, ID: anna})
+	r.get(anna, "/").lacks(t, "whose identity was ended", "master2")
+	r.broken = errors.New("unreadable")
+	p = r.get(clerk, "/")
+	p.has(t, "without a charter", "nobody is known")
+	p.lacks(t, "without a charter", "master2", "unreadable")
+}
+
+// TestPagesOfAnOpenVault: a stranger sees that it is open and nothing else; who may not
+// is told what statement would let him; each look has its entry, as a program's has.
+func TestPagesOfAnOpenVault(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	paths := []string{"/", "/charter", "/charter/line?number=3", "/keys"}
+	for _, who := range []string{"", "nobody"} {
+		for _, path := range paths {
+			p := r.get(who, path)
+			p.has(t, path+" as a stranger", "The vault is open.")
+			p.lacks(t, path+" as a stranger", "master1", "approver1", "image1", "<nav", "auditor")
+			if want := path != "/" || who != ""; (p.status == http.StatusForbidden) != want {
+				t.Errorf("%s as %q: %d", path, who, p.status)
+			}
+		}
+	}
+	for _, path := range paths {
+		p := r.get(clerk, path)
+		if p.status != http.StatusForbidden {
+			t.Errorf("%s: %d", path, p.status)
+		}
+		p.has(t, path, "You may not see this page", "policy", "{&#34;can&#34;:[&#34;read&#34;],&#34;path&#34;:&#34;keyrite/", "you are <b>clerk</b>")
+		p.lacks(t, path, "master1", "approver1", "image1")
+	}
+	from := r.size()
+	for _, path := range paths {
+		if p := r.get(anna, path); p.status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, p.status, p.text)
+		}
+	}
+	var got []string
+	for _, e := range r.entries(from) {
+		got = append(got, line(&e))
+	}
+	want := []string{"request read keyrite/status anna", "request read keyrite/charter anna", "request read keyrite/charter anna", "request read keyrite/charter anna"}
+	if !slices.Equal(got, want) {
+		t.Errorf("the trail has %q, want %q", got, want)
+	}
+	r.get(anna, "/").has(t, "overview", "master1, master2, master3", fmt.Sprintf("%d in force", r.State.Size()), "REHEARSAL", r.State.Vault[:16])
+	r.get(anna, "/keys").has(t, "keys", "image1", "raw images of boot loaders", "p256", "3 of 5 shares", "master5", "None.")
+	r.get(anna, "/charter").has(t, "charter", "signed by <b>approver1</b>", "decided by the approvers", "clerk is known by a certificate for spiffe://example.com/people/clerk")
+	if p := r.get(anna, "/charter/line?number=0"); p.text != string(r.Charter[:strings.Index(string(r.Charter), "\n")+1]) || p.header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("line 0: %q", p.text)
+	}
+}
+
+// TestRequestsThatAreNoPage: what is not asked in the one spelling is refused, and so is
+// every form.
+func TestRequestsThatAreNoPage(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	for path, want := range map[string]int{
+		"/charter/": 404, "//charter": 404, "/%63harter": 404, "/Charter": 404, "/keys/..": 404, "/v1/sys/health": 404, "/favicon.ico": 404,
+		"/charter?before=-1": 400, "/charter?before=x": 400, "/charter?before=100000": 400, "/charter?before=1&before=2": 400, "/charter?other=1": 400,
+		"/charter?before=%zz": 400, "/charter/line": 400, "/charter/line?number=99999": 400, "/keys?x=1": 400, "/?x=1": 400, "/page.css": 200,
+	} {
+		if p := r.get(anna, path); p.status != want {
+			t.Errorf("%s: %d, want %d", path, p.status, want)
+		}
+	}
+	for _, m := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, "LIST", http.MethodOptions} {
+		for _, path := range []string{"/", "/charter", "/keys"} {
+			if p := r.ask(anna, m, path, "x=1"); p.status != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %d", m, path, p.status)
+			}
+		}
+	}
+}
+
+// TestHeaders: every answer says that nothing is run, loaded, framed, kept or told.
+func TestHeaders(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	for _, path := range []string{"/", "/charter", "/none", "/charter/line?number=1", "/page.css"} {
+		h := r.get(anna, path).header
+		for name, want := range map[string]string{
+			"Content-Security-Policy": "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+			"X-Content-Type-Options":  "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+		} {
+			if h.Get(name) != want {
+				t.Errorf("%s: %s is %q", path, name, h.Get(name))
+			}
+		}
+		if want := "no-store"; h.Get("Cache-Control") != want && path != "/page.css" {
+			t.Errorf("%s: Cache-Control %q", path, h.Get("Cache-Control"))
+		}
+		if len(h.Values("Set-Cookie")) > 0 {
+			t.Errorf("%s sets a cookie", path)
+		}
+	}
+}
+
+// TestOtherSites: another web page has no browser look in its user's name: nothing is
+// asked of the vault before the user himself opens the page.
+func TestOtherSites(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	from := r.size()
+	for _, h := range [][]string{
+		{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"},
+		{"Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"},
+		{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"},
+		{"Origin", "https://evil.example"},
+		{"Origin", "null"},
+	} {
+		for _, m := range []string{http.MethodGet, http.MethodPost} {
+			if p := r.ask(anna, m, "/charter", "", h...); p.status != http.StatusForbidden {
+				t.Errorf("%s %v: %d", m, h, p.status)
+			}
+		}
+	}
+	p := r.get(anna, "/charter?before=3", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+	p.has(t, "link from another site", `href="/charter?before=3"`)
+	p.lacks(t, "link from another site", "approver1")
+	if p := r.ask(anna, http.MethodPost, "/charter", "", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"); p.status != http.StatusForbidden {
+		t.Errorf("form of another site: %d", p.status)
+	}
+	if n := r.size() - from; n != 0 {
+		t.Errorf("%d entries of the trail were made in her name", n)
+	}
+	if p := r.get(anna, "/charter", "Sec-Fetch-Site", "same-origin"); p.status != http.StatusOK {
+		t.Errorf("its own link: %d", p.status)
+	}
+}
+
+// TestSealedWhileOneLooks: a vault that is sealed shows so at once.
+func TestSealedWhileOneLooks(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	r.get(anna, "/keys").has(t, "open", "image1")
+	r.ok(r.attempts.Seal())
+	p := r.get(anna, "/keys")
+	p.has(t, "sealed", "The vault is sealed.")
+	p.lacks(t, "sealed", "image1")
+}

@@ -1,0 +1,110 @@
+package page
+
+import (
+	"log/slog"
+	"net/http"
+	"strconv"
+
+	"keyrite/artifact/access"
+	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
+	"keyrite/internal/redact"
+	"keyrite/vault/api"
+	"keyrite/vault/identity"
+	"keyrite/vault/node"
+	"keyrite/vault/seal"
+	"keyrite/vault/unseal"
+)
+
+// statusPath is what shows how the vault is, and who gives shares.
+const statusPath = "keyrite/status"
+
+// sealPage is how far the opening is. Attempts is nil for whom that is not told.
+type sealPage struct {
+	Note     string // why somebody sees this page, if not because the vault is sealed
+	Sealed   bool
+	Known    bool // a certificate was shown, and counts
+	Shown    bool // a certificate was shown
+	Why      string
+	Vault    string
+	Progress api.Progress
+	Attempts *unseal.Status
+	Stopped  string
+}
+
+// seal shows the state of the seal: to strangers what sys/seal-status tells everybody,
+// and while the vault is sealed, to whom the charter lets read keyrite/status, also who
+// gave a share. An open vault tells that by a call, with its entry; a sealed one has no
+// trail, so the operator's log says who looked.
+func (x *look) seal(note string) {
+	p := sealPage{Note: note, Sealed: x.state.Sealed, Shown: len(x.peer.Certificates) > 0, Vault: x.state.Vault, Progress: x.s.cfg.Progress()}
+	if err := x.state.Store.Stopped; err != nil {
+		p.Stopped = err.Error()
+	}
+	status := http.StatusOK
+	switch {
+	case x.r.Method != http.MethodGet && x.r.Method != http.MethodHead:
+		status = http.StatusMethodNotAllowed
+	case note != "":
+		status = http.StatusForbidden
+	case x.view != nil && x.view.path != "/" && p.Sealed:
+		status = http.StatusServiceUnavailable
+	case x.view != nil && x.view.path != "/":
+		status = http.StatusForbidden
+	}
+	if p.Sealed && p.Shown {
+		if id, err := x.judge(); err != nil {
+			p.Why = err.Error()
+		} else {
+			x.identity, p.Known = id, true
+			a := x.s.cfg.Attempts()
+			p.Attempts = &a
+			x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelInfo, "somebody looked at the attempts to open the vault", slog.String("identity", id), slog.String("remote", x.peer.Remote.String()))
+		}
+	}
+	title := "Open"
+	if p.Sealed {
+		title = "Sealed"
+	}
+	x.render(status, title, "sealed", &p)
+}
+
+// judge says who asks a sealed vault, if the newest charter on its disk lets him read
+// keyrite/status: by the same judge of certificates and of rules as in an open vault,
+// over a charter that was verified from the anchors and is none before the one that the
+// vault had. What is given for a while does not count here: nothing could count its uses.
+func (x *look) judge() (string, error) {
+	st, err := x.s.cfg.Charter()
+	if err != nil {
+		x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelError, "the charter cannot be read, so nobody is known", slog.String("error", err.Error()))
+		return "", fault.New(fault.Policy, "the charter cannot be read, so nobody is known")
+	}
+	who, err := x.s.registry(st)
+	if err != nil {
+		return "", err
+	}
+	c, err := who.Caller(redact.Secret{}, x.peer)
+	if err != nil {
+		return "", err
+	}
+	rules, err := st.Rules(c.Identity)
+	if err != nil {
+		return "", err
+	}
+	p, err := access.ParsePath(statusPath)
+	if err != nil {
+		return "", err
+	}
+	return c.Identity, access.Decide(rules, p, access.Read)
+}
+
+// registry judges certificates by a charter. There are no tokens in it.
+func (s *Server) registry(st *charter.State) (*identity.Registry, error) {
+	return identity.New(identity.Config{
+		Charter: func() *charter.State { return st }, Now: s.cfg.Now,
+		View: func(func(*seal.View) error) error { return node.ErrSealed },
+	})
+}
+
+// Missing is how many shares are wanting still.
+func (p *sealPage) Missing() string { return strconv.Itoa(max(0, p.Progress.Need-p.Progress.Have)) }
