@@ -51,12 +51,13 @@ const (
 const (
 	Carry  = "carry"  // shares of an epoch before open the store's key, for Reseal
 	Create = "create" // the vault's store is made, empty, under a new data key
+	Rehead = "rehead" // the store is taken over as it lies, with its head kept elsewhere from now on
 	Unseal = "unseal" // the vault's store and token are opened
 	Reseal = "reseal" // the data key of an open vault is wrapped anew for this epoch
 )
 
 // Operations lists them.
-func Operations() []string { return []string{Carry, Create, Reseal, Unseal} }
+func Operations() []string { return []string{Carry, Create, Rehead, Reseal, Unseal} }
 
 // does says what an operation means, for whoever gives a share to it; "" for none.
 func does(operation string) string {
@@ -65,6 +66,8 @@ func does(operation string) string {
 		return "CARRY: the vault was sealed while its shares were dealt anew. Your OLD share opens the key of its store, so that the new shares can take it over. The token is not opened."
 	case Create:
 		return "CREATE: a new and empty store is made for the vault, and its token is opened. If this vault holds secrets already, say no."
+	case Rehead:
+		return "REHEAD: the place that guards the vault's store against older copies was lost, or is exchanged. The store is taken as it lies there, and opened. Who asks must have shown you that it is the newest copy; if you do not know why it is asked, say no."
 	case Unseal:
 		return "UNSEAL: the vault's store and its token are opened. It serves until it is sealed or stopped."
 	case Reseal:

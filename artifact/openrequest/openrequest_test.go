@@ -345,7 +345,7 @@ func TestRequestsThatAreNotAnswered(t *testing.T) {
 			t.Errorf("made: %+v", bad)
 		}
 	}
-	if ops := openrequest.Operations(); !slices.IsSorted(ops) || len(ops) != 4 {
+	if ops := openrequest.Operations(); !slices.IsSorted(ops) || len(ops) != 5 {
 		t.Errorf("operations %v", ops)
 	}
 }

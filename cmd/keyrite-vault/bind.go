@@ -43,7 +43,20 @@ type bind struct {
 type bindHead struct {
 	File     string        `yaml:"file"`     // a file: in a rehearsal only
 	Cosigner *bindCosigner `yaml:"cosigner"` // a process on another machine
+	TPM      string        `yaml:"tpm"`      // the TPM of this host: its device, such as /dev/tpmrm0; HOST:PORT in a rehearsal only
 }
+
+func (h *bindHead) keepers() (n int) {
+	for _, there := range []bool{h.File != "", h.Cosigner != nil, h.TPM != ""} {
+		if there {
+			n++
+		}
+	}
+	return n
+}
+
+// tpm is where the TPM of this host is; "" if nothing of the vault is in it.
+func (b *bind) tpm() string { return b.Head.TPM }
 
 // bindCosigner says where a cosigner is; who it is stands in the charter's audit-log.
 type bindCosigner struct {
@@ -89,7 +102,8 @@ func (b *bind) faults() *config.Faults {
 	f.If(len(b.Admissions) == 0, "admissions names no report")
 	f.If(b.Anchors == "", "anchors is missing")
 	f.If(b.Charter == "", "charter is missing")
-	f.If((b.Head.File == "") == (b.Head.Cosigner == nil), "head names one keeper: file, in a rehearsal, or cosigner")
+	f.If(b.Head.keepers() != 1, "head names one keeper: cosigner, tpm or, in a rehearsal, file")
+	f.If(b.World.IsLive() && b.Head.TPM != "" && !filepath.IsAbs(b.Head.TPM), "head.tpm is no device: a TPM behind a socket is for rehearsals, since its state can be put back")
 	f.If(b.Head.File != "" && b.World.IsLive(), "head.file is for rehearsals: it is put back together with the store")
 	if c := b.Head.Cosigner; c != nil {
 		f.If(c.Name == "" || c.URL == "", "head.cosigner needs name and url")

@@ -22,6 +22,9 @@ func (v *vault) head() (seal.Keeper, error) {
 	if v.bind.Head.File != "" {
 		return seal.NewFileKeeper(v.bind.path(v.bind.Head.File), v.bind.World)
 	}
+	if v.bind.Head.TPM != "" {
+		return v.tpmHead()
+	}
 	b := v.bind.Head.Cosigner
 	key, err := loadKey(v.dir, logKeyFile)
 	if err != nil {

@@ -53,8 +53,9 @@ func build() {
 // founded vault.
 type house struct {
 	*vaulttest.Vault
-	t   *testing.T
-	dir string
+	t    *testing.T
+	dir  string
+	said bytes.Buffer // by the host's programs
 }
 
 func newHouse(t *testing.T) *house {
@@ -153,6 +154,8 @@ func (h *house) run(args ...string) (int, string, string) {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	_ = cmd.Run() // the exit code is looked at
+	h.said.Write(out.Bytes())
+	h.said.Write(errs.Bytes())
 	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
 }
 

@@ -20,7 +20,7 @@ shares, each of whom answers from his own machine with 'keyrite share open', and
 the answers in. docs/operations/vault.md goes through all of it.`,
 	}
 	for _, sub := range []*cobra.Command{
-		newCreate(), newServe(), newStatus(), newUnseal(), newSeal(), newAudit(), newCosigner(),
+		newCreate(), newServe(), newStatus(), newUnseal(), newSeal(), newAudit(), newCosigner(), newTPM(),
 		// Processes of their own, started by the vault itself.
 		{
 			Use: quorum.ChildCommand, Hidden: true, Args: cobra.NoArgs,

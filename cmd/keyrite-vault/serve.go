@@ -105,6 +105,9 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 			return nil, err
 		}
 		c.Store.Head = v.keeper
+		if _, ok := v.keeper.(*seal.TPMKeeper); ok {
+			c.Store.Window, c.Store.Pause = seal.TPMWindow, seal.TPMPause
+		}
 	}
 	v.attempts, err = unseal.NewAttempts(c)
 	return v, err

@@ -95,20 +95,25 @@ func (p *pair) write(dir string) error {
 	return durable.WriteNew(filepath.Join(dir, p.public), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: pub}), 0o644)
 }
 
-// loadKey reads a private key of the state folder, which nobody else may read.
-func loadKey(dir, name string) (crypto.Signer, error) {
-	path := filepath.Join(dir, name)
+// loadSecret reads a file that nobody else may read. The caller clears it.
+func loadSecret(path string) ([]byte, error) {
 	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fault.Hint(fault.Errorf(fault.Usage, "%q has no %s: it is no state folder of a vault", dir, name), "'keyrite-vault create' makes one")
-	}
 	if err != nil {
 		return nil, fault.Errorf(fault.Storage, "look at %q: %w", path, err)
 	}
 	if st.Mode().Perm()&0o077 != 0 {
 		return nil, fault.Hint(fault.Errorf(fault.Policy, "others may read %q", path), "chmod 600 it, and think about who read it: if in doubt, make a new host")
 	}
-	data, err := intake.Read(path, 4<<10)
+	return intake.Read(path, 4<<10)
+}
+
+// loadKey reads a private key of the state folder, which nobody else may read.
+func loadKey(dir, name string) (crypto.Signer, error) {
+	path := filepath.Join(dir, name)
+	data, err := loadSecret(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fault.Hint(fault.Errorf(fault.Usage, "%q has no %s: it is no state folder of a vault", dir, name), "'keyrite-vault create' makes one")
+	}
 	if err != nil {
 		return nil, err
 	}

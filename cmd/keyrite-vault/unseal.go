@@ -41,7 +41,8 @@ running ('keyrite-vault serve').
 
 A request is for one attempt of one operation: unseal; create, for a vault that has no
 store yet; reseal, for an open one whose shares were dealt anew; carry, with the old
-shares, before reseal, for one that was sealed then. Each answer is judged at
+shares, before reseal, for one that was sealed then; rehead, for one whose head is kept
+elsewhere from now on. Each answer is judged at
 once. A bad one is named with its holder and does not count; the others stay. With the
 last one needed the vault opens before the command ends. Without any of the flags the
 progress is shown.
@@ -56,7 +57,7 @@ or foreign share; 16 REQUEST exists, or the vault is open; 19 no vault runs.`,
 	f := c.Flags()
 	f.BoolVar(&o.newAttempt, "new-attempt", false, "begin an attempt")
 	f.StringVar(&o.out, "out", "", "file for the request of a new attempt; it goes to every key master of the safe")
-	f.StringVar(&o.operation, "operation", openrequest.Unseal, "what a new attempt is for: unseal, create, reseal or carry")
+	f.StringVar(&o.operation, "operation", openrequest.Unseal, "what a new attempt is for: unseal, create, reseal, carry or rehead")
 	f.DurationVar(&o.valid, "valid", 0, "how long a new attempt may take (default and most: as the binding says)")
 	f.StringArrayVar(&o.answers, "answer", nil, "answer of a key master; may repeat")
 	f.StringVar(&o.retry, "retry", "", "try again to open with the shares that an attempt has")

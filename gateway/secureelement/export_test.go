@@ -17,6 +17,3 @@ func RawAt(addr string, use func(transport.TPM)) error {
 	use(w)
 	return w.Close()
 }
-
-// RoundTrip is the framing, for the fuzzer.
-var RoundTrip = roundTrip

@@ -29,6 +29,7 @@ import (
 	"github.com/google/go-tpm/tpm2"
 
 	"keyrite/artifact/fault"
+	"keyrite/internal/tpm"
 )
 
 // Element is one TPM 2.0. Its methods may be called by several goroutines; the
@@ -48,7 +49,7 @@ func Open(addr string) (*Element, error) {
 		return nil, err
 	}
 	e := &Element{t: w}
-	defer w.yield()
+	defer w.Yield()
 	locked, err := e.locked()
 	if err == nil && locked {
 		err = e.closePlatform()
@@ -74,7 +75,7 @@ func (e *Element) Close() error {
 func (e *Element) enter() func() {
 	e.mu.Lock()
 	return func() {
-		e.t.yield()
+		e.t.Yield()
 		e.mu.Unlock()
 	}
 }
@@ -156,7 +157,7 @@ func (e *Element) closeHierarchy(hierarchy tpm2.TPMHandle) error {
 // noPolicy takes away the policy of a hierarchy with an empty authorisation
 // (TPM2_SetPrimaryPolicy, TPM 2.0 Part 3, 24.3, which go-tpm lacks).
 func (e *Element) noPolicy(hierarchy tpm2.TPMHandle) error {
-	const size = headerSize + 4 + 4 + 9 + 2 + 2
+	const size = tpm.HeaderSize + 4 + 4 + 9 + 2 + 2
 	cmd := binary.BigEndian.AppendUint16(nil, uint16(tpm2.TPMSTSessions))
 	cmd = binary.BigEndian.AppendUint32(cmd, size)
 	cmd = binary.BigEndian.AppendUint32(cmd, uint32(tpm2.TPMCCSetPrimaryPolicy))

@@ -79,6 +79,8 @@ var Tree = Rules{
 
 		// Leaf helpers, free for all but artifact and wire.
 		{Prefix: "internal/clitest", Third: []string{"github.com/rogpeppe/go-internal", "golang.org/x/sys"}},
+		// The connection to a TPM, for the gateway's element and the vault's host.
+		{Prefix: "internal/tpm", Third: []string{"github.com/google/go-tpm"}},
 		{Prefix: "internal", Third: []string{"go.yaml.in/yaml/v3", "github.com/spf13/cobra", "golang.org/x"}},
 
 		// Whole-system tests and measurements see everything.
@@ -93,6 +95,7 @@ var Tree = Rules{
 		{Target: Module + "/hsm/hsmtest", Only: []string{"vault/vaulttest"}, InTests: true, Reason: "test tokens are for tests"},
 		{Target: Module + "/vault/vaulttest", InTests: true, Reason: "the vault of test keys is for tests"},
 		{Target: Module + "/gateway/secureelement/setest", InTests: true, Reason: "the test driver of the secure element is for tests"},
+		{Target: Module + "/internal/tpm/tpmtest", Only: []string{"gateway/secureelement/setest"}, InTests: true, Reason: "software TPMs are for tests"},
 		{Target: Module + "/relay/store/storetest", InTests: true, Reason: "the suite of the stores is for tests"},
 		{Target: Module + "/e2e", InTests: true, Reason: "the whole-system harness is for tests"},
 		{Target: Module + "/internal/archtest", Reason: "the architecture test is no library"},
@@ -105,7 +108,7 @@ var Tree = Rules{
 		{Target: "github.com/spf13/pflag", Only: []string{"cmd", "internal/cli"}, Reason: "flags live in cmd and internal/cli"},
 		{Target: "github.com/sigstore", Only: []string{"signer"}, InTests: true, Reason: "sigstore is linked by signer only; formats read the bundle themselves"},
 		{Target: "github.com/theupdateframework/go-tuf", Only: []string{"signer/tuf", "gateway/update", "cmd"}, InTests: true, Reason: "TUF is written by signer/tuf and read by gateway/update"},
-		{Target: "github.com/google/go-tpm", Only: []string{"gateway/secureelement"}, InTests: true, Reason: "the TPM belongs to gateway/secureelement"},
+		{Target: "github.com/google/go-tpm", Only: []string{"gateway/secureelement", "internal/tpm"}, InTests: true, Reason: "the gateway's TPM belongs to gateway/secureelement, that of a vault's host to internal/tpm"},
 		{Target: "github.com/zmap", Only: []string{"provisioning/birthca"}, InTests: true, Reason: "certificates are linted where they are issued"},
 		{Target: "github.com/go-jose", Only: []string{"vault/identity", "vault/engine"}, InTests: true, Reason: "tokens of others are judged, and ours are made, in the vault"},
 		{Target: "rsc.io/qr", Only: []string{"ceremony/qr"}, Reason: "codes are drawn in one place"},
@@ -117,7 +120,7 @@ var Tree = Rules{
 		{Target: "github.com/google/go-cmp", InTests: true, Reason: "go-cmp is for tests"},
 		{Target: Module + "/internal/clitest", InTests: true, Reason: "the script runner is for tests"},
 		{Target: "github.com/rogpeppe/go-internal", Only: []string{"internal/clitest"}, InTests: true, Reason: "testscript is for tests"},
-		{Target: "testing", Only: []string{"artifact/artifacttest", "hsm/hsmtest", "vault/engine/enginetest", "gateway/secureelement/setest", "relay/store/storetest", "vault/vaulttest", "internal/clitest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
+		{Target: "testing", Only: []string{"artifact/artifacttest", "hsm/hsmtest", "vault/engine/enginetest", "gateway/secureelement/setest", "relay/store/storetest", "vault/vaulttest", "internal/clitest", "internal/tpm/tpmtest", "e2e", "bench"}, InTests: true, Reason: "testing is for tests"},
 
 		// Nobody.
 		{Target: "github.com/pkg/errors", Reason: "use errors and fmt.Errorf with %w"},

@@ -293,11 +293,6 @@ func (s *Store) catchUp() error {
 	return nil
 }
 
-// headPause is the least time between two advances that nobody waits for: the promise
-// of Durable is the window, and an advance for each commit would cost as much as the
-// commit. A shorter window has a shorter pause.
-const headPause = 100 * time.Millisecond
-
 // heads is the goroutine that advances the head after Durable updates, and tries
 // again where it failed.
 func (s *Store) heads() {
@@ -316,7 +311,7 @@ func (s *Store) heads() {
 		ctx, cancel := context.WithTimeout(context.Background(), advanceTimeout)
 		_ = s.advance(ctx) // kept in the store and told by Health
 		cancel()
-		pause.Reset(min(headPause, s.window/8))
+		pause.Reset(s.pause)
 		select {
 		case <-pause.C:
 		case <-s.closing:

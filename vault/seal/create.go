@@ -26,6 +26,10 @@ func Create(ctx context.Context, c Config, k *DataKey, entry any) error {
 	if err != nil {
 		return err
 	}
+	raw, err := jcs.Marshal(entry)
+	if err != nil {
+		return err
+	}
 	unlock, err := lock(c.Dir)
 	if err != nil {
 		return err
@@ -41,7 +45,11 @@ func Create(ctx context.Context, c Config, k *DataKey, entry any) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.Errorf(fault.Storage, "remove what an earlier try left: %w", err)
 	}
-	if err = create(tmp, c.Place, sl, entry); err == nil {
+	changes, err := bind(ctx, c.Head)
+	if err != nil {
+		return err
+	}
+	if err = create(tmp, c.Place, sl, &member{changes: changes, entry: raw}); err == nil {
 		_, err = c.Check(ctx, tmp)
 	}
 	if err != nil {
@@ -59,11 +67,8 @@ func Create(ctx context.Context, c Config, k *DataKey, entry any) error {
 	return st.Close()
 }
 
-func create(path string, p Place, s *sealer, entry any) error {
-	raw, err := jcs.Marshal(entry)
-	if err != nil {
-		return err
-	}
+// create writes a store whose first transaction is that member.
+func create(path string, p Place, s *sealer, first *member) error {
 	place, err := p.marshal()
 	if err != nil {
 		return err
@@ -82,7 +87,10 @@ func create(path string, p Place, s *sealer, entry any) error {
 			return err
 		}
 		st := state{size: 1}
-		if err := s.log(tx, 0, raw, st.set); err != nil {
+		if err := s.apply(tx.Bucket(bucketValues), 0, first.changes, &st.set); err != nil {
+			return err
+		}
+		if err := s.log(tx, 0, first.entry, st.set); err != nil {
 			return err
 		}
 		return s.putState(tx, &st)

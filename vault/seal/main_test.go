@@ -47,9 +47,13 @@ type bench struct {
 	dir, head string
 	key       *DataKey
 	place     Place
+	keeper    func() Keeper // nil: the file at head
 }
 
-func newBench(t testing.TB) *bench {
+func newBench(t testing.TB) *bench { t.Helper(); return newBenchAt(t, nil) }
+
+// newBenchAt is newBench with another keeper of the head.
+func newBenchAt(t testing.TB, keeper func() Keeper) *bench {
 	t.Helper()
 	k, err := NewDataKey()
 	if err != nil {
@@ -57,7 +61,7 @@ func newBench(t testing.TB) *bench {
 	}
 	t.Cleanup(k.Wipe)
 	dir := t.TempDir()
-	b := &bench{dir: filepath.Join(dir, "store"), head: filepath.Join(dir, "head"), key: k, place: testPlace()}
+	b := &bench{dir: filepath.Join(dir, "store"), head: filepath.Join(dir, "head"), key: k, place: testPlace(), keeper: keeper}
 	if err := os.Mkdir(b.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -69,9 +73,15 @@ func newBench(t testing.TB) *bench {
 
 func (b *bench) config(t testing.TB) Config {
 	t.Helper()
-	k, err := NewFileKeeper(b.head, b.place.World)
-	if err != nil {
-		t.Fatal(err)
+	var k Keeper
+	if b.keeper != nil {
+		k = b.keeper()
+	} else {
+		f, err := NewFileKeeper(b.head, b.place.World)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k = f
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -151,8 +161,10 @@ func writeUntilKilled(dir string) {
 	if err != nil {
 		fail(err)
 	}
-	keeper, err := NewFileKeeper(filepath.Join(dir, "head"), testWorld)
-	if err != nil {
+	var keeper Keeper
+	if addr, err := os.ReadFile(filepath.Join(dir, "tpm")); err == nil {
+		keeper = testTPMKeeper(string(addr))
+	} else if keeper, err = NewFileKeeper(filepath.Join(dir, "head"), testWorld); err != nil {
 		fail(err)
 	}
 	s, err := Open(context.Background(), Config{Dir: filepath.Join(dir, "store"), Place: testPlace(), Head: keeper, Check: func(_ context.Context, path string) (Counted, error) { return Check(path) }, Window: 20 * time.Millisecond}, k)

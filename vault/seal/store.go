@@ -29,7 +29,12 @@ const lockName = "store.lock"
 // unnoticed, apart from Strict updates.
 const DefaultWindow = time.Second
 
-// Config says where a store is. All but Window and Now are required.
+// DefaultPause is the least time between two advances of the head that nobody waits
+// for: the promise of Durable is the window, and an advance for each commit would cost
+// as much as the commit. A shorter window has a shorter pause.
+const DefaultPause = 100 * time.Millisecond
+
+// Config says where a store is. All but Window, Pause and Now are required.
 type Config struct {
 	// Dir is the folder of the store.
 	Dir string
@@ -42,6 +47,9 @@ type Config struct {
 	Check func(ctx context.Context, path string) (Counted, error)
 	// Window bounds how long the head may be behind. Default DefaultWindow.
 	Window time.Duration
+	// Pause is the least time between two advances that nobody waits for, less than
+	// Window. Default DefaultPause, or an eighth of a shorter window.
+	Pause time.Duration
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
@@ -59,6 +67,12 @@ func (c *Config) check() error {
 	if c.Window == 0 {
 		c.Window = DefaultWindow
 	}
+	if c.Pause == 0 {
+		c.Pause = min(DefaultPause, c.Window/8)
+	}
+	if c.Pause < 0 || c.Pause >= c.Window {
+		return fault.New(fault.Usage, "the pause between two heads is not shorter than the window")
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -72,6 +86,7 @@ type Store struct {
 	place   Place
 	keeper  Keeper
 	window  time.Duration
+	pause   time.Duration
 	now     func() time.Time
 	updates chan *update
 	wake    chan struct{}
@@ -114,10 +129,8 @@ func Open(ctx context.Context, c Config, k *DataKey) (*Store, error) {
 		return nil, err
 	}
 	path := filepath.Join(c.Dir, FileName)
-	if st, err := os.Lstat(path); err != nil {
-		return nil, fault.Errorf(fault.Usage, "open the store: %w", err)
-	} else if !st.Mode().IsRegular() {
-		return nil, fault.Errorf(fault.Usage, "open the store: %s is not a regular file", path)
+	if err := statFile(path); err != nil {
+		return nil, err
 	}
 	unlock, err := lock(c.Dir)
 	if err != nil {
@@ -146,6 +159,23 @@ func lock(dir string) (func(), error) {
 }
 
 func openLocked(ctx context.Context, c Config, k *DataKey, path string) (*Store, error) {
+	s, err := openFile(ctx, c, k, path)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.recall(); err == nil {
+		err = s.advance(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("compare the store with its head: %w", err), s.db.Close())
+	}
+	go s.commits()
+	go s.heads() //nolint:gosec // it lives as long as the store, not as long as its opening
+	return s, nil
+}
+
+// openFile opens and reads the store, and asks no keeper.
+func openFile(ctx context.Context, c Config, k *DataKey, path string) (*Store, error) {
 	counted, err := c.Check(ctx, path)
 	if err != nil {
 		return nil, err
@@ -159,18 +189,13 @@ func openLocked(ctx context.Context, c Config, k *DataKey, path string) (*Store,
 		return nil, err
 	}
 	s := &Store{
-		db: db, sealer: sl, place: c.Place, keeper: c.Head, window: c.Window, now: c.Now,
+		db: db, sealer: sl, place: c.Place, keeper: c.Head, window: c.Window, pause: c.Pause, now: c.Now,
 		updates: make(chan *update, maxGroup), wake: make(chan struct{}, 1),
 		closing: make(chan struct{}), ended: make(chan struct{}), headsEnded: make(chan struct{}),
 	}
 	if err := s.load(counted); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if err := s.advance(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("compare the store with its head: %w", err), db.Close())
-	}
-	go s.commits()
-	go s.heads() //nolint:gosec // it lives as long as the store, not as long as its opening
 	return s, nil
 }
 

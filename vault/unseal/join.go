@@ -19,7 +19,7 @@ func (a *Attempts) join(ctx context.Context, x *attempt, st *charter.State, o *O
 	var wrapped []byte
 	// A key that is on the disk is used again, whatever the operation: the store may be
 	// under it by now, after an opening that broke off.
-	if _, err := os.Lstat(a.keyPath(x.epoch.Epoch)); err == nil || o.Operation == openrequest.Unseal {
+	if _, err := os.Lstat(a.keyPath(x.epoch.Epoch)); err == nil || o.Operation == openrequest.Unseal || o.Operation == openrequest.Rehead {
 		if wrapped, err = a.loadKey(st, x.epoch); err != nil {
 			return err
 		}

@@ -70,7 +70,7 @@ func (a *Attempts) mayAsk(operation string, st *charter.State) error {
 		if a.created() {
 			return fault.Hint(fault.New(fault.Exists, "the vault has a store; a store is never made anew over another"), "the operation is unseal")
 		}
-	case openrequest.Unseal:
+	case openrequest.Unseal, openrequest.Rehead:
 		if !sealed {
 			return ErrOpen
 		}
@@ -284,8 +284,13 @@ func (a *Attempts) openStore(ctx context.Context, x *attempt, st *charter.State,
 			return err
 		}
 	}
+	if o.Operation == openrequest.Rehead {
+		if err := seal.Rehead(ctx, c, o.key, entry); err != nil {
+			return err
+		}
+	}
 	var err error
-	if o.Store, err = seal.Open(ctx, c, o.key); err != nil || o.Operation == openrequest.Create {
+	if o.Store, err = seal.Open(ctx, c, o.key); err != nil || o.Operation != openrequest.Unseal {
 		return err
 	}
 	_, err = audit.NewJournal(o.Store).Do(ctx, seal.Strict, entry, nil)

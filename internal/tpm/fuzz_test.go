@@ -1,11 +1,9 @@
-package secureelement_test
+package tpm
 
 import (
 	"bytes"
 	"io"
 	"testing"
-
-	"keyrite/gateway/secureelement"
 )
 
 // FuzzAnswer feeds answers of a broken or hostile TPM to the framing: it gives
@@ -15,7 +13,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add([]byte{0x80, 1, 0, 0, 0, 12, 0, 0, 0, 0, 1, 2})
 	f.Add([]byte{0x80, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, in []byte) {
-		out, err := secureelement.RoundTrip(struct {
+		out, err := roundTrip(struct {
 			io.Reader
 			io.Writer
 		}{bytes.NewReader(in), io.Discard}, nil)
