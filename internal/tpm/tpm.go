@@ -18,6 +18,7 @@ package tpm
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/google/go-tpm/tpm2"
@@ -36,8 +37,36 @@ func Open(addr string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.Yield()
+	defer w.Yield()
+	if err := w.tidy(); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
 	return &Device{w: w}, nil
+}
+
+// tidy lets go of the sessions and keys that a process which was killed left in a TPM
+// without a resource manager, where they would fill the few places that there are. One
+// that speaks over a socket serves one connection at a time, so nobody is using them.
+func (w *Wire) tidy() error {
+	if strings.HasPrefix(w.addr, "/") {
+		return nil // the kernel's resource manager does it when a device is closed
+	}
+	for _, kind := range []tpm2.TPMHT{tpm2.TPMHTLoadedSession, tpm2.TPMHTTransient} {
+		r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: uint32(kind) << 24, PropertyCount: 16}.Execute(w)
+		if err != nil {
+			return wrap("list what the TPM has loaded", err)
+		}
+		list, err := r.CapabilityData.Data.Handles()
+		if err != nil {
+			return wrap("list what the TPM has loaded", err)
+		}
+		for _, h := range list.Handle {
+			if _, err := (tpm2.FlushContext{FlushHandle: h}).Execute(w); err != nil {
+				return wrap("let go of what the TPM has loaded", err)
+			}
+		}
+	}
+	return nil
 }
 
 // Close ends the connection.

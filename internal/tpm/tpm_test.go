@@ -163,3 +163,32 @@ func TestAbsent(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Processes that were killed between two commands leave sessions and keys in a TPM
+// without a resource manager; the next one is not kept out by them.
+func TestLeftBehind(t *testing.T) {
+	m := tpmtest.Start(t)
+	d := open(t, m)
+	if err := d.Define(counter, auth, nil); err != nil {
+		t.Fatal(err)
+	}
+	w, err := tpm.Dial(m.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 16 { // until there is no place
+		if _, _, err = tpm2.HMACSession(w, tpm2.TPMAlgSHA256, 16); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, tpm2.TPMRCSessionMemory) {
+		t.Fatalf("%v", err)
+	}
+	if _, err := (tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}).Execute(w); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	if _, err := open(t, m).Step(counter, auth); err != nil {
+		t.Errorf("the next process: %v", err)
+	}
+}
