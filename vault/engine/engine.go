@@ -82,10 +82,17 @@ type Plan struct {
 	// releases or certificates, and for every effect in a token.
 	Intent bool
 	// Reserve changes the store in the transaction of the intent's entry, before Work:
-	// what is taken there stays taken, whatever comes of it. An error refuses the
+	// what is taken there stays taken, unless Undo gives it back. An error refuses the
 	// request, with nothing done. It needs Intent, must not block, and may be nil.
 	// Where Strict is set it is set for this transaction too.
 	Reserve func(tx *seal.Tx) error
+	// Undo gives back what Reserve took, in the transaction of the result's entry, where
+	// the call came to nothing: the head did not get to know of the intent, so Work is
+	// never called, or Work failed. It alone knows whether the token was asked, and gives
+	// nothing back if it may have been, nor what another call took since. It may be called
+	// long after, by another goroutine, or never; it returns what the entry says of it,
+	// nil if nothing was given back. Nil: what was taken stays taken.
+	Undo func(tx *seal.Tx) (map[string]any, error)
 	// Work does what takes time, and writes nothing into the store. It may be nil.
 	Work func(ctx context.Context) error
 	// Apply changes the store and makes the answer, in the transaction of the audit

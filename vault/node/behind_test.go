@@ -10,6 +10,7 @@ import (
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/vault/audit"
 	"keyrite/vault/engine"
 	"keyrite/vault/seal"
 )
@@ -19,6 +20,7 @@ type away struct {
 	seal.Keeper
 	mu   sync.Mutex
 	gone bool
+	fall func() // called once, when it is next asked for in vain
 }
 
 func (k *away) set(gone bool) {
@@ -31,6 +33,10 @@ func (k *away) Advance(ctx context.Context, h seal.Head, c seal.Chain) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone {
+		if k.fall != nil {
+			k.fall()
+			k.fall = nil
+		}
 		return fault.New(fault.Unreachable, "no route to the cosigner")
 	}
 	return k.Keeper.Advance(ctx, h, c)
@@ -94,4 +100,73 @@ func TestNothingIsDecidedBehindATakeover(t *testing.T) {
 	v.coming.Store(int64(v.charter().Size()))
 	_, err := b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`)
 	b.ok(err)
+}
+
+// taken is whether the engine has something as taken.
+func (b *bench) taken(key string) (yes bool) {
+	b.t.Helper()
+	b.ok(b.node.open.store.View(func(v *seal.View) error {
+		_, err := v.Get("taken/kv", key)
+		yes = err == nil
+		return nil
+	}))
+	return yes
+}
+
+// TestUnconfirmedIntentIsUndone: where the head does not get to know of an intent the
+// work is never done, and what was taken is given back, at once or, while nothing can be
+// written, as soon as something can; the log says so. Work that was done gives nothing
+// back.
+func TestUnconfirmedIntentIsUndone(t *testing.T) {
+	b := newBench(t)
+	c := b.store()
+	keeper := &away{Keeper: c.Head}
+	clock := &clocks{host: time.Now()}
+	c.Head, c.Now, c.Window = keeper, clock.now, time.Hour
+	n, shut, err := b.state().openWith(t.Context(), b.state().config(), c)
+	b.ok(err)
+	b.node, b.shut = n, sync.OnceFunc(func() { _ = shut() })
+	t.Cleanup(b.shut)
+	worked := n.open.force.Load().engines["kv"].(*notes).worked
+	undone := func(from int64, path string) {
+		t.Helper()
+		got := b.entries(from)
+		last := got[len(got)-1]
+		if last.Kind != audit.Result || last.Path != path || last.Class != string(fault.Unreachable) || last.Result["undone"] != path {
+			t.Errorf("the log ends with %+v", last)
+		}
+		open, err := n.open.journal.Open()
+		if err != nil || len(open) > 0 || worked.Load() != 0 || b.taken(path) {
+			t.Errorf("%d open intents, %d worked, taken: %v, %v", len(open), worked.Load(), b.taken(path), err)
+		}
+	}
+	from := b.size()
+	keeper.set(true)
+	if _, err := b.call(1001, engine.Write, "kv/data/line1/a", `{"text":"worked"}`); !errors.Is(err, seal.ErrUnconfirmed) {
+		t.Fatalf("asked while the head is out of reach: %v", err)
+	}
+	undone(from, "kv/data/line1/a")
+
+	from = b.size()
+	keeper.fall = func() { clock.set(clock.now().Add(2*time.Hour), time.Time{}) } // until the undo is written
+	if _, err := b.call(1001, engine.Write, "kv/data/line1/b", `{"text":"worked"}`); !errors.Is(err, seal.ErrLagging) {
+		t.Fatalf("asked while the head falls behind: %v", err)
+	}
+	if !b.taken("kv/data/line1/b") || n.Status().Owed != 1 {
+		t.Errorf("nothing can be written: taken %v, owed %d", b.taken("kv/data/line1/b"), n.Status().Owed)
+	}
+	keeper.set(false)
+	_, err = b.call(1001, engine.Write, "kv/data/line1/c", `{"text":"x"}`) // the head is reached again
+	b.ok(err)
+	for deadline := time.Now().Add(time.Minute); n.Status().Owed > 0 && time.Now().Before(deadline); {
+		<-time.After(10 * time.Millisecond)
+	}
+	undone(from, "kv/data/line1/b")
+
+	if _, err := b.call(1001, engine.Write, "kv/data/line1/b", `{"text":"broken"}`); fault.ClassOf(err) != fault.Token {
+		t.Fatalf("the work failed: %v", err)
+	}
+	if !b.taken("kv/data/line1/b") || worked.Load() != 1 {
+		t.Error("the work was begun, and what it took is given back")
+	}
 }

@@ -398,14 +398,20 @@ func (x *call) again(f *force) error {
 	return x.allowed(f)
 }
 
-// failed writes the entry of a call that was allowed and came to nothing.
+// failed writes the entry of a call that was allowed and came to nothing, and gives back
+// what was taken for it, where that is surely right.
 func (x *call) failed(ctx context.Context, why error) error {
 	if x.entry.Intent == nil {
 		return x.refuse(ctx, why)
 	}
 	e := x.entry
 	e.Class, e.Error, e.Result = string(fault.ClassOf(why)), shown(why), nil
-	if _, err := x.journal.Do(context.WithoutCancel(ctx), seal.Durable, e, nil); err != nil {
+	o := owed{e, x.plan.Undo}
+	err := x.nothing(context.WithoutCancel(ctx), o)
+	if errors.Is(err, seal.ErrLagging) { // nothing of it is in the store
+		x.owe(o)
+	}
+	if err != nil {
 		return unwritten(err)
 	}
 	return why

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -225,9 +226,22 @@ func (b *bench) size() int64 { return b.node.Status().Store.Size }
 
 // notes is the least engine: it keeps one text at each path, and fails where it is told
 // to.
-type notes struct{ host *engine.Host }
+type notes struct {
+	host   *engine.Host
+	worked *atomic.Int64 // how often work was done
+}
 
-func newNotes(h *engine.Host) (engine.Engine, error) { return &notes{h}, nil }
+// undo gives back what was taken.
+func (n *notes) undo(key string) func(*seal.Tx) (map[string]any, error) {
+	return func(tx *seal.Tx) (map[string]any, error) {
+		if n.worked.Load() > 0 {
+			return nil, nil //nolint:nilnil // as engines do that may have done it
+		}
+		return map[string]any{"undone": key}, tx.Delete(n.host.Bucket("taken"), key)
+	}
+}
+
+func newNotes(h *engine.Host) (engine.Engine, error) { return &notes{h, new(atomic.Int64)}, nil }
 
 func (n *notes) Plan(r *engine.Request) (*engine.Plan, error) {
 	text, err := r.Params.String("text")
@@ -246,7 +260,17 @@ func (n *notes) Plan(r *engine.Request) (*engine.Plan, error) {
 		}}, nil
 	case engine.Write:
 		var reserve func(tx *seal.Tx) error
-		if text == "reserve" {
+		var work func(context.Context) error
+		if text == "worked" || text == "broken" {
+			work = func(context.Context) error {
+				n.worked.Add(1)
+				if text == "broken" {
+					return fault.New(fault.Token, "the token broke")
+				}
+				return nil
+			}
+		}
+		if text == "reserve" || work != nil {
 			reserve = func(tx *seal.Tx) error {
 				if _, err := tx.Get(n.host.Bucket("taken"), key); err == nil {
 					return fault.New(fault.Quota, "taken")
@@ -255,7 +279,7 @@ func (n *notes) Plan(r *engine.Request) (*engine.Plan, error) {
 			}
 		}
 		return &engine.Plan{
-			Needs: access.Update, Intent: text == "intend" || reserve != nil, Reserve: reserve, Shown: map[string]any{"bytes": len(text)},
+			Needs: access.Update, Intent: text == "intend" || reserve != nil, Reserve: reserve, Undo: n.undo(key), Work: work, Strict: work != nil, Shown: map[string]any{"bytes": len(text)},
 			Apply: func(tx *seal.Tx) (*engine.Answer, error) {
 				return &engine.Answer{Result: map[string]any{"kept": true}}, tx.Put(n.host.Bucket("notes"), key, []byte(text))
 			},

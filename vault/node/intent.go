@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 
 	"keyrite/artifact/trail"
 	"keyrite/vault/audit"
@@ -26,11 +28,75 @@ func (x *call) intend(ctx context.Context) error {
 	switch {
 	case refused != nil:
 		return x.refuse(ctx, refused)
+	case errors.Is(err, seal.ErrUnconfirmed):
+		// The intent is in the store, and the token is never asked.
+		x.entry.Kind, x.entry.Intent = audit.Result, &seq
+		return x.failed(ctx, unwritten(err))
 	case err != nil:
 		return unwritten(err)
 	}
 	x.entry.Kind, x.entry.Intent = audit.Result, &seq
 	return nil
+}
+
+// owed is the result of an intent that came to nothing, whose entry could not be written
+// yet. What is owed when the vault ends is told of at the next start, as cut off.
+type owed struct {
+	entry *audit.Entry
+	undo  func(*seal.Tx) (map[string]any, error) // nil gives nothing back
+}
+
+// maxOwed bounds how many there are. While the head is behind no intent is written, so
+// there are at most as many as calls were under way when it fell behind.
+const maxOwed = 1024
+
+// nothing writes the result of an intent that came to nothing, with what is given back.
+// What cannot be given back stays taken, and the entry is written without it.
+func (v *vault) nothing(ctx context.Context, o owed) error {
+	var kept error
+	_, err := v.journal.Do(ctx, seal.Durable, o.entry, func(tx *seal.Tx) error {
+		if o.undo != nil {
+			o.entry.Result, kept = o.undo(tx)
+		}
+		return kept
+	})
+	if kept != nil {
+		o.entry.Result = map[string]any{"undo": shown(kept)}
+		_, err = v.journal.Do(ctx, seal.Durable, o.entry, nil)
+	}
+	return err
+}
+
+// owe keeps a result for later.
+func (v *vault) owe(o owed) {
+	v.owing.Lock()
+	defer v.owing.Unlock()
+	if len(v.owes) < maxOwed {
+		v.owes = append(v.owes, o)
+	}
+}
+
+// settle writes what is owed, as soon as the head is reached again. Housekeeping calls it.
+func (v *vault) settle(ctx context.Context) {
+	for v.owedResults() > 0 && v.store.Health().Keeper == nil {
+		v.owing.Lock()
+		first := v.owes[0] // only this goroutine takes any away
+		v.owing.Unlock()
+		if err := v.nothing(ctx, first); err != nil {
+			v.cfg.Log.ErrorContext(ctx, "the result of an intent cannot be written yet", slog.String("error", err.Error()))
+			return
+		}
+		v.owing.Lock()
+		v.owes = v.owes[1:]
+		v.owing.Unlock()
+	}
+}
+
+// owedResults is how many intents wait for a result that came to nothing.
+func (v *vault) owedResults() int {
+	v.owing.Lock()
+	defer v.owing.Unlock()
+	return len(v.owes)
 }
 
 // lookUpIntents writes the results of intents that were cut off: that no answer left,

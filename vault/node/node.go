@@ -117,6 +117,9 @@ type vault struct {
 	takeover sync.Mutex   // one takeover of the charter at a time
 	followed int64        // size of the charter file that was looked at; of the one goroutine that follows it
 	trouble  atomic.Pointer[trouble]
+
+	owing sync.Mutex // guards the rest
+	owes  []owed
 }
 
 // force is the charter in force with the engines that it mounts. It is never changed.
@@ -267,6 +270,7 @@ type Status struct {
 	FileRefused error
 	Sinks       map[string]audit.SinkState // by id
 	Intents     int                        // of which nobody knows what came of them, found when it was opened
+	Owed        int                        // intents that came to nothing, whose results are not written yet
 }
 
 // Status tells how the vault is. It never waits for the store.
@@ -280,7 +284,7 @@ func (n *Node) Status() Status {
 	}
 	c := v.charter()
 	st.Since, st.Charter, st.Head, st.Store = v.since, c.Size(), c.Head(), v.store.Health()
-	st.LeftOut, st.Intents = v.refused.leftOut(), v.cutOff
+	st.LeftOut, st.Intents, st.Owed = v.refused.leftOut(), v.cutOff, v.owedResults()
 	if v.sinks != nil {
 		st.Sinks = v.sinks.States()
 	}

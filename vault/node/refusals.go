@@ -86,12 +86,14 @@ func (v *vault) housekeeping() {
 		select {
 		case <-v.ctx.Done():
 			v.summary()
+			v.settle(context.WithoutCancel(v.ctx))
 			return
 		case <-summaries.C:
 			v.summary()
 			v.tellPulled(v.ctx)
 		case <-looks.C:
 			v.follow(v.ctx)
+			v.settle(v.ctx)
 		}
 	}
 }

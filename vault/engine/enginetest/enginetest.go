@@ -148,15 +148,19 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 		intent := *entry
 		intent.Kind = audit.Intent
 		n, err := b.Journal.Do(b.t.Context(), promise(plan), &intent, plan.Reserve)
-		if err != nil {
+		if err != nil && !errors.Is(err, seal.ErrUnconfirmed) {
 			return nil, err
 		}
 		entry.Kind, entry.Intent = audit.Result, &n
+		if err != nil {
+			b.reached(Unconfirmed, plan)
+			return nil, b.failed(entry, plan, err)
+		}
 	}
 	b.reached(Reserved, plan)
 	if plan.Work != nil {
 		if err := plan.Work(b.t.Context()); err != nil {
-			return nil, b.failed(entry, err)
+			return nil, b.failed(entry, plan, err)
 		}
 	}
 	b.reached(Worked, plan)
@@ -169,7 +173,7 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 		return err
 	})
 	if err != nil {
-		return nil, b.failed(entry, err)
+		return nil, b.failed(entry, plan, err)
 	}
 	b.reached(Applied, plan)
 	return a, nil
@@ -188,13 +192,19 @@ func promise(p *engine.Plan) seal.Promise {
 	return seal.Durable
 }
 
-// failed writes the result of an intent that came to nothing.
-func (b *Bench) failed(e *audit.Entry, cause error) error {
+// failed writes the result of an intent that came to nothing, with what is given back.
+func (b *Bench) failed(e *audit.Entry, p *engine.Plan, cause error) error {
 	if e.Intent == nil {
 		return cause
 	}
 	e.Class, e.Error = string(fault.ClassOf(cause)), cause.Error()
-	_, err := b.Journal.Do(b.t.Context(), seal.Durable, e, nil)
+	_, err := b.Journal.Do(b.t.Context(), seal.Durable, e, func(tx *seal.Tx) (err error) {
+		if p.Undo != nil {
+			e.Result, err = p.Undo(tx)
+		}
+		return err
+	})
+	b.reached(Undone, p)
 	return errors.Join(cause, err)
 }
 

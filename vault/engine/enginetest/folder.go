@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
 	"keyrite/vault/seal"
 )
@@ -92,8 +94,25 @@ func create(ctx context.Context, dir string) error {
 	return seal.Create(ctx, c, k, map[string]string{"did": "create"})
 }
 
+// Away is a keeper of a store's head that can be out of reach.
+type Away struct {
+	seal.Keeper
+	Gone atomic.Bool
+}
+
+// Advance implements seal.Keeper.
+func (k *Away) Advance(ctx context.Context, h seal.Head, c seal.Chain) error {
+	if k.Gone.Load() {
+		return fault.New(fault.Unreachable, "no route to the keeper of the head")
+	}
+	return k.Keeper.Advance(ctx, h, c)
+}
+
 // Open opens the store of a Bench from its folder.
-func Open(dir string) (*seal.Store, error) {
+func Open(dir string) (*seal.Store, error) { return OpenWith(dir, nil) }
+
+// OpenWith is Open with a keeper that can be out of reach; nil is none.
+func OpenWith(dir string, away *Away) (*seal.Store, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, "wrapped"))
 	if err != nil {
 		return nil, err
@@ -110,6 +129,10 @@ func Open(dir string) (*seal.Store, error) {
 	c, err := config(dir)
 	if err != nil {
 		return nil, err
+	}
+	if away != nil {
+		away.Keeper = c.Head
+		c.Head, c.Window = away, time.Hour // whatever the machine does meanwhile
 	}
 	return seal.Open(context.Background(), c, k)
 }

@@ -24,6 +24,10 @@ const (
 	Reserved = "reserved" // the intent is on the disk
 	Worked   = "worked"   // the token has done it
 	Applied  = "applied"  // the result is on the disk
+
+	// Where the head did not get to know of the intent, or the work failed.
+	Unconfirmed = "unconfirmed" // the intent is on the disk, and nobody else knows
+	Undone      = "undone"      // what was taken is given back, on the disk
 )
 
 // Environment of a process that kills itself.
@@ -102,13 +106,14 @@ func LeaveCharter(t *testing.T, dir string, w *artifacttest.World) {
 	}
 }
 
-// StoreIn makes a store in the child's folder.
-func StoreIn(t *testing.T, dir string) *seal.Store {
+// StoreIn makes a store in the child's folder, with a keeper that can be out of reach;
+// nil is none.
+func StoreIn(t *testing.T, dir string, away *Away) *seal.Store {
 	t.Helper()
 	if err := create(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	s, err := Open(dir)
+	s, err := OpenWith(dir, away)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func issueUntilKilled(t *testing.T, point, dir string) {
 	v := vaulttest.NewWith(t, []vaulttest.Key{{ID: "plant-ca", Algorithm: anchor.P256, Domain: "x509"}})
 	enginetest.LeaveToken(t, dir, v.HSM.Dir)
 	v.Approve(charter.TypeMount, charter.Mount{Engine: "pki", ID: "pki"})
-	b := enginetest.Over(t, v.World, enginetest.StoreIn(t, dir), "pki")
+	b := enginetest.Over(t, v.World, enginetest.StoreIn(t, dir, nil), "pki")
 	b.Host.Token, b.Now = v.Open(), time.Now()
 	r := &room{Bench: b, e: pki.New(b.Host), v: v, t: t}
 	r.ca = r.authority()

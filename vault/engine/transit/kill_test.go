@@ -14,13 +14,15 @@ import (
 )
 
 // TestKilledWhileSigning: killed at any point of a release's signature, the next
-// process knows what became of it and never has the token sign a second time.
+// process knows what became of it and never has the token sign a second time. Only what
+// was given back with its entry, before which the token was not asked, is free again.
 func TestKilledWhileSigning(t *testing.T) {
 	if point, dir := enginetest.Child(); point != "" {
 		signUntilKilled(t, point, dir)
 	}
 	for point, want := range map[string]string{
 		enginetest.Planned: "approved", enginetest.Reserved: "lost", enginetest.Worked: "lost", enginetest.Applied: "signed",
+		enginetest.Unconfirmed: "lost", enginetest.Undone: "approved",
 	} {
 		t.Run(point, func(t *testing.T) { afterKill(t, enginetest.Kill(t, point), want) })
 	}
@@ -33,12 +35,14 @@ func signUntilKilled(t *testing.T, point, dir string) {
 	enginetest.LeaveToken(t, dir, v.HSM.Dir)
 	v.Approve(charter.TypeMount, charter.Mount{Engine: "transit", ID: "transit"})
 	v.Approve(charter.TypeTransitKey, charter.TransitKey{Mount: "transit", Name: "image", TokenKey: "image"})
-	b := enginetest.Over(t, v.World, enginetest.StoreIn(t, dir), "transit")
+	away := &enginetest.Away{}
+	b := enginetest.Over(t, v.World, enginetest.StoreIn(t, dir, away), "transit")
 	b.Host.Token = v.Open()
 	r := &room{b, transit.New(b.Host), t}
 	r.approve("r1", "image", 1, []byte("an image"))
 	enginetest.LeaveCharter(t, dir, v.World)
 	b.Reached = enginetest.KillAt(point)
+	away.Gone.Store(point == enginetest.Unconfirmed || point == enginetest.Undone)
 	_, err := b.Do(r.e, engine.Write, "sign/image", body{"input": b64([]byte("an image"))})
 	t.Fatalf("the child is still there: %v", err)
 }

@@ -60,6 +60,7 @@ const (
 // signed is what became of an approval.
 type signed struct {
 	Format    string `json:"format"`
+	Intent    uint64 `json:"intent,omitempty"` // number of the entry that took it; none in a store of before
 	Key       string `json:"key"` // id of the key record
 	Signature []byte `json:"signature,omitempty"`
 	State     string `json:"state"` // begun or signed
@@ -68,9 +69,8 @@ type signed struct {
 
 // underway are the releases that requests of this process have begun.
 type underway struct {
-	mu     sync.Mutex // guards the rest
-	since  map[string]time.Time
-	undone map[string]bool // begun, and the token surely did not get them
+	mu    sync.Mutex // guards the rest
+	since map[string]time.Time
 }
 
 // maxSigning is how long one that was begun may be called busy. It is lost after
@@ -81,25 +81,19 @@ func (u *underway) begin(id string, at time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.since[id] = at
-	delete(u.undone, id) // what the last try came to says nothing of this one
 }
 
-// end says whether the token surely did nothing.
-func (u *underway) end(id string, undone bool) {
+func (u *underway) end(id string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.since, id)
-	delete(u.undone, id)
-	if undone {
-		u.undone[id] = true
-	}
 }
 
-func (u *underway) is(id string, at time.Time) (now, undone bool) {
+func (u *underway) is(id string, at time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	since, ok := u.since[id]
-	return ok && at.Before(since.Add(maxSigning)), u.undone[id]
+	return ok && at.Before(since.Add(maxSigning))
 }
 
 // release is a request for the signature of an approved release.
@@ -111,6 +105,8 @@ type release struct {
 	in       []byte
 	now      time.Time
 	reserved bool
+	intent   uint64 // number of the entry that took the approval
+	asked    bool   // the token may have signed
 	kept     []byte // the signature
 	again    bool   // it was made before
 }
@@ -129,7 +125,7 @@ func (e *Engine) planRelease(r *engine.Request, w *work) (*engine.Plan, error) {
 	}
 	w.keyUse = u
 	x := &release{call: w.call, now: r.Now}
-	plan := &engine.Plan{Needs: access.Update, Strict: true, Intent: true, Reserve: x.reserve, Work: x.work, Apply: x.apply}
+	plan := &engine.Plan{Needs: access.Update, Strict: true, Intent: true, Reserve: x.reserve, Undo: x.undo, Work: x.work, Apply: x.apply}
 	// What is wrong is said after the decision: who may not sign learns nothing.
 	if x.wrong = x.read(w.items[0]); x.wrong == nil {
 		a := x.what
@@ -174,7 +170,7 @@ func (c *call) hashName() string {
 }
 
 // reserve takes the approval, in the transaction of the intent: from here on it is
-// spent, whatever comes of it.
+// spent, unless undo gives it back.
 func (x *release) reserve(tx *seal.Tx) error {
 	if x.wrong != nil {
 		return x.wrong
@@ -187,19 +183,35 @@ func (x *release) reserve(tx *seal.Tx) error {
 		x.kept, x.again, x.reserved = had.Signature, true, true
 		return nil
 	}
-	now, undone := x.engine.releases.is(x.what.ID, x.now)
 	switch {
-	case now:
+	case x.engine.releases.is(x.what.ID, x.now):
 		return ErrBusy
-	case had != nil && !undone:
+	case had != nil:
 		return ErrLost
 	}
 	if err := x.fresh(tx); err != nil {
 		return err
 	}
 	x.engine.releases.begin(x.what.ID, x.now)
-	x.reserved = true
-	return putSigned(tx, x.what.ID, &signed{Key: x.record.ID, State: stateBegun, Time: charter.FormatTime(x.now)})
+	x.reserved, x.intent = true, tx.Seq()
+	return putSigned(tx, x.what.ID, &signed{Intent: x.intent, Key: x.record.ID, State: stateBegun, Time: charter.FormatTime(x.now)})
+}
+
+// undo gives the approval back, if this request has it and the token was surely not
+// asked. Once it may have been, nothing gives it back: the signature may exist.
+func (x *release) undo(tx *seal.Tx) (map[string]any, error) {
+	if !x.reserved || x.again || x.asked {
+		return nil, nil //nolint:nilnil // nothing is given back, and that is no error
+	}
+	had, err := readSigned(tx.Get(bucketReleases, x.what.ID))
+	if err != nil {
+		return nil, err
+	}
+	if had == nil || had.State != stateBegun || had.Intent != x.intent {
+		return nil, nil //nolint:nilnil // another request has it by now
+	}
+	x.engine.releases.end(x.what.ID)
+	return map[string]any{"release": x.what.ID, "undone": "the token was not asked; the approval can be used again"}, tx.Delete(bucketReleases, x.what.ID)
 }
 
 // fresh wants an approval in its time, and nothing higher signed.
@@ -223,32 +235,30 @@ func (x *release) fresh(tx *seal.Tx) error {
 }
 
 // work has the token sign, once.
-func (x *release) work(ctx context.Context) (err error) {
+func (x *release) work(ctx context.Context) error {
 	if !x.reserved {
 		return fault.New(fault.Unexpected, "a release was to be signed that was not taken first")
 	}
 	if x.again {
 		return nil
 	}
-	defer func() {
-		if err != nil {
-			x.engine.releases.end(x.what.ID, errors.Is(err, hsm.ErrNotDone) || errors.Is(err, errNotAsked))
-		}
-	}()
 	s, err := x.signer(ctx, x.latest)
 	if err != nil {
-		return fmt.Errorf("%w: %w", errNotAsked, err)
+		return fmt.Errorf("the token was not asked: %w", err)
 	}
+	x.asked = true
 	sig, err := s.Sign(rand.Reader, x.in, x.opts)
 	if err != nil {
+		if errors.Is(err, hsm.ErrNotDone) {
+			x.asked = false // it never came to the token
+		} else {
+			x.engine.releases.end(x.what.ID) // lost
+		}
 		return fault.Errorf(fault.ClassOf(err), "sign release %s: %w", x.what.ID, err)
 	}
 	x.kept = sig // verified by hsm.Key
 	return nil
 }
-
-// errNotAsked says that a key was not even found: the token signed nothing.
-var errNotAsked = errors.New("the token was not asked")
 
 // apply keeps the signature with its entry, and gives it out.
 func (x *release) apply(tx *seal.Tx) (*engine.Answer, error) {
@@ -256,7 +266,7 @@ func (x *release) apply(tx *seal.Tx) (*engine.Answer, error) {
 		return nil, fault.New(fault.Unexpected, "a release was to be given out that was not signed")
 	}
 	if !x.again {
-		defer x.engine.releases.end(x.what.ID, false)
+		defer x.engine.releases.end(x.what.ID)
 		if err := x.keep(tx); err != nil {
 			return nil, err
 		}
@@ -284,7 +294,7 @@ func (x *release) keep(tx *seal.Tx) error {
 	if err := tx.Put(bucketFloors, x.what.Product, strconv.AppendInt(nil, max(floor, x.what.SecurityVersion), 10)); err != nil {
 		return err
 	}
-	return putSigned(tx, x.what.ID, &signed{Key: x.record.ID, Signature: x.kept, State: stateSigned, Time: charter.FormatTime(x.now)})
+	return putSigned(tx, x.what.ID, &signed{Intent: x.intent, Key: x.record.ID, Signature: x.kept, State: stateSigned, Time: charter.FormatTime(x.now)})
 }
 
 // getter is a store at one moment.
@@ -370,11 +380,10 @@ func (e *Engine) planReleases(r *engine.Request, rest []string) (*engine.Plan, e
 }
 
 func (e *Engine) stateOf(id string, s *signed, at time.Time) string {
-	now, undone := e.releases.is(id, at)
 	switch {
-	case s == nil, undone:
+	case s == nil:
 		return stateApproved
-	case s.State == stateBegun && !now:
+	case s.State == stateBegun && !e.releases.is(id, at):
 		return stateLost
 	}
 	return s.State

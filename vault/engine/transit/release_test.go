@@ -299,6 +299,90 @@ func TestReleaseThatIsLost(t *testing.T) {
 	r.do("sign/image", body{"input": b64([]byte("two"))})
 }
 
+// TestUndoneRelease: an approval whose intent the head did not get to know of is free
+// again, and the entry says so; once the token was asked nothing gives it back, and
+// nobody gives back what another request has taken since.
+func TestUndoneRelease(t *testing.T) {
+	r, v := tokenRoom(t)
+	away := &enginetest.Away{}
+	dir := t.TempDir()
+	r.Bench = enginetest.Over(t, v.World, enginetest.StoreIn(t, dir, away), "transit")
+	t.Cleanup(func() { _ = r.Store.Close() })
+	r.Host.Token = v.Open()
+	r.e = transit.New(r.Host)
+	r.approve("r1", "image", 1, []byte("one"))
+	r.approve("r2", "image", 1, []byte("two"))
+	away.Gone.Store(true)
+	if _, err := r.try("sign/image", body{"input": b64([]byte("one"))}); !errors.Is(err, seal.ErrUnconfirmed) {
+		t.Fatalf("the head is out of reach: %v", err)
+	}
+	if got := r.states("image"); got["r1"] != "approved" {
+		t.Error(got)
+	}
+	if log := r.Audit(); !strings.Contains(log, `"undone":"the token was not asked; the approval can be used again"`) {
+		t.Error("the log does not say that it was given back")
+	}
+	away.Gone.Store(false)
+	plan := func(msg string) *engine.Plan {
+		p, err := r.e.Plan(r.Request(engine.Write, "sign/image", body{"input": b64([]byte(msg))}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Store.Update(t.Context(), seal.Strict, func(tx *seal.Tx) (any, error) { return "begun", p.Reserve(tx) }); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	undo := func(p *engine.Plan) (given bool) {
+		_, err := r.Store.Update(t.Context(), seal.Durable, func(tx *seal.Tx) (any, error) {
+			out, err := p.Undo(tx)
+			given = out != nil
+			return "undone", err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return given
+	}
+	first := plan("one")
+	if !undo(first) {
+		t.Error("what was taken, and the token not asked, is not given back")
+	}
+	second := plan("one")
+	if undo(first) {
+		t.Error("one request gave back what another has")
+	}
+	if err := second.Work(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if undo(second) {
+		t.Error("it was signed, and its use is given back")
+	}
+	if got := r.states("image"); got["r1"] != "begun" || got["r2"] != "approved" {
+		t.Error(got)
+	}
+	r.e = transit.New(r.Host)
+	if _, err := r.try("sign/image", body{"input": b64([]byte("one"))}); !errors.Is(err, transit.ErrLost) {
+		t.Errorf("signed, and its result never written: %v", err)
+	}
+}
+
+// TestReleaseOfBefore: what a store of before says of a release is read, and lost stays
+// lost.
+func TestReleaseOfBefore(t *testing.T) {
+	r, _ := tokenRoom(t)
+	r.approve("r1", "image", 1, []byte("one"))
+	before := `{"format":"keyrite/transit-release/v1","key":"image","state":"begun","time":"2026-01-01T00:00:00Z"}`
+	if _, err := r.Store.Update(t.Context(), seal.Strict, func(tx *seal.Tx) (any, error) {
+		return "before", tx.Put("releases", "r1", []byte(before))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.try("sign/image", body{"input": b64([]byte("one"))}); !errors.Is(err, transit.ErrLost) {
+		t.Errorf("begun by a program of before: %v", err)
+	}
+}
+
 // TestSuccessorIsTheNextVersion: after a succession the name signs with the new key,
 // as version 2, and version 1 is of no use.
 func TestSuccessorIsTheNextVersion(t *testing.T) {

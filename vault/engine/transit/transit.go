@@ -47,7 +47,7 @@ type Engine struct {
 
 // New is the engine of a host's mount.
 func New(h *engine.Host) *Engine {
-	return &Engine{host: h, releases: underway{since: map[string]time.Time{}, undone: map[string]bool{}}}
+	return &Engine{host: h, releases: underway{since: map[string]time.Time{}}}
 }
 
 // Plan implements engine.Engine.
