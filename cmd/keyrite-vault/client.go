@@ -81,6 +81,9 @@ func printStatus(w io.Writer, s *statusResult) {
 	if !s.Created {
 		fmt.Fprintln(w, "  it has no store yet: unseal it with --operation create")
 	}
+	if s.CarriedUntil != "" {
+		fmt.Fprintf(w, "  the key of the store is open, by shares of before, until %s: reseal\n", s.CarriedUntil)
+	}
 	fmt.Fprintf(w, "  safe %s, epoch %d, opens with %d shares; charter of %d statements\n", s.Safe, s.Epoch, s.Need, s.Charter)
 	for _, p := range s.Attempts {
 		fmt.Fprintf(w, "  attempt %s: %s, %d of %d shares (%s), until %s\n", p.Attempt, p.Operation, len(p.Given), p.Need, strings.Join(p.Given, ", "), p.Expires)

@@ -68,8 +68,9 @@ type vault struct {
 	dir      string
 	charter  *charterFile
 	attempts *unseal.Attempts
-	keeper   seal.Keeper // of the store's head; nil if it is only looked at
-	service  *service    // nil if it is only looked at
+	keeper   seal.Keeper   // of the store's head; nil if it is only looked at
+	service  *service      // nil if it is only looked at
+	expired  chan struct{} // closed when the store's key, opened by shares of before, was wiped
 }
 
 // openVault reads everything that a vault is made of. It opens no token and no store,
@@ -79,7 +80,7 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &vault{bind: b, dir: dir}
+	v := &vault{bind: b, dir: dir, expired: make(chan struct{})}
 	if v.charter, err = openCharter(b, dir, serving); err != nil {
 		return nil, err
 	}
@@ -88,7 +89,8 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 	}
 	c := unseal.Config{
 		Charter: v.state, Safe: b.Safe, Host: b.Host, HostKey: key, HSM: b.hsm(), Dir: dir,
-		Opened: func(ctx context.Context, o *unseal.Opened) (io.Closer, error) { return v.service.Opened(ctx, o) },
+		Opened:  func(ctx context.Context, o *unseal.Opened) (io.Closer, error) { return v.service.Opened(ctx, o) },
+		Expired: sync.OnceFunc(func() { close(v.expired) }),
 	}
 	if c.Valid, err = b.valid(); err != nil {
 		return nil, err
@@ -182,7 +184,8 @@ func (v *vault) serve(c *cobra.Command, l *listeners) (again bool, err error) {
 	defer stop()
 	sealed := make(chan struct{})
 	tell := sync.OnceFunc(func() { close(sealed) })
-	if v.service, err = newService(v, v.keeper, func() error { defer tell(); return v.attempts.Seal() }, logger(c)); err != nil {
+	log := logger(c)
+	if v.service, err = newService(v, v.keeper, func() error { defer tell(); return v.attempts.Seal() }, log); err != nil {
 		return false, err
 	}
 	cl, err := control.Listen(ctx, v.dir)
@@ -197,6 +200,9 @@ func (v *vault) serve(c *cobra.Command, l *listeners) (again bool, err error) {
 	case <-ctx.Done():
 		err = v.service.shutdown()
 	case <-sealed:
+		again = true
+	case <-v.expired:
+		log.WarnContext(ctx, "the store's key that shares of before opened is wiped, since no new shares came for it: the process starts anew")
 		again = true
 	case err = <-failed:
 	}

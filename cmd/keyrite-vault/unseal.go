@@ -177,7 +177,7 @@ func showProgress(w io.Writer, list []unseal.Progress) {
 	}
 	for _, p := range list {
 		if p.Carried {
-			fmt.Fprintln(w, "the key of the store is open, by shares of before; now: unseal --new-attempt --operation reseal, answered with the new shares")
+			fmt.Fprintln(w, "the key of the store is open, by shares of before; now: unseal --new-attempt --operation reseal, answered with the new shares, before the key is wiped: 'keyrite-vault status' says when")
 			continue
 		}
 		if p.Open {

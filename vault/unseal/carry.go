@@ -3,6 +3,7 @@ package unseal
 import (
 	"context"
 	"os"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -12,17 +13,38 @@ import (
 )
 
 // carried is the store's data key, opened by shares of an epoch before. It opens no
-// token, and waits for shares of the epoch in force to take the store over.
+// token, and waits for shares of the epoch in force to take the store over, but not for
+// long: it is kept for Config.Valid.
 type carried struct {
 	key   *seal.DataKey
 	place seal.Place
+	until time.Time
+	timer *time.Timer // ends it
 }
 
 // forget wipes the carried key. The caller holds a.mu, and nothing is under way.
 func (a *Attempts) forget() {
 	if a.carried != nil {
+		a.carried.timer.Stop()
 		a.carried.key.Wipe()
 		a.carried = nil
+	}
+}
+
+// expire wipes a carried key whose time is over, between openings, and says so. A key
+// that came after it stays.
+func (a *Attempts) expire(c *carried) {
+	a.gate.Lock()
+	defer a.gate.Unlock()
+	a.mu.Lock()
+	mine := a.carried == c
+	if mine {
+		a.forget()
+		a.next(fault.Errorf(fault.Policy, "%w: no new shares came for the store's key, which was wiped", ErrEnded))
+	}
+	a.mu.Unlock()
+	if mine && a.c.Expired != nil {
+		a.c.Expired()
 	}
 }
 
@@ -69,14 +91,17 @@ func (a *Attempts) carry(ctx context.Context, x *attempt, st *charter.State) err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.carried = &carried{key, p}
+	c := &carried{key: key, place: p, until: a.c.Now().Add(a.c.Valid)}
+	c.timer = time.AfterFunc(a.c.Valid, func() { a.expire(c) })
+	a.carried = c
 	a.next(fault.Errorf(fault.Policy, "%w: the store's key was opened by shares of before", ErrEnded))
 	return nil
 }
 
 // resealCarried seals the store, whose key was carried, for the epoch that o was opened
-// in. After a failure the key is still there, until the vault is sealed, unless the store
-// is under the new one: then it is unsealed by shares of the epoch in force.
+// in. After a failure the key is still there, until its time is over or the vault is
+// sealed, unless the store is under the new one: then it is unsealed by shares of the
+// epoch in force.
 func (a *Attempts) resealCarried(ctx context.Context, x *attempt, st *charter.State, o *Opened) error {
 	a.mu.Lock()
 	old := a.carried

@@ -19,7 +19,7 @@ func (a *Attempts) mayReseal(st *charter.State) error {
 	switch {
 	case a.opened != nil:
 		under = a.opened.place
-	case a.carried != nil:
+	case a.carried != nil && a.c.Now().Before(a.carried.until):
 		under = a.carried.place
 	default:
 		return fault.Hint(ErrSealed, "the store is resealed while the vault is open under the shares of before, or after those were given for carry")

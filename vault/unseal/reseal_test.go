@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
 	"keyrite/vault/seal"
@@ -141,7 +143,14 @@ func TestFailedResealLosesNothing(t *testing.T) {
 func TestSealedVaultAfterAReshare(t *testing.T) {
 	v := vaulttest.NewWith(t, nil)
 	h := &holder{}
-	a, _ := start(t, v, h)
+	c := v.Unsealing(h.take)
+	expired := 0
+	c.Expired = func() { expired++ }
+	a, err := unseal.NewAttempts(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Seal() })
 	v.Open3(t, a, openrequest.Create)
 	if _, err := h.opened.Store.Update(t.Context(), seal.Strict, func(tx *seal.Tx) (any, error) { return "put", tx.Put("kv", "a", []byte("one")) }); err != nil {
 		t.Fatal(err)
@@ -154,7 +163,7 @@ func TestSealedVaultAfterAReshare(t *testing.T) {
 	if bytes.Equal(old["master1"], v.Shares["master1"]) {
 		t.Fatal("nothing was dealt")
 	}
-	_, err := a.New(t.Context(), unseal.Ask{Operation: openrequest.Unseal, By: "x"})
+	_, err = a.New(t.Context(), unseal.Ask{Operation: openrequest.Unseal, By: "x"})
 	if !errors.Is(err, unseal.ErrReshared) {
 		t.Errorf("%v", err)
 	}
@@ -193,6 +202,24 @@ func TestSealedVaultAfterAReshare(t *testing.T) {
 	}
 	if err := a.Seal(); err != nil || a.Status().Carried {
 		t.Errorf("the carried key outlives a seal: %v", err)
+	}
+	if _, err := carry(nil); err != nil {
+		t.Fatal(err)
+	}
+	until, err := charter.ParseTime(a.Status().CarriedUntil)
+	if left := time.Until(until); err != nil || left <= 0 || left > unseal.DefaultValid {
+		t.Errorf("the carried key is kept until %v: %v", until, err)
+	}
+	late := begin(t, a, openrequest.Reseal)
+	a.CarriedIsOver()
+	if a.Status().Carried || expired != 1 {
+		t.Errorf("the carried key outlives its time; told %d times", expired)
+	}
+	if _, err := a.Answer(t.Context(), v.Answer(t, late.Request, "master1")); !errors.Is(err, unseal.ErrNoAttempt) {
+		t.Errorf("a reseal begun in time goes on without a key: %v", err)
+	}
+	if _, err := a.New(t.Context(), unseal.Ask{Operation: openrequest.Reseal, By: "x"}); fault.ClassOf(err) != fault.Sealed {
+		t.Errorf("reseal after its time: %v", err)
 	}
 	if _, err := carry(nil); err != nil {
 		t.Fatal(err)

@@ -45,6 +45,8 @@ const (
 	// locked page, and nobody may keep the others out.
 	maxAttemptsBy = 4
 	maxAttempts   = 16
+	// maxChecks answers have their signatures checked at a time.
+	maxChecks = 4
 	// maxChildren weigh shares at a time.
 	maxChildren = 4
 	// openTimeout bounds the opening of token and store after the last share; a large
@@ -70,7 +72,7 @@ var (
 	ErrReshared = fault.New(fault.Policy, "the shares were dealt anew since the store was sealed with the old ones")
 )
 
-// Config says what is opened. All but Valid and Now are required.
+// Config says what is opened. All but Valid, Expired and Now are required.
 type Config struct {
 	// Charter is the charter in force. It is not changed.
 	Charter func() *charter.State
@@ -96,6 +98,10 @@ type Config struct {
 	// sealed. It is called once for each opening; an error seals the vault again. It
 	// must not call Attempts.
 	Opened func(ctx context.Context, o *Opened) (io.Closer, error)
+	// Expired is told when the store's key, opened by shares of before, was wiped since no
+	// new shares came for it. Whoever is told ends his process, as after Seal. It must not
+	// call Attempts; nil is nobody.
+	Expired func()
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 }
@@ -120,6 +126,7 @@ func (c *Config) check() error {
 // by any number of goroutines.
 type Attempts struct {
 	c        Config
+	checks   chan struct{} // one element for each answer whose signatures are checked
 	children chan struct{} // one element for each child that weighs
 	ending   sync.WaitGroup
 
@@ -138,7 +145,7 @@ func NewAttempts(c Config) (*Attempts, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return &Attempts{c: c, children: make(chan struct{}, maxChildren), list: map[string]*attempt{}}, nil
+	return &Attempts{c: c, checks: make(chan struct{}, maxChecks), children: make(chan struct{}, maxChildren), list: map[string]*attempt{}}, nil
 }
 
 // Ask says what a new attempt is for.
@@ -275,13 +282,29 @@ func (a *Attempts) Answer(ctx context.Context, data []byte) (*Progress, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.vet(ctx, x, ans); err != nil {
+		return nil, err
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	st := a.c.Charter()
+	st := a.c.Charter() // it may be another by now, so take looks again
 	if err := a.take(ctx, x, ans, st); err != nil {
 		return nil, err
 	}
 	return a.goOn(ctx, x, st)
+}
+
+// vet checks whose answer it is before the attempt is held for it: the answers of
+// strangers do not hold up those of holders.
+func (a *Attempts) vet(ctx context.Context, x *attempt, ans *openrequest.Answer) error {
+	select {
+	case a.checks <- struct{}{}:
+		defer func() { <-a.checks }()
+	case <-ctx.Done():
+		return fault.Errorf(fault.Unreachable, "check the answer: %w", ctx.Err())
+	}
+	_, err := ans.Verify(x.request, a.c.Charter())
+	return err
 }
 
 // Retry tries again to open with the shares that an attempt has, after a token was
@@ -345,6 +368,8 @@ type Status struct {
 	Epoch    int        `json:"epoch"`
 	Attempts []Progress `json:"attempts"`
 	Carried  bool       `json:"carried,omitempty"` // the store's key is open, and waits for the new shares
+	// CarriedUntil is when that key is wiped, if none come.
+	CarriedUntil string `json:"carried_until,omitempty"`
 	// Of an open vault: by which operation, whose shares, since when.
 	Operation string   `json:"operation,omitempty"`
 	Holders   []string `json:"holders,omitempty"`
@@ -358,6 +383,9 @@ func (a *Attempts) Status() Status {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Sealed, s.Carried = a.opened == nil, a.carried != nil
+	if a.carried != nil {
+		s.CarriedUntil = charter.FormatTime(a.carried.until)
+	}
 	if o := a.opened; o != nil {
 		s.Operation, s.Holders, s.Since = o.Operation, o.Holders, charter.FormatTime(o.At)
 	}

@@ -267,6 +267,39 @@ func TestBadSharesAreNamedAtOnce(t *testing.T) {
 	}
 }
 
+// The answers of strangers are refused while an attempt is busy, and do not wait for it;
+// nor do they keep the checks from others for longer than one takes.
+func TestStrangersHoldNobodyUp(t *testing.T) {
+	v := vaulttest.NewWith(t, nil)
+	a, _ := start(t, v, &holder{})
+	x := begin(t, a, openrequest.Create)
+	good := v.Answer(t, x.Request, "master1")
+	bad := rework(t, good, func(ans *openrequest.Answer) { ans.Opening.Signatures = ans.Opening.Signatures[:1] })
+	release := a.Hold(x.Attempt)
+	var wg sync.WaitGroup
+	for range 50 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := a.Answer(ctx, bad); fault.ClassOf(err) != fault.Verify {
+				t.Errorf("a stranger's answer: %v", err)
+			}
+		})
+	}
+	refused := make(chan struct{})
+	go func() { wg.Wait(); close(refused) }()
+	select {
+	case <-refused:
+	case <-time.After(time.Minute):
+		t.Error("strangers wait for the attempt, and hold it up when it is free")
+	}
+	release()
+	<-refused
+	if p, err := a.Answer(t.Context(), good); err != nil || len(p.Given) != 1 {
+		t.Errorf("an honest answer: %+v %v", p, err)
+	}
+}
+
 func parse(t *testing.T, data []byte) *openrequest.Answer {
 	t.Helper()
 	ans, err := openrequest.ParseAnswer(data)

@@ -61,7 +61,7 @@ const (
 type signed struct {
 	Format    string `json:"format"`
 	Intent    uint64 `json:"intent,omitempty"` // number of the entry that took it; none in a store of before
-	Key       string `json:"key"` // id of the key record
+	Key       string `json:"key"`              // id of the key record
 	Signature []byte `json:"signature,omitempty"`
 	State     string `json:"state"` // begun or signed
 	Time      string `json:"time"`  // RFC 3339, UTC, whole seconds
