@@ -86,6 +86,7 @@ type Health struct {
 // Trust is what is ours of how the vault is.
 type Trust struct {
 	World   string `json:"world"`
+	// Stopped and Behind are classes only: whoever may ask keyrite/status learns more.
 	Stopped string `json:"stopped,omitempty"` // why nothing is served, after a failed write
 	Behind  string `json:"behind,omitempty"`  // why the head of the store cannot be advanced
 }
@@ -139,10 +140,10 @@ func (s *Server) health(_ *http.Request, query url.Values) told {
 func trust(st node.Status) Trust {
 	t := Trust{World: string(st.World)}
 	if st.Store.Stopped != nil {
-		t.Stopped = st.Store.Stopped.Error()
+		t.Stopped = string(fault.ClassOf(st.Store.Stopped))
 	}
 	if st.Store.Keeper != nil {
-		t.Behind = st.Store.Keeper.Error()
+		t.Behind = string(fault.ClassOf(st.Store.Keeper))
 	}
 	return t
 }

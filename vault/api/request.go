@@ -150,19 +150,27 @@ func method(r *http.Request, query url.Values) (engine.Method, error) {
 
 // unheard refuses headers that would change what happens and are not obeyed here.
 func unheard(h http.Header) error {
-	if n := h.Get("X-Vault-Namespace"); n != "" && n != "root" && n != "/" && n != "root/" {
+	for _, n := range h["X-Vault-Namespace"] {
+		if n == "" || n == "root" || n == "/" || n == "root/" {
+			continue
+		}
 		return fault.New(fault.Usage, "there are no namespaces here (X-Vault-Namespace)")
 	}
-	if h.Get("X-Vault-Wrap-Ttl") != "" {
+	if said(h, "X-Vault-Wrap-Ttl") {
 		return fault.Hint(fault.New(fault.Policy, "answers are not wrapped here (X-Vault-Wrap-TTL)"), "give the process an identity of its own and let it ask itself")
 	}
-	if h.Get("X-Vault-Mfa") != "" {
+	if said(h, "X-Vault-Mfa") {
 		return fault.New(fault.Usage, "there is no second factor here (X-Vault-MFA)")
 	}
-	if h.Get("Content-Encoding") != "" {
+	if said(h, "Content-Encoding") {
 		return fault.New(fault.Usage, "the body is compressed (Content-Encoding)")
 	}
 	return nil
+}
+
+// said says whether a header has a value, in whichever of its lines.
+func said(h http.Header, name string) bool {
+	return slices.ContainsFunc(h[name], func(v string) bool { return v != "" })
 }
 
 // bodyLimit is how long the body of a call may be. Who shows nothing can only log in.

@@ -35,6 +35,10 @@ var (
 	ErrByCharter = fault.New(fault.Policy, "only the charter changes this")
 	// ErrConflict says that it changed since the caller looked (check-and-set).
 	ErrConflict = fault.New(fault.Usage, "changed in the meantime")
+	// ErrStale says that the plan itself is of before: what it needs is another right now.
+	// The call is planned and decided anew, a few times at most; to the caller it is
+	// ErrConflict.
+	ErrStale = fault.Errorf(fault.Usage, "%w while this was decided", ErrConflict)
 )
 
 // Method is what a client does with a path. The zero value is none.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/vault/audit"
@@ -168,5 +169,27 @@ func TestUnconfirmedIntentIsUndone(t *testing.T) {
 	}
 	if !b.taken("kv/data/line1/b") || worked.Load() != 1 {
 		t.Error("the work was begun, and what it took is given back")
+	}
+}
+
+// TestStatusSaysWhy: whoever may ask for the status learns why the head is behind.
+func TestStatusSaysWhy(t *testing.T) {
+	b := newBench(t)
+	b.Approve(charter.TypePolicy, charter.Policy{ID: "looks", Version: 1, Rules: []access.Rule{{Path: "keyrite/status", Can: []access.Capability{access.Read}}}})
+	b.Approve(charter.TypeIdentity, charter.Identity{ID: "auditor", Policies: []string{"looks"}, TTL: 60, Unix: &charter.Unix{UID: 1002}})
+	b.writeCharter()
+	c := b.store()
+	keeper := &away{Keeper: c.Head}
+	c.Head, c.Window = keeper, time.Hour
+	n, shut, err := b.state().openWith(t.Context(), b.state().config(), c)
+	b.ok(err)
+	b.node, b.shut = n, sync.OnceFunc(func() { _ = shut() })
+	t.Cleanup(b.shut)
+	keeper.set(true)
+	_, _ = b.call(1001, engine.Write, "kv/data/line1/a", `{"text":"worked"}`)
+	r, err := b.call(1002, engine.Read, "keyrite/status", "")
+	b.ok(err)
+	if got := r.Answer.Data.(map[string]any)["behind"]; got != "no route to the cosigner" {
+		t.Errorf("behind: %v", got)
 	}
 }

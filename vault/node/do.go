@@ -65,6 +65,7 @@ type call struct {
 	// take replaces the transaction of the plan, for calls that make their own.
 	take    func(ctx context.Context, e *audit.Entry) (*engine.Answer, error)
 	sealing bool // the vault is sealed once the answer is made
+	stale   int  // how often it was planned anew
 	// delegation is what lets the caller do it where his rules do not.
 	delegation *charter.Delegation
 }
@@ -95,10 +96,24 @@ func (v *vault) do(ctx context.Context, c Call) (*Reply, error) {
 		x.entry.Remote = c.Peer.Remote.String()
 	}
 	if err := x.decide(); err != nil {
-		return x.reply(nil), x.refuse(ctx, err)
+		return x.reply(nil), x.heard(x.refuse(ctx, err))
 	}
 	answer, err := x.perform(ctx)
-	return x.reply(answer), err
+	return x.reply(answer), x.heard(err)
+}
+
+// heard is an error as its caller may hear it: what is wrong with disk or cosigner, and
+// where they are, is nothing for strangers.
+func (x *call) heard(err error) error {
+	if x.known {
+		return err
+	}
+	for _, is := range []error{seal.ErrStopped, seal.ErrUnconfirmed, seal.ErrLagging} {
+		if errors.Is(err, is) {
+			return unwritten(is)
+		}
+	}
+	return err
 }
 
 func (x *call) reply(a *engine.Answer) *Reply {
@@ -160,6 +175,11 @@ func (x *call) decide() error {
 	case x.Fault != nil:
 		return x.Fault
 	}
+	return x.planned()
+}
+
+// planned has the plan made and decides about it.
+func (x *call) planned() error {
 	if err := x.find(); err != nil {
 		return err
 	}
@@ -342,12 +362,33 @@ func (x *call) finish(ctx context.Context) (*engine.Answer, error) {
 		return refused
 	})
 	switch {
+	case x.outdated(refused):
+		return x.anew(ctx)
 	case refused != nil:
 		return nil, x.failed(ctx, refused)
 	case err != nil:
 		return nil, unwritten(err)
 	}
 	return answer, nil
+}
+
+// maxStale bounds how often a call is planned anew.
+const maxStale = 3
+
+// outdated says whether a call that was refused is to be planned anew. One that took
+// something already, of a delegation or with an intent, is not.
+func (x *call) outdated(refused error) bool {
+	return errors.Is(refused, engine.ErrStale) && x.known && x.stale < maxStale && x.delegation == nil && x.entry.Intent == nil
+}
+
+// anew plans and decides once more, by what the store has now. Nothing was written.
+func (x *call) anew(ctx context.Context) (*engine.Answer, error) {
+	x.stale++
+	x.entry.Params, x.entry.Result = nil, nil
+	if err := x.planned(); err != nil {
+		return nil, x.refuse(ctx, err)
+	}
+	return x.perform(ctx)
 }
 
 // still decides once more where a charter came into force since the decision.

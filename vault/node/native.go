@@ -34,6 +34,11 @@ func (x *call) status([]string) error {
 		"refusals_left_out": x.refused.leftOut(), "intents_cut_off": x.cutOff, "results_owed": x.owedResults(),
 		"sinks": x.sinkStates(),
 	}
+	for name, err := range map[string]error{"stopped": h.Stopped, "behind": h.Keeper} {
+		if err != nil {
+			out[name] = cut(err.Error())
+		}
+	}
 	if t := x.trouble.Load(); t != nil && t.error != nil {
 		out["charter_refused"] = t.Error()
 	}

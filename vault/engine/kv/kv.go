@@ -131,14 +131,15 @@ func (rec *record) hasRecord() bool  { return rec != nil }
 func (rec *record) hasVersion() bool { return rec != nil && rec.Current > 0 }
 
 // current loads the record to be changed and wants what was decided upon: a caller
-// who may only create must not overwrite what came meanwhile.
+// who may only create must not overwrite what came meanwhile. One who may update as
+// well is planned anew, and makes the next version.
 func (e *Engine) current(tx *seal.Tx, path string, is func(*record) bool, decided bool) (*record, error) {
 	rec, err := e.load(tx, path)
 	if err != nil {
 		return nil, err
 	}
 	if is(rec) != decided {
-		return nil, fault.Errorf(fault.Usage, "%w: secret %q came or went while this was decided", engine.ErrConflict, path)
+		return nil, fault.Errorf(fault.Usage, "%w: secret %q came or went", engine.ErrStale, path)
 	}
 	return rec, nil
 }
