@@ -85,7 +85,7 @@ type Health struct {
 
 // Trust is what is ours of how the vault is.
 type Trust struct {
-	World   string `json:"world"`
+	World string `json:"world"`
 	// Stopped and Behind are classes only: whoever may ask keyrite/status learns more.
 	Stopped string `json:"stopped,omitempty"` // why nothing is served, after a failed write
 	Behind  string `json:"behind,omitempty"`  // why the head of the store cannot be advanced
