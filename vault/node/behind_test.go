@@ -189,7 +189,8 @@ func TestStatusSaysWhy(t *testing.T) {
 	_, _ = b.call(1001, engine.Write, "kv/data/line1/a", `{"text":"worked"}`)
 	r, err := b.call(1002, engine.Read, "keyrite/status", "")
 	b.ok(err)
-	if got := r.Answer.Data.(map[string]any)["behind"]; got != "no route to the cosigner" {
-		t.Errorf("behind: %v", got)
+	store, _ := r.Answer.Data.(map[string]any)["store"].(map[string]any)
+	if store["keeper"] != "no route to the cosigner" {
+		t.Errorf("store: %v", store)
 	}
 }

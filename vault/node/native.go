@@ -21,7 +21,7 @@ func (x *call) status([]string) error {
 	store := map[string]any{"size": h.Size, "advanced": h.Advanced, "behind_ms": h.Behind.Milliseconds()}
 	for name, err := range map[string]error{"stopped": h.Stopped, "keeper": h.Keeper} {
 		if err != nil {
-			store[name] = err.Error()
+			store[name] = shown(err)
 		}
 	}
 	if at := x.outside(); !at.IsZero() {
@@ -33,11 +33,6 @@ func (x *call) status([]string) error {
 		"store":             store,
 		"refusals_left_out": x.refused.leftOut(), "intents_cut_off": x.cutOff, "results_owed": x.owedResults(),
 		"sinks": x.sinkStates(),
-	}
-	for name, err := range map[string]error{"stopped": h.Stopped, "behind": h.Keeper} {
-		if err != nil {
-			out[name] = cut(err.Error())
-		}
 	}
 	if t := x.trouble.Load(); t != nil && t.error != nil {
 		out["charter_refused"] = t.Error()

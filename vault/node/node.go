@@ -115,7 +115,7 @@ type vault struct {
 	force    atomic.Pointer[force]
 	coming   atomic.Int64 // size of the charter that a transaction takes over, or of the one in force
 	takeover sync.Mutex   // one takeover of the charter at a time
-	followed int64        // size of the charter file that was looked at; of the one goroutine that follows it
+	followed atomic.Int64 // size of the charter file that was looked at
 	trouble  atomic.Pointer[trouble]
 
 	owing sync.Mutex // guards the rest

@@ -165,7 +165,7 @@ func (v *vault) appendLines(ctx context.Context, lines [][]byte, by *audit.Entry
 // since it was read. It looks at the file's size only, so it may be called often.
 func (v *vault) follow(ctx context.Context) {
 	at, err := os.Stat(v.cfg.Charter)
-	if err == nil && at.Size() == v.followed {
+	if err == nil && at.Size() == v.followed.Load() {
 		return
 	}
 	if err == nil {
@@ -175,7 +175,7 @@ func (v *vault) follow(ctx context.Context) {
 		return // whoever appends ends soon; a store that stopped, or waits for its head, says so everywhere
 	}
 	if at != nil {
-		v.followed = at.Size() // one that is refused is told of once
+		v.followed.Store(at.Size()) // one that is refused is told of once
 	}
 	if err != nil {
 		v.cfg.Log.ErrorContext(ctx, "the charter file is not taken over", slog.String("error", err.Error()))
