@@ -47,7 +47,7 @@ func (b *browser) checkShare(t *testing.T) {
 		t.Errorf("a share takes %d sheets", len(sheets))
 	}
 	pdf := filepath.Join(dir, "share.pdf")
-	b.pdf(pdf)
+	b.PDF(pdf)
 	// 150 dots an inch, as a simple office scanner.
 	if out, err := exec.CommandContext(t.Context(), "pdftoppm", "-r", "150", "-png", "-singlefile", pdf, filepath.Join(dir, "share")).CombinedOutput(); err != nil {
 		t.Fatalf("pdftoppm: %v: %s", err, out)
