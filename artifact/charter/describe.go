@@ -209,7 +209,7 @@ func sayIdentity(x *Identity) string {
 	case x.Unix != nil:
 		by = fmt.Sprintf("as user %d of the vault's host", x.Unix.UID)
 	}
-	return fmt.Sprintf("%s is known %s and has %s", x.ID, by, strings.Join(x.Policies, ", "))
+	return fmt.Sprintf("identity %s is known %s and has %s", x.ID, by, strings.Join(x.Policies, ", "))
 }
 
 func sayPasswords(p *PasswordPolicy) string {
@@ -222,9 +222,9 @@ func sayPasswords(p *PasswordPolicy) string {
 
 func sayTransit(k *TransitKey) string {
 	if k.Software == nil {
-		return fmt.Sprintf("%s is key %s of the token", At(k.Mount, k.Name), k.TokenKey)
+		return fmt.Sprintf("transit key %s is key %s of the token", At(k.Mount, k.Name), k.TokenKey)
 	}
-	return fmt.Sprintf("%s is a key of type %s with %d versions, from %d on in use", At(k.Mount, k.Name), k.Software.Type, k.Software.Versions, k.Software.MinDecryption)
+	return fmt.Sprintf("transit key %s is of type %s with %d versions, from %d on in use", At(k.Mount, k.Name), k.Software.Type, k.Software.Versions, k.Software.MinDecryption)
 }
 
 func seconds(n int) string { return (time.Duration(n) * time.Second).String() }

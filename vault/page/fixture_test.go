@@ -251,7 +251,7 @@ func (p reply) has(t testing.TB, what string, texts ...string) {
 	t.Helper()
 	for _, x := range texts {
 		if !strings.Contains(p.text, x) {
-			t.Errorf("%s: %d, without %q:\n%s", what, p.status, x, p.text)
+			t.Errorf("%s: %d, without %q:\n%.3000s", what, p.status, x, p.text)
 			return
 		}
 	}

@@ -27,8 +27,10 @@ type keyGroup struct {
 // key is one key record.
 type key struct {
 	*anchor.KeyRecord
-	Purpose, Safe, State string
-	Public               string // hex SHA-256
+	Purpose, Safe string
+	State         string // "" if it is in force under its own id
+	Birth         string // what stands for its birth in the token
+	Public        string // hex SHA-256
 }
 
 // safe is a safe with its custodians.
@@ -64,10 +66,10 @@ func showKeys(x *look) (any, error) {
 		group, words := stateOf(st, &k)
 		name, ok := st.SafeOf(&k)
 		if !ok {
-			name = "none: token " + k.Token.Label
+			name = "none (token " + k.Token.Label + ")"
 		}
 		sum := sha256.Sum256(k.Public)
-		p.Groups[group].Keys = append(p.Groups[group].Keys, key{&k, purpose(k.Domain), name, words, hex.EncodeToString(sum[:])})
+		p.Groups[group].Keys = append(p.Groups[group].Keys, key{&k, purpose(k.Domain), name, words, birth(&k), hex.EncodeToString(sum[:])})
 	}
 	for _, name := range slices.Sorted(maps.Keys(st.Epochs)) {
 		s := safe{Name: name, Epoch: st.Epochs[name], Stale: st.Stale(name)}
@@ -85,7 +87,7 @@ func stateOf(st *charter.State, k *anchor.KeyRecord) (group int, words string) {
 		return retired, fmt.Sprintf("%s, by %s", r.Reason, r.Record)
 	}
 	if k.SuccessorOf == "" {
-		return inForce, "in force"
+		return inForce, ""
 	}
 	if now, err := st.Key(k.SuccessorOf, k.Domain); err == nil && now.ID == k.ID {
 		return inForce, "stands for " + k.SuccessorOf
@@ -96,7 +98,7 @@ func stateOf(st *charter.State, k *anchor.KeyRecord) (group int, words string) {
 // purpose says in words what a key of a domain signs.
 func purpose(domain string) string {
 	words := map[string]string{
-		"dsse": "release statements and bundles", "raw-image": "raw images of boot loaders", "cms": "CMS signatures", "fit": "FIT images",
+		"dsse": "envelopes: releases, bundles, acceptances", "raw-image": "raw images of boot loaders", "cms": "CMS signatures", "fit": "FIT images",
 		"x509": "certificates", "note": "checkpoints of logs", "tsa": "time stamps",
 		anchor.DomainJWT: "tokens for services", anchor.DomainGeneral: "whatever processes ask for; no verifier of ours takes it",
 	}
@@ -107,4 +109,15 @@ func purpose(domain string) string {
 		return "updates on offer (TUF " + role + ")"
 	}
 	return domain
+}
+
+// birth says what stands for a key having been born in its token.
+func birth(k *anchor.KeyRecord) string {
+	switch k.Attestation {
+	case anchor.Attested:
+		return "its HSM attests its birth"
+	case anchor.Watched:
+		return "a quorum watched its birth"
+	}
+	return "no attestation, no quorum"
 }

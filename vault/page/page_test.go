@@ -94,7 +94,7 @@ func TestPagesOfAnOpenVault(t *testing.T) {
 	}
 	r.get(anna, "/").has(t, "overview", "master1, master2, master3", fmt.Sprintf("%d in force", r.State.Size()), "REHEARSAL", r.State.Vault[:16])
 	r.get(anna, "/keys").has(t, "keys", "image1", "raw images of boot loaders", "p256", "3 of 5 shares", "master5", "None.")
-	r.get(anna, "/charter").has(t, "charter", "signed by <b>approver1</b>", "decided by the approvers", "clerk is known by a certificate for spiffe://example.com/people/clerk")
+	r.get(anna, "/charter").has(t, "charter", "signed by <b>approver1</b>", "decided by the approvers", "Identity clerk is known by a certificate for spiffe://example.com/people/clerk")
 	if p := r.get(anna, "/charter/line?number=0"); p.text != string(r.Charter[:strings.Index(string(r.Charter), "\n")+1]) || p.header.Get("Content-Type") != "text/plain; charset=utf-8" {
 		t.Errorf("line 0: %q", p.text)
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/words"
@@ -34,7 +36,7 @@ type pages struct {
 
 func newPages() (*pages, error) {
 	t, err := template.New("").Funcs(template.FuncMap{
-		"group": group, "words": wordList, "when": when, "join": strings.Join, "add": func(a, b int) int { return a + b },
+		"group": group, "words": wordList, "when": when, "join": strings.Join, "capital": capital, "add": func(a, b int) int { return a + b },
 	}).ParseFS(sources, "*.html")
 	if err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "page templates: %w", err)
@@ -144,4 +146,10 @@ func when(s string) string {
 		return s
 	}
 	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+// capital begins a sentence.
+func capital(s string) string {
+	r, n := utf8.DecodeRuneInString(s)
+	return string(unicode.ToUpper(r)) + s[n:]
 }
