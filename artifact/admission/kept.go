@@ -66,3 +66,16 @@ func (r *Report) checkOwn(w world.World) error {
 func before(a, b *Token) bool {
 	return a.Label < b.Label || a.Label == b.Label && a.Serial < b.Serial
 }
+
+// OpenAny reads one report, or those that a ceremony handed on in its record. If the
+// file is neither the error is that of Open.
+func OpenAny(data []byte, w world.World, people *charter.People) ([]Signed, error) {
+	x, err := Open(data, people)
+	if err == nil {
+		return []Signed{*x}, nil
+	}
+	if kept, keptErr := ParseKept(data, w, people); keptErr == nil {
+		return kept, nil
+	}
+	return nil, err
+}

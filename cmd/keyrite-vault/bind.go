@@ -3,6 +3,7 @@ package main
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"time"
 
 	"keyrite/artifact/admission"
@@ -13,6 +14,7 @@ import (
 	"keyrite/internal/config"
 	"keyrite/internal/intake"
 	"keyrite/vault/unseal"
+	"keyrite/vault/watch"
 )
 
 // bindFormat names the binding file of a vault.
@@ -34,6 +36,7 @@ type bind struct {
 	Attempt    string      `yaml:"attempt"`    // how long key masters may take, to 24h. Default 15m.
 	Sandbox    bindSandbox `yaml:"sandbox"`    // Optional.
 	TLS        bindTLS     `yaml:"tls"`        // Required for listeners of clients.
+	Watch      bindWatch   `yaml:"watch"`      // files of which people are told before they end. Optional.
 	Public     string      `yaml:"public"`     // address under which clients reach the vault: https://HOST:PORT
 
 	dir string
@@ -78,6 +81,19 @@ type bindTLS struct {
 	Key         string `yaml:"key"`         // PEM, 0600
 }
 
+// bindWatch names files that end: see vault/watch.
+type bindWatch struct {
+	TUF          []string `yaml:"tuf"`          // folders with the metadata of update repositories
+	Bundles      []string `yaml:"bundles"`      // bundles of factories
+	Rehearsals   []string `yaml:"rehearsals"`   // records of rehearsals, or folders of records
+	CRLs         []string `yaml:"crls"`         // lists of others
+	Certificates []string `yaml:"certificates"` // certificates of others
+}
+
+func (b *bindWatch) all() []string {
+	return slices.Concat(b.TUF, b.Bundles, b.Rehearsals, b.CRLs, b.Certificates)
+}
+
 var bindIDRE = regexp.MustCompile(`^[a-z][a-z0-9-]{0,31}$`)
 
 func loadBind(path string) (*bind, error) {
@@ -110,6 +126,7 @@ func (b *bind) faults() *config.Faults {
 	}
 	_, err := b.valid()
 	f.If(err != nil, "attempt is no duration from 1s to 24h, such as 15m")
+	f.If(len(b.Watch.all()) > watch.MaxFiles || slices.Contains(b.Watch.all(), ""), "watch names %d files at most, and none without a name", watch.MaxFiles)
 	f.If((b.TLS.Certificate == "") != (b.TLS.Key == ""), "tls needs certificate and key")
 	return f
 }
@@ -135,6 +152,24 @@ func (b *bind) path(p string) string {
 
 func (b *bind) hsm() hsm.Config {
 	return hsm.Config{Module: b.Module, Sockets: b.Sandbox.Sockets, Folders: b.Sandbox.Folders, StateDir: b.Sandbox.StateDir}
+}
+
+// watched makes what looks at the files, and at the reports.
+func (b *bind) watched(reports [][]byte) *watch.Watch {
+	paths := func(list []string) []string {
+		out := make([]string, len(list))
+		for i, p := range list {
+			out[i] = b.path(p)
+		}
+		return out
+	}
+	c := watch.Config{Admissions: reports, Files: watch.Files{
+		TUF: paths(b.Watch.TUF), Bundles: paths(b.Watch.Bundles), Rehearsals: paths(b.Watch.Rehearsals), CRLs: paths(b.Watch.CRLs), Certificates: paths(b.Watch.Certificates),
+	}}
+	if b.TLS.Certificate != "" {
+		c.Server = b.path(b.TLS.Certificate)
+	}
+	return watch.New(c)
 }
 
 // reports reads the admission reports.

@@ -88,6 +88,7 @@ func printStatus(w io.Writer, s *statusResult) {
 	for _, p := range s.Attempts {
 		fmt.Fprintf(w, "  attempt %s: %s, %d of %d shares (%s), until %s\n", p.Attempt, p.Operation, len(p.Given), p.Need, strings.Join(p.Given, ", "), p.Expires)
 	}
+	printDue(w, &s.Due)
 	for _, x := range s.Warnings {
 		fmt.Fprintf(w, "  WARNING: %s\n", cli.Escape(x))
 	}

@@ -23,6 +23,7 @@ import (
 	"keyrite/vault/quorum"
 	"keyrite/vault/seal"
 	"keyrite/vault/unseal"
+	"keyrite/vault/watch"
 )
 
 // drainTime is how long requests under way get when the vault ends.
@@ -71,6 +72,7 @@ type vault struct {
 	keeper   seal.Keeper   // of the store's head; nil if it is only looked at
 	service  *service      // nil if it is only looked at
 	expired  chan struct{} // closed when the store's key, opened by shares of before, was wiped
+	watch    *watch.Watch
 }
 
 // openVault reads everything that a vault is made of. It opens no token and no store,
@@ -98,6 +100,7 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 	if c.Reports, err = b.reports(); err != nil {
 		return nil, err
 	}
+	v.watch = b.watched(c.Reports)
 	if c.Quorum, err = quorum.Self(); err != nil {
 		return nil, err
 	}
@@ -125,6 +128,7 @@ func (v *vault) status() control.Status {
 	if v.service != nil {
 		s.Serving = v.service.Status()
 	}
+	s.Due = v.due(st)
 	if _, s.HostOK = st.Access.Hosts[v.bind.Host]; !s.HostOK {
 		s.Warnings = append(s.Warnings, "the charter does not know host "+v.bind.Host+", so no key master's program will answer it: see 'keyrite charter propose host'")
 	}
@@ -194,6 +198,7 @@ func (v *vault) serve(c *cobra.Command, l *listeners) (again bool, err error) {
 	}
 	srv := &control.Server{Attempts: v.attempts, Status: v.status, Fresh: v.charter.Fresh, Sealed: tell, Audit: v.extract}
 	h := srv.Serve(cl)
+	go v.watch.Run(ctx) // it ends with the process, or with ctx once a file that hangs has answered
 	failed := v.service.serve(l)
 	v.ready(c, l)
 	select {

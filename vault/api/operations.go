@@ -2,6 +2,7 @@ package api
 
 import (
 	"keyrite/artifact/access"
+	"keyrite/vault/duty"
 	"keyrite/vault/proof"
 )
 
@@ -79,6 +80,11 @@ type (
 		Size int    `json:"size"`
 		Head string `json:"head" doc:"root of the log, hex"`
 	}
+	dueAnswer struct {
+		Items []duty.Item `json:"items"`
+		Soon  int         `json:"soon"`
+		Late  int         `json:"late"`
+	}
 	sharesAnswer struct {
 		Days  int          `json:"alive_days" doc:"how long a proof counts"`
 		Safes []proof.Safe `json:"safes"`
@@ -155,6 +161,7 @@ func system() []operation {
 		{"PUT", "sys/leases/revoke-prefix/{path}", "End all leases below a path", false, nil, anyMap{}, ""},
 		{"GET", "keyrite/status", "How the vault is, for whom the charter lets know", false, nil, anyMap{}, ""},
 		{"GET", "keyrite/charter", "Statements in force", false, charterQuery{}, charterAnswer{}, ""},
+		{"GET", "keyrite/due", "What has to be done next, what is most urgent first", false, nil, dueAnswer{}, ""},
 		{"GET", "keyrite/shares", "Whose share is proven since when, for each safe", false, nil, sharesAnswer{}, ""},
 		{"PUT", "keyrite/shares", "Take a proof of 'keyrite share prove'", false, proofBody{}, provenAnswer{}, ""},
 		{"GET", "keyrite/shares/challenges", "Challenges that wait for answers", false, nil, challengesAnswer{}, ""},

@@ -25,6 +25,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
 	"keyrite/vault/audit"
+	"keyrite/vault/duty"
 	"keyrite/vault/unseal"
 )
 
@@ -54,6 +55,15 @@ type Status struct {
 	Charter  int      `json:"charter"` // statements in force
 	Serving  any      `json:"serving,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
+	Due      Due      `json:"due"`
+}
+
+// Due is in short what has to be done next.
+type Due struct {
+	Soon  int         `json:"soon"`
+	Late  int         `json:"late"`
+	Next  []duty.Item `json:"next"`            // what is most urgent; nothing that is fine
+	Error string      `json:"error,omitempty"` // why it could not be looked up
 }
 
 // newAttempt is the body of a request for one.

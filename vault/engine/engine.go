@@ -22,6 +22,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/internal/redact"
+	"keyrite/vault/duty"
 	"keyrite/vault/seal"
 )
 
@@ -166,6 +167,12 @@ type Ender interface {
 // transaction that takes the charter over. It must be safe to call again.
 type Founder interface {
 	Found(tx *seal.Tx, c *charter.State, now time.Time) error
+}
+
+// Dated is an Engine that keeps what ends or falls due. Dates says what and when, of
+// much of it what is next; nothing that it says is secret.
+type Dated interface {
+	Dates(v *seal.View, now time.Time) ([]duty.Thing, error)
 }
 
 // Host is what a node gives to an engine when it makes it.

@@ -23,6 +23,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/world"
 	"keyrite/vault/audit"
+	"keyrite/vault/duty"
 	"keyrite/vault/engine"
 	"keyrite/vault/identity"
 	"keyrite/vault/lease"
@@ -54,6 +55,9 @@ type Config struct {
 	// way, as keyrite/status shows it to whom the charter lets see that; nil shows
 	// nothing. It must not wait.
 	Opening func() any
+	// Outside tells what ends of which neither charter nor store knows, such as the
+	// server's own certificate. It must not wait. Nil: nothing.
+	Outside func(*charter.State) []duty.Thing
 	// Now is the clock. Default time.Now.
 	Now func() time.Time
 	// Log is for the operator. Default: nothing is logged.
@@ -117,6 +121,7 @@ type vault struct {
 	takeover sync.Mutex   // one takeover of the charter at a time
 	followed atomic.Int64 // size of the charter file that was looked at
 	trouble  atomic.Pointer[trouble]
+	agenda   agenda
 
 	owing sync.Mutex // guards the rest
 	owes  []owed

@@ -54,6 +54,7 @@ func routes() []route {
 		{r, "keyrite/status", access.Read, false, (*call).status},
 		{r, "keyrite/charter", access.Read, false, (*call).readCharter},
 		{w, "keyrite/charter", access.Update, false, (*call).appendCharter},
+		{r, "keyrite/due", access.Read, false, (*call).due},
 		{r, "keyrite/shares", access.Read, false, (*call).shares},
 		{w, "keyrite/shares", access.Update, false, (*call).takeProof},
 		{r, "keyrite/shares/challenges", access.Read, false, (*call).challenges},

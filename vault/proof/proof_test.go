@@ -21,6 +21,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
 	"keyrite/artifact/share"
+	"keyrite/vault/duty"
 	"keyrite/vault/engine"
 	"keyrite/vault/identity"
 	"keyrite/vault/node"
@@ -48,6 +49,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{Vault: vaulttest.NewWith(t, nil), t: t, file: filepath.Join(t.TempDir(), "charter.jsonl")}
 	r.Approve(charter.TypePolicy, charter.Policy{ID: "keeper", Version: 1, Rules: []access.Rule{
 		{Path: "keyrite/shares", Can: []access.Capability{access.Read, access.Update}},
+		{Path: "keyrite/due", Can: []access.Capability{access.Read}},
 		{Path: "keyrite/shares/challenges", Can: []access.Capability{access.Read, access.Update}},
 	}})
 	r.Approve(charter.TypeIdentity, charter.Identity{ID: "keeper", Policies: []string{"keeper"}, TTL: 60, Unix: &charter.Unix{UID: keeperUID}})
@@ -145,6 +147,11 @@ func TestShares(t *testing.T) {
 	r.want("opened", "1: 5 of 5/3 good 1:opening 2:opening 3:opening 4:dealing 5:dealing")
 	r.ahead.Store(int64(proof.AliveFor + 24*time.Hour))
 	r.want("a quarter later", "1: 0 of 5/3 red")
+	var due struct{ Items []duty.Item }
+	r.ok(r.ask(engine.Read, "keyrite/due", nil, &due))
+	if i := slices.IndexFunc(due.Items, func(x duty.Item) bool { return x.ID == "shares/"+vaulttest.Safe }); i < 0 || due.Items[i].Level != duty.Late {
+		t.Errorf("what is due: %+v", due)
+	}
 	c := r.challenge("spring")
 	for i, want := range []string{
 		"1: 1 of 5/3 red 1:challenge", "1: 2 of 5/3 red 1:challenge 2:challenge", "1: 3 of 5/3 red 1:challenge 2:challenge 3:challenge",

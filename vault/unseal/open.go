@@ -195,7 +195,7 @@ func (a *Attempts) report(st *charter.State, m hsm.ModuleInfo, t hsm.TokenInfo) 
 	var found *admission.Report
 	var why error
 	for _, data := range a.c.Reports {
-		signed, err := reports(data, st)
+		signed, err := admission.OpenAny(data, st.World, &st.People)
 		if err != nil {
 			why = err
 		}
@@ -217,18 +217,6 @@ func (a *Attempts) report(st *charter.State, m hsm.ModuleInfo, t hsm.TokenInfo) 
 		return nil, fault.Hint(fault.Errorf(fault.Token, "token %s with serial %s is not admitted: %w", t.Label, t.Serial, why), "attack it with 'keyrite hsm admit', and name the report under admissions")
 	}
 	return found, nil
-}
-
-// reports reads one report, or those that a ceremony handed on in its record.
-func reports(data []byte, st *charter.State) ([]admission.Signed, error) {
-	x, err := admission.Open(data, &st.People)
-	if err == nil {
-		return []admission.Signed{*x}, nil
-	}
-	if kept, keptErr := admission.ParseKept(data, st.World, &st.People); keptErr == nil {
-		return kept, nil
-	}
-	return nil, err
 }
 
 // openToken combines the shares in the child, and opens the token with what comes out.

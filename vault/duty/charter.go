@@ -1,0 +1,56 @@
+package duty
+
+import (
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"keyrite/artifact/charter"
+)
+
+// ofCharter are the things that end of which the charter itself says when.
+func ofCharter(st *charter.State) []Thing {
+	if st == nil {
+		return nil
+	}
+	var out []Thing
+	for _, id := range slices.Sorted(maps.Keys(st.Access.Mounts)) {
+		if names := st.PKIRolesAt(id); len(names) > 0 {
+			r := st.PKIRoles[charter.At(id, names[0])]
+			out = append(out, OfCertificate(Issuer, id, "CA of the mount "+id, r.Issuer))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.Access.Identities)) {
+		if c := st.Access.Identities[id].Certificate; c != nil {
+			out = append(out, OfCertificate(ClientCA, id, "CA of the client certificates of identity "+id, c.CA))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.Relays)) {
+		out = append(out, OfCertificate(RelayCert, id, "certificate of relay "+id, st.Relays[id].Certificate))
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.Factories)) {
+		out = append(out, OfCertificate(FactoryCA, id, "CA of factory "+id, st.Factories[id].CA))
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.VendorRoots)) {
+		out = append(out, OfCertificate(VendorRoot, id, "vendor root "+id, st.VendorRoots[id].Certificate))
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.Grants.Delegations)) {
+		d := st.Grants.Delegations[id]
+		out = append(out, Thing{Kind: Delegation, Name: id, About: fmt.Sprintf("delegation %s: %s may %s %s", id, d.Identity, d.Can, d.Path), Ends: d.Ends()})
+	}
+	return out
+}
+
+// OfCertificate is a certificate as a thing that ends.
+func OfCertificate(kind, name, about string, der []byte) Thing {
+	t := Thing{Kind: kind, Name: name, About: about}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fault = strings.ToValidUTF8(err.Error(), "")
+		return t
+	}
+	t.From, t.Ends = c.NotBefore, c.NotAfter
+	return t
+}
