@@ -105,12 +105,13 @@ func (s *State) addMount(m *Mount) error {
 
 // ownPlaces are those of the vault's own paths that a policy may give: secret ids
 // of roles, tokens of others, leases of others, how the vault is and is configured, what
-// has to be done next, its figures, to seal it, to ask key masters for proofs of their
-// shares and hand these in, and to bring statements that approvers signed. All else
-// there needs no policy or is nobody's.
+// has to be done next, its figures, its trail, to seal it, to ask key masters for proofs of
+// their shares and hand these in, to propose statements, and to bring those that
+// approvers signed. All else there needs no policy or is nobody's.
 func ownPlaces() []string {
 	return []string{
-		"auth/approle/role/", "auth/token/lookup-accessor", "auth/token/revoke-accessor", "keyrite/charter", "keyrite/due", "keyrite/shares", "keyrite/shares/challenges", "keyrite/status",
+		"auth/approle/role/", "auth/token/lookup-accessor", "auth/token/revoke-accessor", "keyrite/charter", "keyrite/due", "keyrite/proposals",
+		"keyrite/proposals/", "keyrite/shares", "keyrite/shares/challenges", "keyrite/status", "keyrite/trail",
 		"sys/audit", "sys/auth", "sys/leases/lookup/", "sys/leases/revoke/", "sys/leases/revoke-prefix/", "sys/metrics", "sys/mounts",
 		"sys/policies/acl", "sys/policies/acl/", "sys/seal",
 	}

@@ -80,7 +80,7 @@ func TestPoliciesOverOwnPaths(t *testing.T) {
 		"auth/token/lookup-accessor": true, "auth/token/revoke-accessor": true, "sys/leases/revoke/pki/*": true, "sys/leases/revoke-prefix/pki/*": true, "sys/leases/lookup/*": true,
 		"auth/*": false, "auth/approle/*": false, "auth/approle/role": false, "auth/approle/roles/x": false, "auth/+/role/mes/secret-id": false,
 		"auth/token/*": false, "auth/token/create": false, "auth/token/lookup-accessor/x": false,
-		"sys/*": false, "sys/seal": true, "sys/metrics": true, "keyrite/charter": true, "sys/policies/acl/x": true, "sys/seal/x": false, "sys/rekey": false, "sys/leases/*": false, "sys/+/revoke/x": false, "sys/leases": false, "keyrite/x": false, "identity/x": false,
+		"sys/*": false, "sys/seal": true, "sys/metrics": true, "keyrite/charter": true, "sys/policies/acl/x": true, "sys/seal/x": false, "sys/rekey": false, "sys/leases/*": false, "sys/+/revoke/x": false, "sys/leases": false, "keyrite/x": false, "keyrite/*": false, "keyrite/proposals": true, "keyrite/proposals/*": true, "keyrite/proposals/+/approvals": true, "keyrite/trail": true, "keyrite/trail/x": false, "identity/x": false,
 	} {
 		p := charter.Policy{ID: "own", Version: 1, Rules: []access.Rule{{Path: path, Can: []access.Capability{access.Update}}}}
 		err := v.propose(charter.TypePolicy, p)

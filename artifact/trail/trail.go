@@ -15,6 +15,7 @@ package trail
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"keyrite/artifact/fault"
@@ -98,11 +99,25 @@ func (e *Entry) Check() error {
 // CharterPath is where statements are handed to an open vault.
 const CharterPath = "keyrite/charter"
 
+// The path ProposalsPath/ID/AppendWord is where an open vault is told to take over a
+// proposal that it keeps, once it is approved.
+const (
+	ProposalsPath = "keyrite/proposals"
+	AppendWord    = "append"
+)
+
+// takesOver says whether an update of the path takes statements over.
+func takesOver(path string) bool {
+	id, below := strings.CutPrefix(path, ProposalsPath+"/")
+	id, appends := strings.CutSuffix(id, "/"+AppendWord)
+	return path == CharterPath || below && appends && id != "" && !strings.Contains(id, "/")
+}
+
 // TookOver says whether the entry tells of a charter that was taken over, by the vault
 // itself or from a caller, and which. One that should and does not is an error.
 func (e *Entry) TookOver() (size int, head string, ok bool, err error) {
 	byItself := e.Kind == Life && e.Operation == OpCharter
-	byCaller := e.Kind == Request && e.Path == CharterPath && e.Operation == "update"
+	byCaller := e.Kind == Request && takesOver(e.Path) && e.Operation == "update"
 	if !byItself && !byCaller {
 		return 0, "", false, nil
 	}

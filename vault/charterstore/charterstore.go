@@ -112,8 +112,14 @@ func Read(data []byte, w world.World) (*Proposal, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(f.Payload)
-	p.Digest, p.Words = hex.EncodeToString(sum[:]), words.Of(sum[:16])
+	p.Digest, p.Words = DigestOf(f.Payload), words.Of(sum[:16])
 	return p, nil
+}
+
+// DigestOf is the digest of a proposal with this payload.
+func DigestOf(payload []byte) string {
+	sum := sha256.Sum256(payload)
+	return hex.EncodeToString(sum[:])
 }
 
 // Standing is a proposal that Open found to hold, with those who decide on it now. It

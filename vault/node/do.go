@@ -58,8 +58,9 @@ type call struct {
 	entry  *audit.Entry
 	force  *force // that decides
 	path   access.Path
-	known  bool // who asks is known
-	free   bool // any known caller may: it is about the caller alone
+	also   access.Path // where the caller must have the same capability; none if empty
+	known  bool        // who asks is known
+	free   bool        // any known caller may: it is about the caller alone
 	caller engine.Caller
 	plan   *engine.Plan
 	// take replaces the transaction of the plan, for calls that make their own.
@@ -197,6 +198,11 @@ func (x *call) allowed(f *force) error {
 		return fault.Errorf(fault.Policy, "%w: %w", access.ErrDenied, err)
 	}
 	extra, ids := x.emergency(f, x.caller.Identity)
+	if x.also != (access.Path{}) {
+		if err := access.Decide(append(slices.Clone(rules), extra...), x.also, x.plan.Needs); err != nil {
+			return err
+		}
+	}
 	refused := access.Decide(append(slices.Clone(rules), extra...), x.path, x.plan.Needs)
 	if refused == nil {
 		if extra != nil && access.Decide(rules, x.path, x.plan.Needs) != nil {

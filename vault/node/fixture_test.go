@@ -27,8 +27,7 @@ import (
 	"keyrite/vault/seal"
 )
 
-// TestMain is also the guarded process, and the one that is killed while it takes
-// statements over.
+// TestMain is also the guarded process, and those that are killed at what they do.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == seal.CheckCommand {
 		if err := seal.CheckMain(os.Args[2]); err != nil {
@@ -37,8 +36,9 @@ func TestMain(m *testing.M) {
 		}
 		syscall.Exit(0)
 	}
-	if len(os.Args) == 4 && os.Args[1] == "append-until-killed" {
-		if err := appendUntilKilled(os.Args[2], os.Args[3]); err != nil {
+	if len(os.Args) == 4 {
+		until := map[string]func(dir, which string) error{"append-until-killed": appendUntilKilled, "propose-until-killed": proposeUntilKilled}
+		if err := until[os.Args[1]](os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stdout, "failed", err)
 		}
 		syscall.Exit(1)

@@ -44,7 +44,7 @@ func killAppends(t *testing.T, kills int) {
 		}
 		b.ok(os.WriteFile(filepath.Join(dir, "lines"), bytes.Join(all, []byte("\n")), 0o600))
 		s := state{dir, b.State.Vault, b.World.World}
-		acked, err := killed(t, s, time.Duration(i)*211*time.Microsecond)
+		acked, err := killed(t, s, "append-until-killed", time.Duration(i)*211*time.Microsecond)
 		b.ok(err)
 		shut, size := openAfterKill(t, s)
 		if size < base+acked {
@@ -69,15 +69,15 @@ func copyFile(t *testing.T, from, to string) {
 	}
 }
 
-// killed runs the process that appends, kills it that long after its first word, and
-// returns how many it acknowledged.
-func killed(t *testing.T, s state, after time.Duration) (acked int, err error) {
+// killed runs the process that does it, kills it that long after its first word, and
+// returns how many acts it acknowledged.
+func killed(t *testing.T, s state, what string, after time.Duration) (acked int, err error) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	cmd := exec.CommandContext(t.Context(), exe, "append-until-killed", s.dir, s.vault+" "+string(s.world))
+	cmd := exec.CommandContext(t.Context(), exe, what, s.dir, s.vault+" "+string(s.world))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return 0, err
@@ -100,15 +100,22 @@ func killed(t *testing.T, s state, after time.Duration) (acked int, err error) {
 	return acked, nil
 }
 
+// stateOfChild is what such a process was told.
+func stateOfChild(dir, which string) (state, error) {
+	s := state{dir: dir}
+	var w string
+	_, err := fmt.Sscan(which, &s.vault, &w)
+	s.world = world.World(w)
+	return s, err
+}
+
 // appendUntilKilled is that process: it takes the statements of a file over, one by
 // one, and waits for its end.
 func appendUntilKilled(dir, which string) error {
-	s := state{dir: dir}
-	var w string
-	if _, err := fmt.Sscan(which, &s.vault, &w); err != nil {
+	s, err := stateOfChild(dir, which)
+	if err != nil {
 		return err
 	}
-	s.world = world.World(w)
 	raw, err := os.ReadFile(filepath.Join(dir, "lines"))
 	if err != nil {
 		return err

@@ -110,6 +110,7 @@ type vault struct {
 	since   time.Time
 	refused *refusals
 	cutOff  int           // intents found open at the start
+	folding chan struct{} // has room for the one that folds the charter for itself
 	counted chan struct{} // closed when housekeeping has ended
 	ended   chan struct{} // closed when no lease is ended any more
 	calls   sync.WaitGroup
@@ -178,7 +179,7 @@ func (c closer) Close() error { return c.n.seal(context.Background()) }
 
 // open makes a vault of what was opened, up to its first entry in the log.
 func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
-	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), counted: make(chan struct{}), ended: make(chan struct{})}
+	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), folding: make(chan struct{}, 1), counted: make(chan struct{}), ended: make(chan struct{})}
 	v.refused = newRefusals(c.Now)
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := v.start(ctx, o.By); err != nil {

@@ -9,6 +9,7 @@ import (
 	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
 	"keyrite/vault/engine"
 	"keyrite/vault/seal"
 )
@@ -36,7 +37,7 @@ type route struct {
 // routes are the vault's own paths, but for those that need no caller: see vault/api.
 func routes() []route {
 	const r, l, w = engine.Read, engine.List, engine.Write
-	return append(leaseRoutes(), []route{
+	return slices.Concat(leaseRoutes(), proposalRoutes(), []route{
 		{r, "sys/mounts", access.Read, false, (*call).mounts},
 		{r, "sys/auth", access.Read, false, (*call).auths},
 		{r, "sys/audit", access.Read, false, (*call).audits},
@@ -52,14 +53,14 @@ func routes() []route {
 		{w, "auth/token/renew-self", access.Update, true, self("renew-self")},
 		{w, "auth/token/revoke-self", access.Update, true, self("revoke-self")},
 		{r, "keyrite/status", access.Read, false, (*call).status},
-		{r, "keyrite/charter", access.Read, false, (*call).readCharter},
-		{w, "keyrite/charter", access.Update, false, (*call).appendCharter},
+		{r, trail.CharterPath, access.Read, false, (*call).readCharter},
+		{w, trail.CharterPath, access.Update, false, (*call).appendCharter},
 		{r, "keyrite/due", access.Read, false, (*call).due},
 		{r, "keyrite/shares", access.Read, false, (*call).shares},
 		{w, "keyrite/shares", access.Update, false, (*call).takeProof},
 		{r, "keyrite/shares/challenges", access.Read, false, (*call).challenges},
 		{w, "keyrite/shares/challenges", access.Update, false, (*call).challenge},
-	}...)
+	})
 }
 
 // Paths are the vault's own paths with their methods, in the form of the charter's

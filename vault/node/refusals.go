@@ -91,6 +91,7 @@ func (v *vault) housekeeping() {
 		case <-summaries.C:
 			v.summary()
 			v.tellPulled(v.ctx)
+			v.expire(v.ctx)
 		case <-looks.C:
 			v.follow(v.ctx)
 			v.settle(v.ctx)

@@ -247,6 +247,9 @@ func (v *vault) takeOver(ctx context.Context, f *force, t takeover) error {
 		if err := v.found(tx, f); err != nil {
 			return err
 		}
+		if err := appendedNow(tx, slices.Concat(t.file.lines[t.had.Size:], t.lines), e); err != nil {
+			return err
+		}
 		raw, err := jcs.Marshal(seen{Head: f.charter.Head(), Size: f.charter.Size()})
 		if err != nil {
 			return err
