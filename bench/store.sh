@@ -1,5 +1,6 @@
 # What a start of the vault takes: a store with 1,000,000 entries of its trail is opened
 # in a new process, its check included, and a charter of 10,000 statements is folded.
+# Then the whole trail is searched in pages.
 # Sourced by scripts/bench.
 go build -o "$WORK/storestart" ./bench/storestart
 mkdir "$WORK/store"
@@ -19,3 +20,6 @@ fold=$(go test -run '^$' -bench Fold10000 -benchtime 3x ./artifact/charter | awk
 raw charter_fold_seconds "$fold" 's, 10,000 statements'
 ratio store_start_of_3s "$(awk "BEGIN {print ($(median <"$WORK/store.times") + $fold) / 3}")" 'at most 1: store and charter together'
 ratio store_memory_of_300mib "$(awk '{print $1 / 1024 / 300}' "$WORK/store.kib")" 'at most 1: peak of the opening process'
+"$WORK/storestart" search "$WORK/store" >"$WORK/store.search"
+raw trail_search_page_seconds "$(awk '{print $1}' "$WORK/store.search")" "s, 20,000 entries looked through: the longest page of $entries"
+ratio trail_search_memory_of_300mib "$(awk '{print $2 / 1024 / 300}' "$WORK/store.search")" 'at most 1: own memory after the search, without pages of the mapped file'

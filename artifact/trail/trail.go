@@ -51,6 +51,9 @@ const (
 	Life    Kind = "life"    // the vault itself: opened, sealed, charter taken over, intents looked up
 )
 
+// Kinds are all kinds of entries.
+func Kinds() []Kind { return []Kind{Request, Refused, Intent, Result, Life} }
+
 // Operations of entries of kind Life.
 const (
 	OpCreate  = "create"  // the store was made; its first entry
@@ -86,8 +89,7 @@ func FormatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05
 // Check validates an entry's own sense. It does not look into Params and Result.
 func (e *Entry) Check() error {
 	at, err := time.Parse(time.RFC3339, e.Time)
-	known := []Kind{Request, Refused, Intent, Result, Life}
-	if err != nil || e.Time != FormatTime(at) || e.Format != Format || !slices.Contains(known, e.Kind) || e.Operation == "" || e.Charter < 0 {
+	if err != nil || e.Time != FormatTime(at) || e.Format != Format || !slices.Contains(Kinds(), e.Kind) || e.Operation == "" || e.Charter < 0 {
 		return fault.Errorf(fault.Verify, "%w: an entry of %.40q has no time, kind or operation that is known", ErrExtract, e.Time)
 	}
 	if (e.Intent != nil) != (e.Kind == Result) {

@@ -47,26 +47,58 @@ func run(ctx context.Context, args []string) error {
 		if err != nil {
 			return err
 		}
-		peak, err := peakKiB()
+		peak, err := memoryKiB("VmHWM")
 		fmt.Fprintln(os.Stdout, peak)
 		return errors.Join(err, s.Close())
+	case len(args) == 2 && args[0] == "search":
+		return search(ctx, args[1])
 	}
-	return cli.Usagef("storestart make DIR ENTRIES, or open DIR")
+	return cli.Usagef("storestart make DIR ENTRIES, open DIR, or search DIR")
 }
 
-// peakKiB is the most memory that this process had, pages of the mapped file included;
-// the check of the file is another process.
-func peakKiB() (kib int, err error) {
+// page is how many entries one look into the trail goes through, as in vault/node.
+const page = 20_000
+
+// search goes through the whole trail in pages for what is not there, and prints the
+// longest time that a page took, in seconds, and its own memory at the end: pages of
+// the file are the system's to take back.
+func search(ctx context.Context, dir string) error {
+	s, err := open(ctx, dir)
+	if err != nil {
+		return err
+	}
+	j := audit.NewJournal(s)
+	var longest time.Duration
+	for before := uint64(0); ; {
+		began := time.Now()
+		found, next, err := j.Search(ctx, audit.Choice{Identity: "nobody"}, before, page, 1)
+		if err != nil || len(found) > 0 {
+			return errors.Join(fmt.Errorf("%d entries of nobody", len(found)), err)
+		}
+		longest = max(longest, time.Since(began))
+		if before = next; next == 0 {
+			break
+		}
+	}
+	own, err := memoryKiB("RssAnon")
+	fmt.Fprintln(os.Stdout, longest.Seconds(), own)
+	return errors.Join(err, s.Close())
+}
+
+// memoryKiB is a figure of this process: VmHWM the most memory that it had, pages of the
+// mapped file included; RssAnon what it has now of its own. The check of the file is
+// another process.
+func memoryKiB(figure string) (kib int, err error) {
 	data, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(data)) {
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, figure+": %d kB", &kib); err == nil {
 			return kib, nil
 		}
 	}
-	return 0, errors.New("/proc/self/status has no VmHWM")
+	return 0, errors.New("/proc/self/status has no " + figure)
 }
 
 func config(dir string) (seal.Config, error) {

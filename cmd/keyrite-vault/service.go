@@ -93,6 +93,7 @@ type servingStatus struct {
 	Behind     string `json:"behind,omitempty"`  // why the head cannot be advanced
 	BehindMS   int64  `json:"behind_ms,omitempty"`
 	LeftOut    uint64 `json:"refusals_left_out,omitempty"` // of unknown callers
+	Unlisted   uint64 `json:"looks_left_out,omitempty"`    // at paths that need no caller
 	CutOff     int    `json:"intents_cut_off,omitempty"`
 	NotInForce string `json:"charter_refused,omitempty"` // why the charter file is not in force
 
@@ -133,7 +134,7 @@ func (s *service) Status() any {
 		}
 		return cli.Escape(err.Error())
 	}
-	return servingStatus{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Intents, text(st.FileRefused), sinkStates(st.Sinks)}
+	return servingStatus{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Unlisted, st.Intents, text(st.FileRefused), sinkStates(st.Sinks)}
 }
 
 // state is the charter in force: that of the node while it is open.

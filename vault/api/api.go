@@ -5,8 +5,8 @@
 // It reads a request strictly, hands it to vault/node, and writes the answer in the
 // shape that clients expect. The path is taken as it came over the wire and never
 // decoded. It must never decide who may do what, nor answer anything that node did not
-// answer, but how the vault is (health): those few paths are listed in public.go and
-// have no entry in the log.
+// answer, but how the vault is: those few paths are listed in public.go, and node is
+// told of each look at them but sys/health, for its entry in the log.
 package api
 
 import (
@@ -23,6 +23,8 @@ import (
 // Vault is what an API serves.
 type Vault interface {
 	Do(ctx context.Context, c node.Call) (*node.Reply, error)
+	// Looked is told of what is answered without Do.
+	Looked(ctx context.Context, l node.Look)
 	Status() node.Status
 }
 

@@ -59,6 +59,7 @@ func gauges() []gauge {
 		{"store_entries", "Entries of the log.", func(s node.Status) float64 { return float64(s.Store.Size) }},
 		{"store_behind_seconds", "For how long the head of the store has been behind.", func(s node.Status) float64 { return s.Store.Behind.Seconds() }},
 		{"refusals_left_out", "Refusals of unknown callers without an entry of their own.", func(s node.Status) float64 { return float64(s.LeftOut) }},
+		{"looks_left_out", "Looks at paths that need no caller without an entry of their own.", func(s node.Status) float64 { return float64(s.Unlisted) }},
 		{"intents_cut_off", "Uses of keys found without a result when the vault was opened.", func(s node.Status) float64 { return float64(s.Intents) }},
 		{"results_owed", "Uses of keys that came to nothing, whose results cannot be written yet.", func(s node.Status) float64 { return float64(s.Owed) }},
 	}

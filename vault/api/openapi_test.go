@@ -51,7 +51,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 		}
 	}
-	words := map[engine.Method][]string{engine.Read: {"get"}, engine.Write: {"put", "post"}, engine.List: {"get"}}
+	words := map[engine.Method][]string{engine.Read: {"get"}, engine.Write: {"put", "post"}, engine.List: {"get"}, engine.Delete: {"delete"}}
 	for path, methods := range node.Paths() {
 		documented := "/" + strings.NewReplacer("+", "{name}", "*", "{path}").Replace(path)
 		for _, m := range methods {

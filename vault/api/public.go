@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"keyrite/artifact/access"
 	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
 	"keyrite/vault/identity"
@@ -21,8 +22,12 @@ type told struct {
 	err    error
 }
 
+// pathHealth is the one path without an entry in the log: it is asked every few seconds
+// by whatever watches the vault.
+const pathHealth = "sys/health"
+
 // public answers how the vault is, to whoever asks, and takes shares. These paths work
-// on a sealed vault too and have no entry in the log: there is none to write into.
+// on a sealed vault too.
 func (s *Server) public(r *http.Request, path string, query url.Values) (told, bool) {
 	type key struct{ method, path string }
 	at := key{r.Method, path}
@@ -33,7 +38,7 @@ func (s *Server) public(r *http.Request, path string, query url.Values) (told, b
 		at.method = http.MethodPut
 	}
 	answers := map[key]func(*http.Request, url.Values) told{
-		{"GET", "sys/health"}:                 s.health,
+		{"GET", pathHealth}:                   s.health,
 		{"GET", "sys/seal-status"}:            s.sealStatus,
 		{"GET", "sys/leader"}:                 s.leader,
 		{"GET", "sys/init"}:                   s.initialized,
@@ -45,7 +50,15 @@ func (s *Server) public(r *http.Request, path string, query url.Values) (told, b
 	if !ok {
 		return told{}, false
 	}
-	return f(r, query), true
+	t := f(r, query)
+	if path != pathHealth {
+		did := access.Read
+		if at.method == http.MethodPut {
+			did = access.Update
+		}
+		s.cfg.Vault.Looked(r.Context(), node.Look{Operation: string(did), Path: path, Peer: peer(r), Refused: t.err})
+	}
+	return t, true
 }
 
 // tell writes the answer to a public path.

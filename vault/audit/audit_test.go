@@ -147,7 +147,7 @@ func TestSearch(t *testing.T) {
 	b.fill(25)
 	var got []uint64
 	for before := uint64(0); ; {
-		found, next, err := b.j.Search(Choice{Path: "kv/data"}, before, 7, 5)
+		found, next, err := b.j.Search(t.Context(), Choice{Path: "kv/data"}, before, 7, 5)
 		if err != nil {
 			t.Fatal(err)
 		}

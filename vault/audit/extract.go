@@ -1,7 +1,10 @@
 package audit
 
 import (
+	"cmp"
+	"context"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -17,11 +20,20 @@ type Choice struct {
 	Identity string
 	Path     string // this path and those below it
 	Kinds    []trail.Kind
+	// Operation is the capability, or what the vault did.
+	Operation string
+	// Class is that of the error; Fine wants those that went well.
+	Class string
+	// Peer is where the client was: an address or a network.
+	Peer netip.Prefix
 }
+
+// Fine is the Class of entries that have none: what they tell of went well.
+const Fine = "none"
 
 // all says that every entry is wanted.
 func (c *Choice) all() bool {
-	return c.From.IsZero() && c.To.IsZero() && c.Identity == "" && c.Path == "" && c.Kinds == nil
+	return c.From.IsZero() && c.To.IsZero() && c.Identity == "" && c.Path == "" && c.Kinds == nil && c.Operation == "" && c.Class == "" && !c.Peer.IsValid()
 }
 
 // wants says whether an entry is among those chosen.
@@ -34,6 +46,13 @@ func (c *Choice) wants(e *Entry) bool {
 		return false
 	case c.Path != "" && e.Path != c.Path && !strings.HasPrefix(e.Path, strings.TrimSuffix(c.Path, "/")+"/"):
 		return false
+	case c.Operation != "" && c.Operation != e.Operation, c.Class != "" && c.Class != cmp.Or(e.Class, Fine):
+		return false
+	}
+	if c.Peer.IsValid() {
+		if a, err := netip.ParseAddr(e.Remote); err != nil || !c.Peer.Contains(a) {
+			return false
+		}
 	}
 	return c.Kinds == nil || slices.Contains(c.Kinds, e.Kind)
 }
@@ -75,13 +94,17 @@ type Numbered struct {
 
 // Search looks through the newest entries, at most within of them, before number
 // before (0: from the end), and returns at most limit that were chosen, newest
-// first, with the number at which to go on; 0 when there are no more.
-func (j *Journal) Search(c Choice, before uint64, within, limit int) (found []Numbered, next uint64, err error) {
+// first, with the number at which to go on; 0 when there are no more. Each entry is
+// read by itself, so that a long search holds up nothing; it ends with ctx.
+func (j *Journal) Search(ctx context.Context, c Choice, before uint64, within, limit int) (found []Numbered, next uint64, err error) {
 	size := uint64(j.store.Head().Size)
 	if before == 0 || before > size {
 		before = size
 	}
 	for before > 0 && within > 0 && len(found) < limit {
+		if err := ctx.Err(); err != nil {
+			return nil, 0, fault.Errorf(fault.Interrupted, "search the trail: %w", err)
+		}
 		before, within = before-1, within-1
 		e, err := j.Read(before)
 		if err != nil {

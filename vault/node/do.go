@@ -77,6 +77,7 @@ type call struct {
 func (n *Node) Do(ctx context.Context, c Call) (*Reply, error) {
 	v, ctx, leave, err := n.enter(ctx)
 	if err != nil {
+		n.sealed.add(refusedSealed)
 		return nil, err
 	}
 	r, err := v.do(ctx, c)

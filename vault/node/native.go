@@ -31,7 +31,7 @@ func (x *call) status([]string) error {
 		"world": x.cfg.World, "vault": x.cfg.Vault, "opened": trail.FormatTime(x.since),
 		"charter":           map[string]any{"size": x.force.charter.Size(), "head": x.force.charter.Head()},
 		"store":             store,
-		"refusals_left_out": x.refused.leftOut(), "intents_cut_off": x.cutOff, "results_owed": x.owedResults(),
+		"refusals_left_out": x.refused.leftOut(), "looks_left_out": x.looks.leftOut(), "intents_cut_off": x.cutOff, "results_owed": x.owedResults(),
 		"sinks": x.sinkStates(),
 	}
 	if t := x.trouble.Load(); t != nil && t.error != nil {

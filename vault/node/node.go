@@ -89,7 +89,8 @@ var (
 
 // Node is one vault.
 type Node struct {
-	cfg Config
+	cfg    Config
+	sealed *whileSealed
 
 	mu      sync.RWMutex // guards the rest
 	open    *vault       // nil while sealed
@@ -99,23 +100,25 @@ type Node struct {
 
 // vault is what there is while a node is open.
 type vault struct {
-	cfg     *Config
-	store   *seal.Store
-	head    seal.Keeper
-	token   engine.Token // nil where there is none
-	journal *audit.Journal
-	sinks   *audit.Sinks // nil where there is no folder for copies
-	ident   *identity.Registry
-	leases  *lease.Book
-	since   time.Time
-	refused *refusals
-	cutOff  int           // intents found open at the start
-	folding chan struct{} // has room for the one that folds the charter for itself
-	counted chan struct{} // closed when housekeeping has ended
-	ended   chan struct{} // closed when no lease is ended any more
-	calls   sync.WaitGroup
-	ctx     context.Context //nolint:containedctx // ends the work of all calls when the vault is sealed
-	end     context.CancelFunc
+	cfg       *Config
+	store     *seal.Store
+	head      seal.Keeper
+	token     engine.Token // nil where there is none
+	journal   *audit.Journal
+	sinks     *audit.Sinks // nil where there is no folder for copies
+	ident     *identity.Registry
+	leases    *lease.Book
+	since     time.Time
+	refused   *refusals
+	looks     *refusals     // at paths that need no caller
+	cutOff    int           // intents found open at the start
+	folding   chan struct{} // has room for the one that folds the charter for itself
+	searching chan struct{} // has room for those that search the trail
+	counted   chan struct{} // closed when housekeeping has ended
+	ended     chan struct{} // closed when no lease is ended any more
+	calls     sync.WaitGroup
+	ctx       context.Context //nolint:containedctx // ends the work of all calls when the vault is sealed
+	end       context.CancelFunc
 
 	force    atomic.Pointer[force]
 	coming   atomic.Int64 // size of the charter that a transaction takes over, or of the one in force
@@ -147,7 +150,7 @@ func New(c Config) (*Node, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Node{cfg: c}, nil
+	return &Node{cfg: c, sealed: &whileSealed{now: c.Now}}, nil
 }
 
 // Open opens the vault with what a quorum opened, and returns what seals it again: to be
@@ -162,12 +165,15 @@ func (n *Node) Open(ctx context.Context, o Opened) (io.Closer, error) {
 	n.mu.Unlock()
 	v, err := open(ctx, &n.cfg, o)
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	n.opening = false
+	if err == nil {
+		n.open = v
+	}
+	n.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	n.open = v
+	n.tellSealed(ctx)
 	return closer{n}, nil
 }
 
@@ -179,8 +185,8 @@ func (c closer) Close() error { return c.n.seal(context.Background()) }
 
 // open makes a vault of what was opened, up to its first entry in the log.
 func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
-	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), folding: make(chan struct{}, 1), counted: make(chan struct{}), ended: make(chan struct{})}
-	v.refused = newRefusals(c.Now)
+	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), folding: make(chan struct{}, 1), searching: make(chan struct{}, maxLooks), counted: make(chan struct{}), ended: make(chan struct{})}
+	v.refused, v.looks = newRefusals(c.Now), newRefusals(c.Now)
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := v.start(ctx, o.By); err != nil {
 		v.end()
@@ -270,8 +276,9 @@ type Status struct {
 	Charter int       // statements in force; 0 while sealed
 	Head    string    // of the charter
 	Store   seal.Health
-	// LeftOut counts refusals of unknown callers that have no entry of their own.
-	LeftOut uint64
+	// LeftOut counts refusals of unknown callers that have no entry of their own, and
+	// Unlisted looks at paths that need no caller.
+	LeftOut, Unlisted uint64
 	// FileRefused is why the charter file, which has changed, is not in force; nil if it is.
 	FileRefused error
 	Sinks       map[string]audit.SinkState // by id
@@ -290,7 +297,7 @@ func (n *Node) Status() Status {
 	}
 	c := v.charter()
 	st.Since, st.Charter, st.Head, st.Store = v.since, c.Size(), c.Head(), v.store.Health()
-	st.LeftOut, st.Intents, st.Owed = v.refused.leftOut(), v.cutOff, v.owedResults()
+	st.LeftOut, st.Unlisted, st.Intents, st.Owed = v.refused.leftOut(), v.looks.leftOut(), v.cutOff, v.owedResults()
 	if v.sinks != nil {
 		st.Sinks = v.sinks.States()
 	}

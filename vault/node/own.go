@@ -53,6 +53,7 @@ func routes() []route {
 		{w, "auth/token/renew-self", access.Update, true, self("renew-self")},
 		{w, "auth/token/revoke-self", access.Update, true, self("revoke-self")},
 		{r, "keyrite/status", access.Read, false, (*call).status},
+		{r, "keyrite/trail", access.Read, false, (*call).searchTrail},
 		{r, trail.CharterPath, access.Read, false, (*call).readCharter},
 		{w, trail.CharterPath, access.Update, false, (*call).appendCharter},
 		{r, "keyrite/due", access.Read, false, (*call).due},

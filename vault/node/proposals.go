@@ -277,7 +277,7 @@ func (v *vault) afresh(ctx context.Context) (st *charter.State, leave func(), er
 	select {
 	case v.folding <- struct{}{}:
 	case <-ctx.Done():
-		return nil, nil, fmt.Errorf("wait for the charter: %w", ctx.Err())
+		return nil, nil, fault.Errorf(fault.Interrupted, "wait for the charter: %w", ctx.Err())
 	}
 	leave = func() { <-v.folding }
 	if st, err = v.fold(v.force.Load().lines); err != nil {

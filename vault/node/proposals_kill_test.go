@@ -55,7 +55,7 @@ func killProposals(t *testing.T, kills int) {
 		}
 		d.ok(os.WriteFile(filepath.Join(dir, "steps"), raw, 0o600))
 		s := state{dir, d.State.Vault, d.World.World}
-		acked, err := killed(t, s, "propose-until-killed", time.Duration(i)*1709*time.Microsecond)
+		acked, err := killed(t, s, "propose-until-killed", time.Duration(i%40)*11*time.Millisecond+time.Duration(i)*211*time.Microsecond)
 		d.ok(err)
 		checkAfterKill(t, s, steps, d.charterFile(), acked)
 		seen[acked] = true

@@ -11,16 +11,18 @@ import (
 	"keyrite/vault/seal"
 )
 
-// How many refusals of unknown callers have an entry of their own: a flood of them
-// must not fill the disk. The rest is counted, and each minute has one entry that says
-// how many it was: at most 1,500 entries an hour, about 1 MiB.
+// How many refusals of unknown callers have an entry of their own, and how many looks at
+// the paths that need no caller: a flood of them must not fill the disk. The rest is
+// counted, and each minute has one entry that says how many it was: of each kind at most
+// 1,500 entries an hour, about 1 MiB.
 const (
 	refusalBurst  = 64
 	refusalEvery  = 3 * time.Second // one more entry
 	summaryPeriod = time.Minute
 )
 
-// refusals decides which refusals of unknown callers are written one by one.
+// refusals decides which refusals of unknown callers are written one by one; another
+// one of them decides it for looks, so that neither hides the other.
 type refusals struct {
 	now func() time.Time
 
@@ -49,12 +51,24 @@ func (r *refusals) take() bool {
 		r.room--
 		return true
 	}
+	r.leave(now)
+	return false
+}
+
+// leave counts one that has no entry; the caller holds mu.
+func (r *refusals) leave(now time.Time) {
 	if r.left == 0 {
 		r.from = now
 	}
 	r.left++
 	r.total++
-	return false
+}
+
+// miss counts one whose entry could not be written.
+func (r *refusals) miss() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leave(r.now())
 }
 
 func (r *refusals) leftOut() uint64 {
@@ -99,16 +113,25 @@ func (v *vault) housekeeping() {
 	}
 }
 
-// summary writes one entry, if anything was left out.
+// summary writes one entry for each kind of which anything was left out.
 func (v *vault) summary() {
-	n, from := v.refused.drain()
+	v.summarize(v.refused, "unknown callers", "peer")
+	v.summarize(v.looks, "looks", "")
+}
+
+// summarize writes how many of a kind have no entry of their own. Where it cannot, they
+// stand in the operator's log.
+func (v *vault) summarize(r *refusals, what, class string) {
+	n, from := r.drain()
 	if n == 0 {
 		return
 	}
-	e := v.newEntry(audit.Refused)
-	e.Charter, e.Operation, e.Class = v.charter().Size(), "unknown callers", "peer"
+	e := v.life(what)
+	if class != "" {
+		e.Kind, e.Class = audit.Refused, class
+	}
 	e.Result = map[string]any{"from": trail.FormatTime(from), "left_out": n}
 	if _, err := v.journal.Do(context.WithoutCancel(v.ctx), seal.Durable, e, nil); err != nil {
-		v.cfg.Log.ErrorContext(v.ctx, "refusals could not be counted in the log", slog.Uint64("left_out", n), slog.String("error", err.Error()))
+		v.cfg.Log.ErrorContext(v.ctx, "calls without an entry could not be counted in the log", slog.String("operation", what), slog.Uint64("left_out", n), slog.String("error", err.Error()))
 	}
 }

@@ -80,10 +80,16 @@ func shownChoice(c audit.Choice) map[string]any {
 			out[name] = trail.FormatTime(at)
 		}
 	}
-	for name, s := range map[string]string{"identity": c.Identity, "path": c.Path} {
+	for name, s := range map[string]string{"identity": c.Identity, "path": c.Path, "operation": c.Operation, "class": c.Class} {
 		if s != "" {
 			out[name] = cut(s)
 		}
+	}
+	if c.Kinds != nil {
+		out["kinds"] = c.Kinds
+	}
+	if c.Peer.IsValid() {
+		out["peer"] = c.Peer.String()
 	}
 	return out
 }
