@@ -56,7 +56,7 @@ func (s *Server) public(r *http.Request, path string, query url.Values) (told, b
 		if at.method == http.MethodPut {
 			did = access.Update
 		}
-		s.cfg.Vault.Looked(r.Context(), node.Look{Operation: string(did), Path: path, Peer: peer(r), Refused: t.err})
+		s.cfg.Vault.Looked(r.Context(), node.Look{Operation: string(did), Path: path, Peer: Peer(r), Refused: t.err})
 	}
 	return t, true
 }

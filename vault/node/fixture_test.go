@@ -36,9 +36,9 @@ func TestMain(m *testing.M) {
 		}
 		syscall.Exit(0)
 	}
-	if len(os.Args) == 4 {
-		until := map[string]func(dir, which string) error{"append-until-killed": appendUntilKilled, "propose-until-killed": proposeUntilKilled}
-		if err := until[os.Args[1]](os.Args[2], os.Args[3]); err != nil {
+	killed := map[string]func(dir, which string) error{"append-until-killed": appendUntilKilled, "propose-until-killed": proposeUntilKilled}
+	if len(os.Args) == 4 && killed[os.Args[1]] != nil {
+		if err := killed[os.Args[1]](os.Args[2], os.Args[3]); err != nil {
 			fmt.Fprintln(os.Stdout, "failed", err)
 		}
 		syscall.Exit(1)
