@@ -27,6 +27,12 @@ func (s *Status) LeftSomething() bool {
 	return len(s.KeptKeys()) > 0 || len(s.NewInForce()) > 0 || s.adopts() != nil
 }
 
+// FellByPeople says whether a person called an incident in the attempt, or in one that
+// it was told of. Nothing is verified.
+func (s *Status) FellByPeople() bool {
+	return len(s.Called) > 0 || s.Base != nil && len(s.Base.Fell) > 0
+}
+
 func (s *Status) adopts() *record.Adopts {
 	if s.Base == nil {
 		return nil

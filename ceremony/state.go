@@ -39,6 +39,7 @@ type Status struct {
 	Stated                              map[string]bool          // hex SHA-256 of charter statements made in it
 	From                                map[string]string        // by key: the safe that it left in a transfer
 	Kept                                map[string][]string      // by safe: keys that a transfer left there, "key object", by the last clean-up
+	Called                              []string                 // people whose signed incidents are in it
 }
 
 // ReadState reads the transcript of a record folder, as far as it is whole. The
@@ -110,6 +111,10 @@ func (s *Status) take(e *record.Entry, d record.Data) {
 		}
 	case *record.Statement:
 		s.Stated[d.LineHash] = true
+	case *record.Incident:
+		if d.Envelope != nil {
+			s.Called = append(s.Called, d.By)
+		}
 	case *record.Transferred:
 		s.From[d.Key.ID] = d.From.Safe
 	case *record.Cleanup:

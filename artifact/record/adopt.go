@@ -15,9 +15,10 @@ import (
 	"keyrite/artifact/person"
 )
 
-// AfterDir holds, in the record of a ceremony that adopts, the whole record of the
-// void one that Open.After names, report.html excepted; what that one adopted in its
-// turn lies in it in the same way. So the evidence never leaves the record.
+// AfterDir holds, in the record of a ceremony that adopts or follows one that a person
+// called an incident in, the whole record of the void one that Open.After names,
+// report.html excepted; what that one kept in its turn lies in it in the same way. So
+// the evidence never leaves the record.
 const AfterDir = OutputsDir + "/after"
 
 // maxVoids bounds how many void records may lie in one another.
@@ -167,26 +168,30 @@ func (l *Left) Opens(s *charter.State) *charter.State {
 	return &out
 }
 
-// adopted says whether an output is of the void record that this one adopts; a record
-// that adopts none has no such outputs.
-func (c *checker) adopted(path string) bool {
-	return c.Open.Base != nil && c.Open.Base.Adopts != nil && strings.HasPrefix(path, AfterDir+"/")
+// ofVoid says whether an output is of the void record that this one keeps; a record
+// that keeps none has no such outputs.
+func (c *checker) ofVoid(path string) bool {
+	return c.Open.Base.keepsVoid() && strings.HasPrefix(path, AfterDir+"/")
 }
 
-// loadAdopted verifies the void record under AfterDir and takes over what it left;
-// the opening entry must have named all of it and nothing else.
-func (c *checker) loadAdopted(lines []byte, depth int) error {
-	told := c.Open.Base.Adopts
-	if told == nil {
+// keepsVoid says whether the record of the void ceremony before lies in this one.
+func (b *Base) keepsVoid() bool { return b != nil && (b.Adopts != nil || len(b.Fell) > 0) }
+
+// loadVoidBefore verifies the void record under AfterDir, takes over what it left, and
+// who called the incidents that it and those before it fell by; the opening entry must
+// have named all of it and nothing else.
+func (c *checker) loadVoidBefore(lines []byte, depth int) error {
+	if !c.Open.Base.keepsVoid() {
 		return nil
 	}
+	told, fell := c.Open.Base.Adopts, c.Open.Base.Fell
 	sub, err := fs.Sub(c.fsys, AfterDir)
 	if err != nil {
 		return fault.Errorf(fault.Unexpected, "open %s: %w", AfterDir, err)
 	}
 	v, err := verifyVoid(sub, c.Anchors, lines, depth+1)
 	if err != nil {
-		return bad("%w: what it adopts: %w", ErrRecord, err)
+		return bad("%w: the void record in it: %w", ErrRecord, err)
 	}
 	if v.Ref() != *c.Open.After {
 		return bad("%w: the void record in it is not the one that it follows", ErrRecord)
@@ -197,7 +202,11 @@ func (c *checker) loadAdopted(lines []byte, depth int) error {
 	if same, err := equal(told, c.left.Adopts()); err != nil || !same {
 		return bad("%w: it does not adopt what the void record left", ErrRecord)
 	}
-	c.base = c.left.Opens(c.base)
+	// Records of before incidents were told of say nothing of them.
+	if fell != nil && !slices.Equal(fell, v.Fell) {
+		return bad("%w: it names other incidents of people than the void records in it", ErrRecord)
+	}
+	c.Fell, c.base = v.Fell, c.left.Opens(c.base)
 	return nil
 }
 

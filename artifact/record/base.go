@@ -18,6 +18,9 @@ type Base struct {
 	Anchors     string  `json:"anchors"`          // hex SHA-256 of the anchors file
 	CharterHead string  `json:"charter_head"`     // hex tree root
 	CharterSize int     `json:"charter_size"`     // statements
+	// Fell are the void ceremonies before this one that people called incidents in,
+	// newest first; their records lie in this one, see AfterDir.
+	Fell []Fallen `json:"fell,omitempty"`
 }
 
 // Same says whether two ceremonies continue the same vault, from the same statement

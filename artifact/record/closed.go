@@ -90,7 +90,7 @@ func (c *checker) loadOutputs(trusted *anchor.Anchors) error {
 	if err := c.loadBase(lines, b); err != nil {
 		return err
 	}
-	return c.loadAdopted(lines, 0)
+	return c.loadVoidBefore(lines, 0)
 }
 
 // typeOf is the type of a charter statement that was folded.

@@ -423,7 +423,7 @@ func (c *checker) checkTold() error {
 	}
 	var err error
 	for path := range c.outputs {
-		if c.adopted(path) {
+		if c.ofVoid(path) {
 			continue // of another ceremony, which is void
 		}
 		name, isKey := strings.CutSuffix(strings.TrimPrefix(path, OutputsDir+"/"), ".pub.pem")

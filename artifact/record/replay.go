@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"slices"
+	"strings"
 
 	"keyrite/artifact/tlog"
 )
@@ -66,6 +67,9 @@ func (c *checker) entry(e *Entry, d Data) error {
 	case *Output:
 		if _, twice := c.outputs[d.Path]; twice {
 			return bad("%w: output %.80q twice", ErrEntry, d.Path)
+		}
+		if strings.HasPrefix(d.Path, AfterDir+"/") && !c.Open.Base.keepsVoid() {
+			return bad("%w: output %.80q of a void ceremony, of which the opening entry says nothing", ErrEntry, d.Path)
 		}
 		c.outputs[d.Path] = *d
 	case *Statement:
@@ -165,6 +169,9 @@ func (c *checker) open(o *Open) error {
 	}
 	if o.Base != nil && o.Base.Adopts != nil && (!k.adopts || o.After == nil) {
 		return bad("%w: a %s ceremony adopts nothing, or names no void one before it", ErrEntry, o.Kind)
+	}
+	if o.Base != nil && len(o.Base.Fell) > 0 && o.After == nil {
+		return bad("%w: incidents of void ceremonies, and none is named before this one", ErrEntry)
 	}
 	c.Open, c.State = *o, "DRAFT"
 	return o.World.Check()

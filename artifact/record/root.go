@@ -17,7 +17,7 @@ var rootRE = regexp.MustCompile(`^[1-9][0-9]{0,8}\.root\.json$`)
 func (c *checker) checkRoot() error {
 	var versions []int64
 	for path := range c.outputs {
-		if c.adopted(path) {
+		if c.ofVoid(path) {
 			continue // of another ceremony, which is void
 		}
 		name := strings.TrimPrefix(path, OutputsDir+"/")

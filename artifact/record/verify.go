@@ -42,6 +42,7 @@ type Verified struct {
 	Attested     map[string]attestation.Attested // by id of the key, what its HSM said
 	Statements   []string                        // types of the charter's statements, in order
 	Incidents    []Incident
+	Fell         []Fallen // void ceremonies before it whose records lie in it, newest first
 	Cosigners    []string
 	Missing      []string // who has yet to cosign
 	Timeline     []Line   // at most maxTimeline and the last few, for a report

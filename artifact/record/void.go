@@ -74,6 +74,7 @@ func verifyVoid(fsys fs.FS, trusted *anchor.Anchors, lines []byte, depth int) (*
 			return nil, err
 		}
 	}
+	c.Fell = append(c.fallen(), c.Fell...)
 	v := &Void{Verified: c.Verified, Left: c.left}
 	if err := c.leaves(&v.Left); err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func (c *checker) loadVoid(trusted *anchor.Anchors, lines []byte, depth int) err
 		return err
 	}
 	c.lines = splitLines(lines)
-	return c.loadAdopted(lines, depth)
+	return c.loadVoidBefore(lines, depth)
 }
 
 // checkVoidPresent wants everybody who was there in the charter; where the script

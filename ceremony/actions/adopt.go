@@ -24,12 +24,14 @@ import (
 // Adopt has the ceremony go on after the void one whose record is in dir. Where that
 // left a safe under an epoch that it dealt, or a key in another token, and the
 // charter does not know it, the record is verified and this ceremony takes it over:
-// all of it, and only if the script says so. Without anything left it does nothing.
+// all of it, and only if the script says so. Where a person called an incident in it, or
+// in one before it, the record is verified too and will be kept. Otherwise it does
+// nothing.
 func (a *Actions) Adopt(dir string) error {
 	if a.vault == nil {
 		return nil // a genesis goes on from no charter: there is nothing to take over
 	}
-	left, err := a.left(dir)
+	left, fell, err := a.left(dir)
 	if err != nil {
 		return fault.Errorf(fault.ClassOf(err), "void ceremony in %q: %w", dir, err)
 	}
@@ -52,7 +54,7 @@ func (a *Actions) Adopt(dir string) error {
 		}
 	}
 	a.vault.left, a.vault.after = left, dir
-	a.vault.base.Adopts = left.Adopts()
+	a.vault.base.Adopts, a.vault.base.Fell = left.Adopts(), fell
 	return nil
 }
 
@@ -60,26 +62,27 @@ func adoptHint(dir string) string {
 	return "hold a reshare that adopts it: keyrite ceremony new reshare --after " + dir
 }
 
-// left verifies a void record if it says that something was left: what it says
-// otherwise nobody relies on.
-func (a *Actions) left(dir string) (record.Left, error) {
+// left verifies a void record if it says that something was left, or that a person
+// called an incident: what it says otherwise nobody relies on.
+func (a *Actions) left(dir string) (record.Left, []record.Fallen, error) {
 	st, err := ceremony.ReadState(dir)
 	if err != nil {
-		return record.Left{}, err
+		return record.Left{}, nil, err
 	}
 	for line := range bytes.Lines(a.lines) {
 		if st.Stated[sum256(bytes.TrimSuffix(line, []byte("\n")))] {
-			return record.Left{}, fault.Hint(fault.New(fault.Policy, "the charter of the binding holds a statement that was made in it: nothing of a void ceremony is used"), "give the charter of the last ceremony that closed")
+			return record.Left{}, nil, fault.Hint(fault.New(fault.Policy, "the charter of the binding holds a statement that was made in it: nothing of a void ceremony is used"), "give the charter of the last ceremony that closed")
 		}
 	}
-	if !st.LeftSomething() {
-		return record.Left{}, nil
+	if !st.LeftSomething() && !st.FellByPeople() {
+		return record.Left{}, nil, nil
 	}
 	v, err := record.VerifyVoid(os.DirFS(dir), a.vault.anchors, a.lines)
 	if err != nil {
-		return record.Left{}, err
+		return record.Left{}, nil, err
 	}
-	return v.Pending(&a.vault.state)
+	left, err := v.Pending(&a.vault.state)
+	return left, v.Fell, err
 }
 
 func sum256(b []byte) string {
@@ -137,9 +140,9 @@ func (a *Actions) holds(p *ceremony.Participant, safe string) bool {
 }
 
 // keepAfter copies the void record into this one, so that whoever verifies this one
-// has what it adopts, and verifies the copy.
+// has what it adopts and who called the incidents before it, and verifies the copy.
 func (a *Actions) keepAfter(r *ceremony.Run) error {
-	if a.vault.after == "" || a.vault.base.Adopts == nil {
+	if a.vault.after == "" || a.vault.base.Adopts == nil && len(a.vault.base.Fell) == 0 {
 		return nil
 	}
 	from := os.DirFS(a.vault.after)
@@ -172,6 +175,9 @@ func (a *Actions) keepAfter(r *ceremony.Run) error {
 	}
 	for _, e := range a.vault.left.Epochs {
 		r.Console.Say("good", "safe "+e.Safe+" opens for the shares of epoch "+itoa(e.Epoch)+", dealt in the void "+record.Origin(e.Record)+"; this ceremony takes them over and deals new ones")
+	}
+	for _, f := range a.vault.base.Fell {
+		r.Console.Say("", "the void "+record.Origin(f.Record)+" before this one fell by an incident that "+f.By+" called and signed")
 	}
 	for _, k := range a.vault.left.Keys {
 		r.Console.Say("good", "key "+k.ID+" was left in safe "+k.Safe+" by the void "+record.Origin(k.Record)+"; this ceremony looks for it there")

@@ -74,8 +74,16 @@ func (a *Actions) checkChange(r *ceremony.Run) error {
 	if !a.does("people.change") {
 		return nil
 	}
-	_, err := a.after(r)
-	return err
+	p, err := a.after(r)
+	if err != nil {
+		return err
+	}
+	for _, set := range []charter.Set{a.state.People.Sets.Approvers, p.Sets.Approvers} {
+		if _, err := present(r, set); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // named are the names of all with that role, sorted.

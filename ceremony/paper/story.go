@@ -146,7 +146,29 @@ func (r *report) tellWrong() {
 		} else {
 			r.Wrong = append(r.Wrong, text+"Nothing of it is used here.")
 		}
+		r.Wrong = append(r.Wrong, r.fell()...)
 	}
+}
+
+// fell says by whose incidents earlier attempts became void, person by person, and
+// whether that person is still there.
+func (r *report) fell() []string {
+	by := map[string][]string{}
+	for _, f := range r.Fell {
+		by[f.By] = append(by[f.By], f.Record)
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(by)) {
+		n := len(by[name])
+		text := fmt.Sprintf("%d %s before this one (%s) became void by an incident that %s called and signed.", n, plural(n, "attempt", "attempts"), strings.Join(by[name], ", "), name)
+		if r.Charter != nil {
+			if _, still := r.Charter.People.Person(name); !still {
+				text += " From this ceremony on " + name + " is not among the people of the vault any more."
+			}
+		}
+		out = append(out, text)
+	}
+	return out
 }
 
 // adopted says what was taken over from void attempts.
@@ -181,9 +203,27 @@ func (r *report) tellNext() {
 	if r.count("opening") > 0 {
 		r.Next = append(r.Next, "Shares in force were given in this attempt. Their epoch counts as exposed: the next live ceremony of that safe is a reshare.")
 	}
+	for _, name := range r.again() {
+		r.Next = append(r.Next, name+" called an incident here and in an attempt before. Hear why. If it was without cause, the others replace "+name+" in a reshare that needs neither the key nor the presence of "+name+": docs/operations/incidents.md, \"When the same person calls incident after incident\".")
+	}
 	r.Next = append(r.Next,
 		"Keep this folder. The next attempt names it, begins at step 1, and uses another record folder, another folder for shares and fresh tokens.",
 		"Talk about what happened before the next attempt. If the script was at fault, change it, and rehearse again: a changed script has another hash.")
+}
+
+// again are those who called an incident here, and before in another attempt.
+func (r *report) again() []string {
+	if r.Open.Base == nil {
+		return nil
+	}
+	var out []string
+	for _, x := range r.Incidents {
+		before := func(f record.Fallen) bool { return f.By == x.By }
+		if x.Envelope != nil && slices.ContainsFunc(r.Open.Base.Fell, before) && !slices.Contains(out, x.By) {
+			out = append(out, x.By)
+		}
+	}
+	return out
 }
 
 func plural(n int, one, many string) string {

@@ -58,6 +58,13 @@ type recordResult struct {
 	// Births says what stands for the birth of each key: attested, quorum or none.
 	Births map[string]string `json:"births"`
 	Adopts []string          `json:"adopts,omitempty"` // what void ceremonies left and this one took over
+	Fell   []fallen          `json:"fell,omitempty"`   // void ceremonies before it that a person called an incident in, newest first
+}
+
+// fallen is a void ceremony before the one that is verified.
+type fallen struct {
+	Record string `json:"record"`
+	By     string `json:"by"` // who called and signed the incident
 }
 
 func runRecord(c *cobra.Command, anchorPath, dir string) error {
@@ -82,6 +89,9 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 		res.Births[k.Key.ID] = k.Key.Vouched()
 	}
 	res.Adopts = adopted(v)
+	for _, f := range v.Fell {
+		res.Fell = append(res.Fell, fallen{record.Origin(f.Record), f.By})
+	}
 	if res.Anchors, err = a.Hash(); err != nil {
 		return err
 	}
@@ -99,6 +109,9 @@ func runRecord(c *cobra.Command, anchorPath, dir string) error {
 		}
 		for _, text := range res.Adopts {
 			fmt.Fprintf(w, "  adopts   %s\n", cli.Escape(text))
+		}
+		for _, f := range res.Fell {
+			fmt.Fprintf(w, "  after    the void %s, which fell by an incident of %s\n", f.Record, cli.Escape(f.By))
 		}
 	})
 }
