@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
@@ -119,6 +120,40 @@ func (x *tiny) adoptsEpoch(t *testing.T, name, void string) {
 	if left, err := again.Pending(v.Charter); err != nil || left.Adopts() != nil {
 		t.Errorf("it leaves %+v, %v", left.Adopts(), err)
 	}
+}
+
+// The void reshare replaced a key master: his successor holds a share of the epoch that
+// alone opens the token, and is in no charter. The next reshare has both come in: it
+// adopts the epoch and takes him into the charter, by the approvers and by himself; who
+// left opens nothing any more. Without that step his share does not count.
+func TestAdoptsAfterAVoidChangeOfPeople(t *testing.T) {
+	t.Parallel()
+	x := newTiny(t)
+	x.came = "master3"
+	void := x.killed(t, "void", 2, entryOf("pins-changed", ""))
+	later := x.came
+
+	x.came = "" // the people of before alone: nobody of them but one has a share
+	if _, err := x.adopt(t, "of-before", void); fault.ClassOf(err) != fault.Void {
+		t.Errorf("with the key masters of before: %v", err)
+	}
+	x.came = later
+	x.edit = func(text string) string { return strings.Replace(text, "do: people.change", "do: pause", 1) }
+	if _, err := x.adopt(t, "without-the-step", void); err == nil || !strings.Contains(err.Error(), "master3 is not in the charter") {
+		t.Errorf("without a change of people: %v", err)
+	}
+	x.edit = nil
+
+	dir, v := x.closes(t, "adopting", void)
+	_, left := v.Charter.People.Person("master2")
+	m, came := v.Charter.People.Person("master3")
+	if e := v.Charter.Epochs["work"]; e.Epoch != 3 || v.Charter.Stale("work") || left || !came || m.Role != charter.RoleKeyMaster || !m.Person.Equal(x.people["master3"].Public()) {
+		t.Errorf("epoch %d, stale %v, master2 is there: %v, master3 came: %v as %q", e.Epoch, v.Charter.Stale("work"), left, came, m.Role)
+	}
+	if got := v.Open.Base.Adopts; got == nil || len(got.Epochs) != 1 || got.Epochs[0].Epoch != 2 {
+		t.Errorf("adopts %+v", got)
+	}
+	x.onlyOpens(t, map[int]string{1: void, 2: void, 3: dir}, 3)
 }
 
 // An adopting reshare may be killed in the same way: the next one adopts both epochs,

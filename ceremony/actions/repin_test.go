@@ -65,6 +65,8 @@ type tiny struct {
 	edit func(string) string
 	// root is the update root that the next one follows with one of its own, or "".
 	root string
+	// came takes the place of master2 in the next one, or "".
+	came string
 }
 
 // teller calls invalid when the ceremony says so.
@@ -163,6 +165,10 @@ func (x *tiny) binding(t *testing.T) *Bind {
 	b.Shares, b.Tokens = "shares-tiny", nil
 	b.Anchors, b.Charter = filepath.Join(x.dir, "outputs/anchors.json"), filepath.Join(x.dir, "outputs/charter.jsonl")
 	b.Records, b.Root = []string{x.dir}, x.root
+	if x.came != "" { // who leaves comes once more, and gives the last share of his that opens
+		b.People = append(b.People, BindPerson{Person: x.came + ".person", Key: x.came + ".key", Role: charter.RoleKeyMaster})
+		b.Leaves = []string{"master2"}
+	}
 	return b
 }
 
@@ -179,6 +185,9 @@ func (x *tiny) adopting(t *testing.T) (*script.Script, []byte) {
 	}
 	if x.root != "" {
 		text = renewsRoot(text)
+	}
+	if x.came != "" {
+		text = strings.Replace(text, `  - {id: "2.2", do`, `  - {id: "2.9", do: people.change, title: a, limit: 5m}`+"\n"+`  - {id: "2.2", do`, 1)
 	}
 	if x.edit != nil {
 		text = x.edit(text)
@@ -245,7 +254,7 @@ func TestHeldElsewhere(t *testing.T) {
 	}
 	x := &tiny{stand: &stand{house: &house{dir: dir, env: &hsmtest.Env{}}, faults: &hsmtest.Faults{Module: os.Getenv("KEYRITE_TEST_MODULE")}}}
 	x.env.Config.HSMD, x.dir, x.after = os.Getenv("KEYRITE_TEST_HSMD"), filepath.Join(dir, "record-tiny"), os.Getenv("KEYRITE_TEST_AFTER")
-	x.root = os.Getenv("KEYRITE_TEST_ROOT")
+	x.root, x.came = os.Getenv("KEYRITE_TEST_ROOT"), os.Getenv("KEYRITE_TEST_CAME")
 	_, err := x.reshare(t, os.Getenv("KEYRITE_TEST_NAME"))
 	t.Log(err)
 }
@@ -254,7 +263,7 @@ func TestHeldElsewhere(t *testing.T) {
 func (x *tiny) kill(t *testing.T, name string, now func(transcript []byte) bool) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestHeldElsewhere$", "-test.v")
-	cmd.Env = append(slices.Concat(os.Environ(), x.env.Config.Env), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name, "KEYRITE_TEST_AFTER="+x.after, "KEYRITE_TEST_ROOT="+x.root)
+	cmd.Env = append(slices.Concat(os.Environ(), x.env.Config.Env), "KEYRITE_TEST_HOLD="+x.house.dir, "KEYRITE_TEST_MODULE="+x.faults.Module, "KEYRITE_TEST_HSMD="+x.env.Config.HSMD, "KEYRITE_TEST_NAME="+name, "KEYRITE_TEST_AFTER="+x.after, "KEYRITE_TEST_ROOT="+x.root, "KEYRITE_TEST_CAME="+x.came)
 	dir := x.path("record-" + name)
 	killWhen(t, cmd, dir, now)
 	return dir
@@ -289,6 +298,9 @@ func (x *tiny) state(t *testing.T, dir string, epoch int) *charter.State {
 			t.Fatal(err)
 		}
 		s.Epochs["work"] = st.Dealt["work"].Epoch
+		if x.came != "" {
+			s.People.Roster = append(slices.Clone(s.People.Roster), charter.Member{Person: *x.people[x.came].Public(), Role: charter.RoleKeyMaster})
+		}
 	}
 	return s
 }
@@ -324,7 +336,11 @@ func (x *tiny) opens(t *testing.T, dir string, epoch int) bool {
 func (x *tiny) openers(t *testing.T, who string, epoch int) []SafeOpener {
 	t.Helper()
 	var out []SafeOpener
-	for _, n := range []string{"master1", "master2"} {
+	second := "master2"
+	if x.came != "" && epoch > 1 {
+		second = x.came
+	}
+	for _, n := range []string{"master1", second} {
 		key, err := os.ReadFile(x.path(n + ".key"))
 		if err != nil {
 			t.Fatal(err)
