@@ -21,7 +21,7 @@ import (
 func options() Options {
 	pin := strings.Repeat("ab", 32)
 	return Options{
-		Pins: script.Pins{Keyrite: pin, HSMD: pin, Module: pin}, Environment: script.Environment{Network: "down", Swap: "off"}, Safe: "root",
+		Pins: script.Pins{Keyrite: pin, HSMD: pin, Module: pin}, Environment: script.Environment{Network: "down", Swap: "off", CoreDumps: "off", Clock: "utc"}, Safe: "root",
 		Roles: script.Roles{KeyMasters: script.Quorum{Need: 3, Of: 5}, Witnesses: 2, Approvers: script.Quorum{Need: 2, Of: 2}},
 	}
 }
@@ -92,7 +92,13 @@ func TestHierarchy(t *testing.T) {
 		if res.Kind != tc.kind {
 			t.Errorf("%s became %s, want %s", tc.file, res.Kind, tc.kind)
 		}
-		for _, want := range tc.says {
+		always := []string{"environment: {network: down, swap: off, core_dumps: off, clock: utc}\n", "key_masters: {need: 3, of: 5}", "witnesses: 2", "approvers: {need: 2, of: 2}", "planned: [late, mistyped, spare-card]", "planned: [misread]"}
+		if tc.kind == "sign-offline" {
+			always = append(always, "planned: [spare-share]")
+		} else {
+			always = append(always, "attestation: quorum", "do: births.sign")
+		}
+		for _, want := range append(always, tc.says...) {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s does not say %s:\n%s", tc.file, want, text)
 			}

@@ -2,6 +2,7 @@ package boulder
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -33,19 +34,21 @@ func (d *draft) text() []byte {
 	d.line("# file alone decides what happens in the room.")
 	d.line("format: %s\nkind: %s\ntitle: %q\npurpose: %q", script.Format, d.kind, d.title, d.purpose)
 	d.line("pins:\n  keyrite: %s\n  hsmd: %s\n  module: %s", d.Pins.Keyrite, d.Pins.HSMD, d.Pins.Module)
-	d.line("environment: {network: %s, swap: %s}", d.Environment.Network, d.Environment.Swap)
+	e := d.Environment
+	d.line("environment: {network: %s, swap: %s, core_dumps: %s, clock: %s}", e.Network, e.Swap, cmp.Or(e.CoreDumps, "any"), cmp.Or(e.Clock, "any"))
 	r := d.Roles
 	d.line("roles:\n  conductor: 1\n  conductor_operates: true\n  key_masters: {need: %d, of: %d}\n  witnesses: %d\n  approvers: {need: %d, of: %d}",
 		r.KeyMasters.Need, r.KeyMasters.Of, r.Witnesses, r.Approvers.Need, r.Approvers.Of)
 	d.line("safes:\n  - {name: %s, token: %s}", d.Safe, d.Safe)
 	d.things()
+	d.planned()
 	d.steps()
 	return d.out.Bytes()
 }
 
 func (d *draft) things() {
 	if d.key != "" {
-		d.line("keys:\n  - id: %s\n    safe: %s\n    purpose: %q\n    algorithm: %s\n    domain: x509", d.key, d.Safe, d.purpose, d.algorithm)
+		d.line("keys:\n  - id: %s\n    safe: %s\n    purpose: %q\n    algorithm: %s\n    domain: x509\n    attestation: quorum", d.key, d.Safe, d.purpose, d.algorithm)
 		d.line("    usage: {sign: true, decrypt: false, unwrap: false, derive: false, sign_recover: false, extractable: false, sensitive: true, always_authenticate: %t, destroyable: true}", d.login)
 	}
 	if d.issuer != "" {
@@ -93,6 +96,19 @@ func (d *draft) authority(a *script.Authority) {
 	}
 }
 
+// planned are the misses of people that make nothing void, as in the scripts that we
+// ship.
+func (d *draft) planned() {
+	d.line("contingencies:")
+	d.line("  - {id: late, on: late, then: again, steps: []}")
+	d.line("  - {id: mistyped, on: passphrase, then: again, steps: []}")
+	d.line("  - {id: spare-card, on: card, then: again, steps: []}")
+	if d.kind != "genesis" {
+		d.line("  - {id: spare-share, on: share, then: again, steps: []}")
+	}
+	d.line("  - {id: misread, on: words, then: again, steps: []}")
+}
+
 func (d *draft) begin() { d.part, d.step = d.part+1, 0 }
 
 func (d *draft) do(verb, arg, title, limit, more string) {
@@ -112,7 +128,7 @@ func (d *draft) steps() {
 	d.line("summon:")
 	d.begin()
 	d.do("environment.check", "", "The ceremony computer", "10m", "")
-	d.do("people.identify", "", "Who is here", "60m", "")
+	d.do("people.identify", "", "Who is here", "60m", ", planned: [late, mistyped, spare-card]")
 	d.do("documents.see", "", "Identity documents", "60m", "")
 	if d.kind != "genesis" {
 		d.do("vault.load", "", "The vault as it is", "10m", seen)
@@ -128,7 +144,7 @@ func (d *draft) steps() {
 		d.do("shares.receipts", safe+d.Safe, "Receipts", "60m", "")
 		d.do("token.pins", safe+d.Safe, "PINs from the secret", "10m", "")
 	} else {
-		d.do("safe.open", safe+d.Safe, "Open the safe", "60m", "")
+		d.do("safe.open", safe+d.Safe, "Open the safe", "60m", ", planned: [spare-share]")
 	}
 	d.begin()
 	if d.key != "" {
@@ -148,7 +164,8 @@ func (d *draft) steps() {
 	if d.key != "" {
 		d.do("keys.store", safe+d.Safe, "Store the key", "10m", "")
 		d.do("keys.prove", safe+d.Safe, "The key signs that it is there", "10m", "")
+		d.do("births.sign", "", "Who watched the birth signs for it", "60m", "")
 	}
 	d.do("outputs.write", "", "Public outputs", "10m", "")
-	d.do("read.aloud", "", "Read the anchors aloud", "30m", seen)
+	d.do("read.aloud", "", "Read the anchors aloud", "30m", ", planned: [misread]"+seen)
 }

@@ -21,6 +21,7 @@ import (
 type boulderOptions struct {
 	out, module, safe string
 	existing, enforce bool
+	roles             script.Roles
 }
 
 func newCeremonyImportBoulder() *cobra.Command {
@@ -48,7 +49,12 @@ Exit codes: 0 written, 2 FILE cannot be carried over, 16 the script exists.`,
 	f.StringVar(&o.module, "module", "", "PKCS#11 module, absolute path (required)")
 	f.StringVar(&o.safe, "safe", "root", "name of the safe that the key lies in, and label of its token")
 	f.BoolVar(&o.existing, "existing", false, "the vault exists: a root's key is made in a safe of it")
-	f.BoolVar(&o.enforce, "enforce", true, "demand that network and swap are off; false only records them")
+	f.BoolVar(&o.enforce, "enforce", true, "demand that network, swap and core dumps are off and the clock is UTC; false only records them")
+	f.IntVar(&o.roles.KeyMasters.Need, "masters-need", 3, "how many key masters open the safe together; of a vault that exists, as in its charter")
+	f.IntVar(&o.roles.KeyMasters.Of, "masters", 5, "how many key masters hold a share")
+	f.IntVar(&o.roles.Witnesses, "witnesses", 2, "how many witnesses watch and cosign")
+	f.IntVar(&o.roles.Approvers.Need, "approvers-need", 2, "how many approvers decide together")
+	f.IntVar(&o.roles.Approvers.Of, "approvers", 2, "how many approvers there are")
 	return c
 }
 
@@ -64,14 +70,13 @@ func runImportBoulder(c *cobra.Command, o *boulderOptions, path string) error {
 	if err != nil {
 		return err
 	}
-	env := script.Environment{Network: "down", Swap: "off"}
+	env := script.Environment{Network: "down", Swap: "off", CoreDumps: "off", Clock: "utc"}
 	if !o.enforce {
-		env = script.Environment{Network: "any", Swap: "any"}
+		env = script.Environment{Network: "any", Swap: "any", CoreDumps: "any", Clock: "any"}
 	}
 	res, err := boulder.Import(path, data, boulder.Options{
 		Pins:        script.Pins{Keyrite: programs[0].SHA256, HSMD: programs[1].SHA256, Module: programs[2].SHA256},
-		Environment: env, Safe: o.safe, Existing: o.existing,
-		Roles: script.Roles{KeyMasters: script.Quorum{Need: 3, Of: 5}, Witnesses: 2, Approvers: script.Quorum{Need: 2, Of: 2}},
+		Environment: env, Safe: o.safe, Existing: o.existing, Roles: o.roles,
 	})
 	if err != nil {
 		return err
