@@ -1,11 +1,14 @@
 package person_test
 
 import (
+	"crypto"
 	"flag"
 	"os"
+	"strings"
 	"testing"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 	"keyrite/artifact/person"
@@ -53,21 +56,37 @@ func writeVectors(t *testing.T) {
 	edit("world", "verify", "no world", file, func(p *person.Person) { p.World = "" })
 	good, _ := file.Marshal()
 	put("tail", "verify", "a newline after the object", append(good, '\n', ' '))
-	c := &person.CardFile{Derive: "03", Format: person.CardFormat, Module: "/usr/lib/opensc-pkcs11.so", Person: *card, Sign: "02", Token: person.CardToken{Label: "Ann", Serial: "1"}, World: card.World}
-	cards := func(name, expect, comment string, f func(c *person.CardFile)) {
+	c := &person.CardFile{Derive: "03", Format: person.CardFormat, Module: "/usr/lib/opensc-pkcs11.so", ModuleSHA256: strings.Repeat("ab", 32), Person: *card, Sign: "02", Token: person.CardToken{Label: "Ann", Serial: "1"}, World: card.World}
+	signed := func(name, expect, comment string, by crypto.Signer, f func(c *person.CardFile)) {
 		x := *c
 		f(&x)
-		b, err := jcs.Marshal(x)
+		env, err := envelope.SignJSON(person.CardPayloadType, x, by)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := env.Marshal()
 		if err != nil {
 			t.Fatal(err)
 		}
 		put(name, expect, comment, b)
+	}
+	cards := func(name, expect, comment string, f func(c *person.CardFile)) {
+		signed(name, expect, comment, w.People["witness1"].Signer(), f)
 	}
 	cards("cardfile-valid", "ok", "NAME.card", func(*person.CardFile) {})
 	cards("cardfile-relative", "verify", "a module that is looked for", func(c *person.CardFile) { c.Module = "opensc-pkcs11.so" })
 	cards("cardfile-one-key", "verify", "one key for both uses", func(c *person.CardFile) { c.Derive = "02" })
 	cards("cardfile-world", "verify", "another world than the person's", func(c *person.CardFile) { c.World = "live" })
 	cards("cardfile-no-serial", "verify", "any token of that label", func(c *person.CardFile) { c.Token.Serial = "" })
+	cards("cardfile-no-hash", "verify", "any module at that path", func(c *person.CardFile) { c.ModuleSHA256 = "" })
+	signed("cardfile-stranger", "verify", "signed by another than the person whom it names", w.People["witness2"].Signer(), func(*person.CardFile) {})
+	old := *c
+	old.Format = "keyrite/person-card/v1"
+	b, err := jcs.Marshal(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("cardfile-unsigned", "verify", "the first form, which nobody signed", b)
 	cards("cardfile-file-person", "verify", "a person whose keys are in a file", func(c *person.CardFile) { c.Person = *file })
 }
 

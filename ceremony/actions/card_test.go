@@ -3,7 +3,10 @@ package actions
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"keyrite/artifact/envelope"
@@ -28,13 +31,47 @@ func ownToken(t *testing.T) (*hsmtest.Env, *person.CardFile) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := card.Enrol(t.Context(), &card.Enrolment{
+	f, data, err := card.Enrol(t.Context(), &card.Enrolment{
 		Name: "ann", World: testWorld, Module: e.Config.Module, Token: id, Sign: "02", Derive: "03", Make: true, HSMD: e.Config.HSMD,
 	}, redact.New([]byte("pin of ann")))
 	if err != nil {
 		t.Fatal(err)
 	}
+	if read, err := person.ParseCard(data); err != nil || !read.Person.Equal(&f.Person) || read.ModuleSHA256 != f.ModuleSHA256 {
+		t.Fatalf("the card file that the card signed: %v", err)
+	}
 	return e, f
+}
+
+// Another module than the one that the card file names is not loaded, let alone handed
+// the PIN.
+func TestAnotherModuleGetsNoPIN(t *testing.T) {
+	e, f := ownToken(t)
+	module, err := os.ReadFile(e.Config.Module)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := *f
+	other.Module = filepath.Join(e.Dir, "updated.so")
+	if err := os.WriteFile(other.Module, append(module, 0), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_, err = card.Open(t.Context(), &other, e.Config.HSMD, redact.New([]byte("pin of ann")))
+	hint, ok := errors.AsType[interface {
+		error
+		FaultHint() string
+	}](err)
+	if fault.ClassOf(err) != fault.Policy || !ok || !strings.Contains(hint.FaultHint(), "person new") {
+		t.Errorf("got %v (%s)", err, fault.ClassOf(err))
+	}
+	if err := os.WriteFile(other.Module, module, 0o755); err != nil { // the very bytes, elsewhere
+		t.Fatal(err)
+	}
+	k, err := card.Open(t.Context(), &other, e.Config.HSMD, redact.New([]byte("pin of ann")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Zero()
 }
 
 // A wrong PIN of a card is a planned miss: the person is asked again, and each PIN

@@ -58,13 +58,9 @@ func (o *personCardOptions) run(c *cobra.Command, std cli.IO, all *personNewOpti
 		return err
 	}
 	defer pin.Zero()
-	f, err := card.Enrol(c.Context(), &card.Enrolment{Name: name, World: w, Module: module, Token: id, Sign: o.key, Derive: o.secrets, Make: o.make}, pin)
+	f, data, err := card.Enrol(c.Context(), &card.Enrolment{Name: name, World: w, Module: module, Token: id, Sign: o.key, Derive: o.secrets, Make: o.make}, pin)
 	if err != nil {
 		return err
 	}
-	b, err := f.Marshal()
-	if err != nil {
-		return err
-	}
-	return all.write(c, &f.Person, ".card", b)
+	return all.write(c, &f.Person, ".card", data)
 }

@@ -33,7 +33,10 @@ func Open(ctx context.Context, f *person.CardFile, hsmd string, pin *redact.Secr
 	if err := f.Check(); err != nil {
 		return nil, err
 	}
-	c, err := login(ctx, f.Module, hsm.TokenID{Label: f.Token.Label, Serial: f.Token.Serial}, hsmd, pin)
+	c, err := login(ctx, hsm.Config{Module: f.Module, ModuleSHA256: f.ModuleSHA256, HSMD: hsmd}, hsm.TokenID{Label: f.Token.Label, Serial: f.Token.Serial}, pin)
+	if fault.ClassOf(err) == fault.Policy {
+		return nil, fault.Hint(err, "after an update of the module, compare it with its maker's; then have NAME.card written anew into another folder: keyrite person new NAME --module PATH … ; NAME.person stays the same")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +54,10 @@ type session struct {
 	sess *hsm.Session
 }
 
-func login(ctx context.Context, module string, id hsm.TokenID, hsmd string, pin *redact.Secret) (*session, error) {
+func login(ctx context.Context, cfg hsm.Config, id hsm.TokenID, pin *redact.Secret) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, openLimit)
 	defer cancel()
-	sup, err := hsm.Start(ctx, hsm.Config{Module: module, HSMD: hsmd})
+	sup, err := hsm.Start(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -157,26 +160,28 @@ type Enrolment struct {
 	HSMD         string // empty but in tests
 }
 
-// Enrol returns the card file of a person whose keys are on a card.
-func Enrol(ctx context.Context, e *Enrolment, pin *redact.Secret) (*person.CardFile, error) {
-	c, err := login(ctx, e.Module, e.Token, e.HSMD, pin)
+// Enrol returns the card file of a person whose keys are on a card, as it says and as it
+// is written, signed by the card.
+func Enrol(ctx context.Context, e *Enrolment, pin *redact.Secret) (*person.CardFile, []byte, error) {
+	c, err := login(ctx, hsm.Config{Module: e.Module, HSMD: e.HSMD}, e.Token, pin)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer c.close()
 	if e.Make {
 		if err := c.sess.MakeCardKeys(ctx, e.Name, e.Sign, e.Derive); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	sign, id, err := c.find(ctx, e.Sign, e.Derive)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	p := person.Person{Format: person.Format, Name: e.Name, P256: sign.PublicKey().Bytes(), Recipient: id.Recipient(), World: e.World}
 	f := &person.CardFile{
-		Derive: e.Derive, Format: person.CardFormat, Module: e.Module, Person: p, Sign: e.Sign,
+		Derive: e.Derive, Format: person.CardFormat, Module: e.Module, ModuleSHA256: c.sess.Module().SHA256, Person: p, Sign: e.Sign,
 		Token: person.CardToken{Label: e.Token.Label, Serial: e.Token.Serial}, World: e.World,
 	}
-	return f, f.Check()
+	data, err := f.Sealed(sign)
+	return f, data, err
 }
