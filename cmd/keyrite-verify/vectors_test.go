@@ -126,3 +126,33 @@ func TestAuditVectors(t *testing.T) {
 		}
 	}
 }
+
+// The same of what witnesses read in a token, beside the record of its genesis.
+func TestInspectionVectors(t *testing.T) {
+	const dir = "../../testdata/vectors/inspection/"
+	codes := map[string]int{"ok": 0, "verify": 14, "policy": 13}
+	files, err := filepath.Glob(dir + "*.txt")
+	if err != nil || len(files) < 20 {
+		t.Fatalf("%d vectors: %v", len(files), err)
+	}
+	tmp := t.TempDir()
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, file, _ := bytes.Cut(data, []byte("\n\n"))
+		_, rest, _ := strings.Cut(string(head), "expect: ")
+		expect, _, _ := strings.Cut(rest, "\n")
+		path := filepath.Join(tmp, filepath.Base(f)+".inspection")
+		if err := os.WriteFile(path, bytes.TrimSuffix(file, []byte("\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, told bytes.Buffer
+		args := []string{"inspection", path, "--record", dir + "record", "--anchor", dir + "record/outputs/anchors.json"}
+		want, ok := codes[expect]
+		if got := cli.Run(t.Context(), newRoot(), args, cli.IO{In: os.Stdin, Out: &out, Err: &told}); !ok || got != want || (got == 0) != (out.Len() > 0) {
+			t.Errorf("%s: exit %d, want %d: %s%s", filepath.Base(f), got, want, out.String(), told.String())
+		}
+	}
+}
