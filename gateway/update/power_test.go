@@ -8,12 +8,16 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/fault"
+	"keyrite/artifact/firmware"
 	"keyrite/artifact/jcs"
+	"keyrite/artifact/succession"
 	"keyrite/artifact/world"
 	"keyrite/gateway/update"
 )
@@ -84,6 +88,120 @@ func TestPowerCutAtEveryStep(t *testing.T) {
 	}
 	if seen["1.0.0"] < 5 || seen["1.1.0"] < 2 || len(seen) != 2 {
 		t.Errorf("the sweep started %v", seen)
+	}
+}
+
+// TestPowerCutWhileASuccessionIsTaken cuts the power before each write of a succession,
+// and between the counts of the element, and starts again: what was confirmed starts
+// each time, and once the statement is kept the gateway has it in force and counted, so
+// that neither an older folder nor the old key's release comes through.
+func TestPowerCutWhileASuccessionIsTaken(t *testing.T) {
+	w := artifacttest.New(t)
+	w.AddSuccessors()
+	r := newRepo(t, w)
+	older := w.Release(image(t, 50_000), "1.0.0", 1)
+	thief := w.Release(image(t, 50_000), "9.0.0", 9)
+	st := statement(t, w, "succession", "firmware", "log")
+	s, err := succession.Verify(st, w.Anchors)
+	r.check(err)
+	told := w.Anchors
+	w.Anchors, err = succession.Apply(told, s)
+	r.check(err)
+	log := w.Keys["log"]
+	w.Keys["log"] = w.Keys["log-2"]
+	fresh := w.ReleaseBy("firmware-2", image(t, 50_000), "1.1.0", 2)
+	w.Anchors, w.Keys["log"] = told, log
+	hash, err := w.Anchors.Hash()
+	r.check(err)
+	var before, between, counting int
+	for cut := 1; ; cut++ {
+		e := newFake(w)
+		e.anchors = hash
+		dir := t.TempDir()
+		slots := openSlots(t, dir, e)
+		r.publish(map[string][]byte{"x.krf": older.KRF})
+		c := r.client(e)
+		c.Succession = slots.Succession()
+		o, err := c.Find(t.Context())
+		r.check(err)
+		_, err = slots.Install(t.Context(), o)
+		r.check(err)
+		_, err = slots.Boot()
+		r.check(err)
+		_, err = slots.Confirm()
+		r.check(err)
+		empty := t.TempDir() // the folder as it was, for somebody to put back
+		r.check(os.CopyFS(empty, os.DirFS(dir)))
+
+		r.publish(map[string][]byte{update.SuccessionTarget: st, "x.krf": thief.KRF})
+		steps := 0
+		power := func() error {
+			if steps++; steps >= cut { // once off, it stays off
+				return errCut
+			}
+			return nil
+		}
+		slots.Succession().CutPower(func(string) error { return power() })
+		e.power = power
+		_, err = c.Find(t.Context())
+		done := !errors.Is(err, errCut)
+		if done && !errors.Is(err, firmware.ErrGone) {
+			t.Fatalf("cut %d: a release by the old key: %v", cut, err)
+		}
+		e.power = nil
+		at := e.follows
+		r.check(slots.Close())
+		_, err = os.Stat(filepath.Join(dir, update.SuccessionTarget))
+		kept := err == nil
+		switch {
+		case !kept:
+			before++
+		case at == 0:
+			between++
+		case at < 4:
+			counting++
+		}
+
+		slots = openSlots(t, dir, e)
+		if want := map[bool]int64{true: 4, false: 0}[kept]; e.follows != want {
+			t.Errorf("cut %d: the element counts %d after the start, want %d", cut, e.follows, want)
+		}
+		if b, err := slots.Boot(); err != nil || b.Statement.Predicate.Version != "1.0.0" {
+			t.Fatalf("cut %d: does not start: %+v, %v", cut, b, err)
+		}
+		_, err = slots.Confirm()
+		r.check(err)
+		c = r.client(e)
+		c.Succession = slots.Succession()
+		if kept { // also when the statement is no longer offered
+			r.publish(map[string][]byte{"x.krf": thief.KRF})
+			if _, err := c.Find(t.Context()); !errors.Is(err, firmware.ErrGone) {
+				t.Errorf("cut %d: a release by the old key: %v", cut, err)
+			}
+			if _, err := update.OpenSlots(empty, e, device()); fault.ClassOf(err) != fault.Policy {
+				t.Errorf("cut %d: the folder of before opens: %v", cut, err)
+			}
+		}
+		r.publish(map[string][]byte{update.SuccessionTarget: st, "x.krf": fresh.KRF})
+		o, err = c.Find(t.Context())
+		r.check(err)
+		_, err = slots.Install(t.Context(), o)
+		r.check(err)
+		if b, err := slots.Boot(); err != nil || b.Statement.Predicate.Version != "1.1.0" {
+			t.Fatalf("cut %d: the release of the new key: %+v, %v", cut, b, err)
+		}
+		_, err = slots.Confirm()
+		r.check(err)
+		if e.follows != 5 {
+			t.Errorf("cut %d: the element counts %d in the end", cut, e.follows)
+		}
+		r.check(slots.Close())
+		if done {
+			break
+		}
+	}
+	if before < 2 || between < 1 || counting < 2 {
+		t.Errorf("cut %d times before the statement was kept, %d before the element counted, %d while it did", before, between, counting)
 	}
 }
 

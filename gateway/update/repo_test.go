@@ -121,6 +121,7 @@ type fake struct {
 	key      *ecdsa.PublicKey
 	security int64
 	floor    time.Time
+	power    func() error // asked before each count of the succession; nil: it is on
 }
 
 func newFake(w *artifacttest.World) *fake {
@@ -133,7 +134,14 @@ func (f *fake) Birth() (*secureelement.Birth, error) {
 
 func (f *fake) Succession() (int64, bool, error) { return f.follows, true, nil }
 func (f *fake) RaiseSuccession(v int64) error {
-	f.follows = v
+	for ; f.follows < v; f.follows++ { // as a TPM counts
+		if f.power == nil {
+			continue
+		}
+		if err := f.power(); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

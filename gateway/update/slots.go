@@ -115,6 +115,9 @@ func OpenSlots(dir string, e Element, d Device) (*Slots, error) {
 	if _, err = s.State(); err == nil {
 		s.succession, err = LoadSuccession(dir, e)
 	}
+	if err == nil {
+		err = s.succession.finish()
+	}
 	if err != nil {
 		_ = lock.Close()
 		return nil, err

@@ -41,11 +41,13 @@ type Succession struct {
 	eff     *anchor.Anchors       // in force under st
 	done    bool                  // the element counted a release under st, or was born without the counter
 	counted bool                  // the element has the counter
+
+	step func(string) error // called before each effect; tests cut the power there
 }
 
 // LoadSuccession reads what dir holds.
 func LoadSuccession(dir string, e Element) (*Succession, error) {
-	x := &Succession{dir: dir, element: e}
+	x := &Succession{dir: dir, element: e, step: func(string) error { return nil }}
 	data, err := os.ReadFile(filepath.Join(dir, SuccessionTarget))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fault.Errorf(fault.Storage, "read the succession: %w", err)
@@ -57,6 +59,10 @@ func LoadSuccession(dir string, e Element) (*Succession, error) {
 	}
 	return x, x.weigh()
 }
+
+// finish has the element count a statement that was kept when the power was cut. Until
+// then an older state folder could have been put back.
+func (x *Succession) finish() error { return x.count(2 * x.counter()) }
 
 // read takes a stored statement, with the stored anchors that the element names.
 func (x *Succession) read(data []byte) error {
@@ -94,8 +100,8 @@ func (x *Succession) counter() int64 {
 	return x.st.Counter
 }
 
-// weigh holds the statement against the element's counter, and raises that after
-// a power cut between the two.
+// weigh holds the statement against the element's counter. One that is ahead of it is
+// left by a power cut between the two.
 func (x *Succession) weigh() error {
 	v, ok, err := x.element.Succession()
 	if err != nil {
@@ -149,7 +155,13 @@ func (x *Succession) take(data []byte, a *anchor.Anchors) error {
 	if err := os.MkdirAll(x.dir, 0o700); err != nil {
 		return fault.Errorf(fault.Storage, "keep the succession: %w", err)
 	}
+	if err := x.step("keep the anchors"); err != nil {
+		return err
+	}
 	if err := durable.Replace(filepath.Join(x.dir, anchorsFile), anchors, 0o600); err != nil {
+		return err
+	}
+	if err := x.step("keep the statement"); err != nil {
 		return err
 	}
 	if err := durable.Replace(filepath.Join(x.dir, SuccessionTarget), data, 0o600); err != nil {
@@ -169,6 +181,9 @@ func (x *Succession) count(v int64) error {
 	}
 	have, _, err := x.element.Succession()
 	if err != nil || have >= v {
+		return err
+	}
+	if err := x.step("count the statement"); err != nil {
 		return err
 	}
 	if err := x.element.RaiseSuccession(v); err != nil {
