@@ -120,7 +120,7 @@ func sayers() map[string]func(json.RawMessage) (string, error) {
 		}),
 		TypeTransitKey: said(sayTransit),
 		TypePKIRole: said(func(r *PKIRole) string {
-			return fmt.Sprintf("certificates of role %s, version %d: signed by key %s, for %s, for %s at most", At(r.Mount, r.Name), r.Version, r.Key, strings.Join(r.Usages, " and "), seconds(r.MaxTTL))
+			return fmt.Sprintf("certificates of role %s, version %d: signed by key %s, for %s, for %s at most%s", At(r.Mount, r.Name), r.Version, r.Key, strings.Join(r.Usages, " and "), seconds(r.MaxTTL), sayPlaces(r))
 		}),
 		TypeReleaseApproved: said(func(r *ReleaseApproved) string {
 			return fmt.Sprintf("key %s may sign version %s of %s once, security version %d, until %s", r.Key, r.Version, r.Product, r.SecurityVersion, r.Expires)
@@ -228,3 +228,18 @@ func sayTransit(k *TransitKey) string {
 }
 
 func seconds(n int) string { return (time.Duration(n) * time.Second).String() }
+
+// sayPlaces says where it is told which certificates were revoked, and to whom.
+func sayPlaces(r *PKIRole) string {
+	var b strings.Builder
+	if r.CRL != "" {
+		fmt.Fprintf(&b, "; its list is at %s", r.CRL)
+	}
+	if r.OCSP != "" {
+		fmt.Fprintf(&b, "; answers are at %s", r.OCSP)
+	}
+	if r.Public {
+		b.WriteString("; WHOEVER asks the vault hears which were revoked")
+	}
+	return b.String()
+}

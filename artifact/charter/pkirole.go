@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/x509"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"keyrite/artifact/anchor"
@@ -19,19 +21,22 @@ const TypePKIRole = "pki-role"
 // statement of the same mount and name replaces it. All roles of a mount have the same
 // issuer: it is the mount's CA, with one list of what was revoked.
 type PKIRole struct {
-	DNS      []string `json:"dns"`       // names; one that begins with a dot stands for every name below it; sorted
-	Issuer   []byte   `json:"issuer"`    // DER, certificate of Key
-	IPs      []string `json:"ips"`       // CIDR blocks; sorted
-	Key      string   `json:"key"`       // id of a key record of domain x509
-	KeyTypes []string `json:"key_types"` // of PKIKeyTypes; sorted; the first is made where none is asked for
-	MaxLive  int      `json:"max_live"`  // certificates at a time: 1 to MaxPKILive
-	MaxTTL   int      `json:"max_ttl"`   // seconds: 1 to MaxPKITTL
+	CRL      string   `json:"crl,omitempty"` // URL at which the list of what was revoked is found; stands in its certificates
+	DNS      []string `json:"dns"`           // names; one that begins with a dot stands for every name below it; sorted
+	Issuer   []byte   `json:"issuer"`        // DER, certificate of Key
+	IPs      []string `json:"ips"`           // CIDR blocks; sorted
+	Key      string   `json:"key"`           // id of a key record of domain x509
+	KeyTypes []string `json:"key_types"`     // of PKIKeyTypes; sorted; the first is made where none is asked for
+	MaxLive  int      `json:"max_live"`      // certificates at a time: 1 to MaxPKILive
+	MaxTTL   int      `json:"max_ttl"`       // seconds: 1 to MaxPKITTL
 	Mount    string   `json:"mount"`
 	Name     string   `json:"name"`
-	Relay    string   `json:"relay,omitempty"` // role of relay servers in their own profile: see docs/formats/birthcert.md
-	URIs     []string `json:"uris"`            // URIs; one that ends with a slash stands for every one below it; sorted
-	Usages   []string `json:"usages"`          // client, server; sorted
-	Version  int      `json:"version"`         // 1, then one more each time
+	OCSP     string   `json:"ocsp,omitempty"`   // URL of who answers about its certificates; stands in them
+	Public   bool     `json:"public,omitempty"` // the mount's list, and answers about single certificates, are for whoever asks
+	Relay    string   `json:"relay,omitempty"`  // role of relay servers in their own profile: see docs/formats/birthcert.md
+	URIs     []string `json:"uris"`             // URIs; one that ends with a slash stands for every one below it; sorted
+	Usages   []string `json:"usages"`           // client, server; sorted
+	Version  int      `json:"version"`          // 1, then one more each time
 }
 
 // Limits of a role.
@@ -48,6 +53,7 @@ func PKIKeyTypes() []string { return []string{"ecdsa-p256", "ecdsa-p384", "ed255
 // have to be decoded.
 var (
 	pkiNameRE = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	pkiURLRE  = regexp.MustCompile(`^https?://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[1-9][0-9]{0,4})?(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$`)
 	pkiURIRE  = regexp.MustCompile(`^[a-z][a-z0-9+.-]{1,31}://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$`)
 )
 
@@ -113,6 +119,12 @@ func (r *PKIRole) denied(name string) error {
 	return fault.Errorf(fault.Policy, "role %s gives no certificate for %.80q", r.Name, name)
 }
 
+// PKIPublic says whether the list of a mount and answers about its certificates are for
+// whoever asks: one of its roles in force says so.
+func (s *State) PKIPublic(mount string) bool {
+	return slices.ContainsFunc(s.PKIRolesAt(mount), func(name string) bool { return s.PKIRoles[At(mount, name)].Public })
+}
+
 // PKIRolesAt are the names of a mount's roles, in order.
 func (s *State) PKIRolesAt(mount string) []string { return namesAt(s.PKIRoles, mount) }
 
@@ -157,11 +169,36 @@ func (r *PKIRole) checkKinds(id string) error {
 			return badAccess(TypePKIRole, id, "key_types and usages are sorted lists of distinct ones that there are")
 		}
 	}
+	for _, u := range []string{r.CRL, r.OCSP} {
+		if u != "" && checkPlace(u) != nil {
+			return badAccess(TypePKIRole, id, "crl and ocsp are URLs with http or https, host and path in their usual spelling")
+		}
+	}
 	if r.Relay == "" {
 		return nil
 	}
+	if r.CRL != "" || r.OCSP != "" {
+		return badAccess(TypePKIRole, id, "certificates of relay servers name no place for lists or answers: their profile has none")
+	}
 	if !slices.Contains([]string{"access", "mailbox", "portal", "vpn"}, r.Relay) || !slices.Equal(r.KeyTypes, []string{"ecdsa-p256"}) || !slices.Equal(r.Usages, []string{"server"}) || len(r.URIs) > 0 {
 		return badAccess(TypePKIRole, id, "relay servers have P-256 keys, are servers, and their one URI follows from the role")
+	}
+	return nil
+}
+
+// maxPlaceBytes bounds a URL in a certificate.
+const maxPlaceBytes = 256
+
+// checkPlace wants a URL that means one place, without anything to be decoded.
+func checkPlace(u string) error {
+	at, err := url.Parse(u)
+	if err != nil || len(u) > maxPlaceBytes || !pkiURLRE.MatchString(u) || at.String() != u {
+		return fault.Errorf(fault.Verify, "%.80q is no URL in its usual spelling", u)
+	}
+	if port := at.Port(); port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fault.Errorf(fault.Verify, "%.80q has no port that there is", u)
+		}
 	}
 	return nil
 }

@@ -74,14 +74,32 @@ func TestPKIRoleThatFailsClosed(t *testing.T) {
 		"an issuer without":        func(r *charter.PKIRole) { r.Mount, r.Key = "pki2", "relay-b" },
 		"a relay of no role":       func(r *charter.PKIRole) { r.Relay, r.Usages, r.URIs = "root", []string{"server"}, nil },
 		"a relay that is a client": func(r *charter.PKIRole) { r.Relay, r.URIs = "vpn", nil },
-		"a relay with URIs":        func(r *charter.PKIRole) { r.Relay, r.Usages = "vpn", []string{"server"} },
+		"a place of no URL":        func(r *charter.PKIRole) { r.CRL = "plant/crl" },
+		"a place in LDAP":          func(r *charter.PKIRole) { r.CRL = "ldap://example.com/crl" },
+		"a place in a file":        func(r *charter.PKIRole) { r.OCSP = "file:///etc/passwd" },
+		"a place with a user":      func(r *charter.PKIRole) { r.OCSP = "http://a:b@example.com/ocsp" },
+		"a place with a query":     func(r *charter.PKIRole) { r.CRL = "http://example.com/crl?x=y" },
+		"a place with a fragment":  func(r *charter.PKIRole) { r.CRL = "http://example.com/crl#x" },
+		"a place with dots":        func(r *charter.PKIRole) { r.CRL = "http://example.com/../crl" },
+		"a place with percent":     func(r *charter.PKIRole) { r.CRL = "http://example.com/%2e/crl" },
+		"a place in capitals":      func(r *charter.PKIRole) { r.OCSP = "HTTP://example.com/ocsp" },
+		"a place of no port":       func(r *charter.PKIRole) { r.OCSP = "http://example.com:65536/ocsp" },
+		"a long place":             func(r *charter.PKIRole) { r.CRL = "http://example.com/" + strings.Repeat("a", 256) },
+		"a relay with a place": func(r *charter.PKIRole) {
+			r.Relay, r.Usages, r.URIs, r.CRL = "vpn", []string{"server"}, nil, "http://example.com/crl"
+		},
+		"a relay with URIs": func(r *charter.PKIRole) { r.Relay, r.Usages = "vpn", []string{"server"} },
 	}
 	roles := map[string]charter.PKIRole{}
 	for what, f := range bad {
 		roles[what] = plantRole(v, func(r *charter.PKIRole) { r.Name = "new"; f(r) })
 	}
 	saveVectors(v, "pki", charter.TypePKIRole, roles, map[string]charter.PKIRole{
-		"new": plantRole(v, func(r *charter.PKIRole) { r.Name = "new" }), "next": plantRole(v, func(r *charter.PKIRole) { r.Version, r.MaxTTL = 2, 60 }),
+		"new": plantRole(v, func(r *charter.PKIRole) { r.Name = "new" }),
+		"places": plantRole(v, func(r *charter.PKIRole) {
+			r.Name, r.CRL, r.OCSP = "new", "http://pki.example.com:8080/v1/pki/crl", "https://pki.example.com/v1/pki/ocsp"
+		}),
+		"public": plantRole(v, func(r *charter.PKIRole) { r.Name, r.Public = "new", true }), "next": plantRole(v, func(r *charter.PKIRole) { r.Version, r.MaxTTL = 2, 60 }),
 		"relay": plantRole(v, func(r *charter.PKIRole) {
 			r.Name, r.Relay, r.URIs, r.Usages = "vpn", "vpn", nil, []string{"server"}
 		}),

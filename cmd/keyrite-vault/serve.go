@@ -38,14 +38,16 @@ type serveOptions struct {
 func newServe() *cobra.Command {
 	var o serveOptions
 	c := &cobra.Command{
-		Use:   "serve --bind FILE --state-dir DIR [--listen api=HOST:PORT] [--listen page=HOST:PORT] [--socket PATH]",
+		Use:   "serve --bind FILE --state-dir DIR [--listen api=HOST:PORT] [--listen page=HOST:PORT] [--listen lists=HOST:PORT] [--socket PATH]",
 		Short: "Run the vault, sealed until its key masters open it",
 		Long: `Run the vault until SIGTERM or Ctrl-C. It starts sealed, and prints "ready ROLE ADDRESS"
 for each listener. The role control is the socket that 'unseal', 'status' and 'seal' use.
 The role api is where processes ask over TLS, with a client certificate if they have one;
 the role socket is for processes of this host, known by their user. What they may ask is
 in docs/operations/vault-api.md. The role page is a few web pages for key masters and
-auditors, over TLS as well: docs/operations/vault-page.md. Statements that are appended to the charter file, with
+auditors, over TLS as well: docs/operations/vault-page.md. The role lists gives whoever
+checks certificates, over HTTP without TLS, the lists and answers that the charter opens to
+whoever asks: docs/operations/vault-pki.md. Statements that are appended to the charter file, with
 'keyrite charter append', are in force within a second.
 
 After 'seal' the process starts itself anew, so that nothing of what was open is left in
@@ -58,7 +60,7 @@ another process serves from this folder.`,
 		RunE: func(c *cobra.Command, _ []string) error { return runServe(c, &o) },
 	}
 	o.addFlags(c)
-	c.Flags().StringArrayVar(&o.listen, "listen", nil, "api=HOST:PORT or page=HOST:PORT; port 0 takes a free one")
+	c.Flags().StringArrayVar(&o.listen, "listen", nil, "api=HOST:PORT, page=HOST:PORT or, without TLS, lists=HOST:PORT; port 0 takes a free one")
 	c.Flags().StringVar(&o.socket, "socket", "", "Unix socket for processes of this host")
 	return c
 }
@@ -217,7 +219,7 @@ func (v *vault) serve(c *cobra.Command, l *listeners) (again bool, err error) {
 // ready prints where the vault listens.
 func (v *vault) ready(c *cobra.Command, l *listeners) {
 	fmt.Fprintf(c.OutOrStdout(), "ready control %s\n", control.Path(v.dir))
-	for _, role := range []string{roleAPI, rolePage} {
+	for _, role := range []string{roleAPI, rolePage, roleLists} {
 		if t := l.tcp[role]; t != nil {
 			fmt.Fprintf(c.OutOrStdout(), "ready %s %s\n", role, t.Addr())
 		}

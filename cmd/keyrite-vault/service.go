@@ -39,11 +39,12 @@ const apiVersion = "1.15.0"
 // service is what an open vault does for its clients: a node, and in front of it the API
 // and the pages for people.
 type service struct {
-	node *node.Node
-	api  *api.Server
-	page *page.Server
-	head seal.Keeper
-	safe string // whose shares open the vault
+	node  *node.Node
+	api   *api.Server
+	lists *api.Lists
+	page  *page.Server
+	head  seal.Keeper
+	safe  string // whose shares open the vault
 }
 
 // engines are all that a charter may mount.
@@ -75,6 +76,7 @@ func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger
 	if s.api, err = api.New(api.Config{Vault: s.node, Opening: opening{v}, Version: apiVersion, Metrics: metrics, Log: l}); err != nil {
 		return nil, err
 	}
+	s.lists = s.api.Lists()
 	s.page, err = page.New(page.Config{Vault: s.node, Progress: opening{v}.Progress, Attempts: v.attempts.Status, Charter: v.charter.newest(time.Now), Log: l})
 	return s, err
 }
@@ -185,15 +187,17 @@ type listenOptions struct {
 	socket string
 }
 
-// Roles of listeners over TLS.
+// Roles of listeners, over TLS but for the last.
 const (
 	roleAPI  = "api"
 	rolePage = "page"
+	// roleLists is without TLS: what stands there is signed and for whoever asks.
+	roleLists = "lists"
 )
 
 // listeners are those that are open.
 type listeners struct {
-	tcp  map[string]net.Listener // over TLS, by role
+	tcp  map[string]net.Listener // by role
 	unix net.Listener
 	tls  *certFile
 }
@@ -213,12 +217,15 @@ func (o *listenOptions) open(ctx context.Context, b *bind) (*listeners, error) {
 	var lc net.ListenConfig
 	for _, x := range o.listen {
 		role, addr, ok := strings.Cut(x, "=")
-		if _, _, err := net.SplitHostPort(addr); !ok || err != nil || role != roleAPI && role != rolePage || l.tcp[role] != nil {
+		if _, _, err := net.SplitHostPort(addr); !ok || err != nil || !slices.Contains([]string{roleAPI, rolePage, roleLists}, role) || l.tcp[role] != nil {
 			l.close()
-			return nil, cli.Usagef("--listen %q is not api=HOST:PORT or page=HOST:PORT, each once", x)
+			return nil, cli.Usagef("--listen %q is not api=HOST:PORT, page=HOST:PORT or lists=HOST:PORT, each once", x)
 		}
 		var err error
-		if l.tls, err = loadCert(b); err == nil {
+		if role != roleLists && l.tls == nil {
+			l.tls, err = loadCert(b)
+		}
+		if err == nil {
 			if l.tcp[role], err = lc.Listen(ctx, "tcp", addr); err != nil {
 				delete(l.tcp, role)
 				err = fault.Errorf(fault.Usage, "listen for clients: %w", err)
@@ -267,7 +274,10 @@ func removeSocket(path string) error {
 
 // serve answers on what is open; a listener that fails is told on the channel.
 func (s *service) serve(l *listeners) <-chan error {
-	failed := make(chan error, 3)
+	failed := make(chan error, 4)
+	if t := l.tcp[roleLists]; t != nil {
+		go func() { failed <- s.lists.Serve(t) }()
+	}
 	for role, f := range map[string]func(net.Listener, *tls.Config) error{roleAPI: s.api.Serve, rolePage: s.page.Serve} {
 		if t := l.tcp[role]; t != nil {
 			go func() { failed <- f(t, api.TLS(l.tls.get)) }()
@@ -283,5 +293,5 @@ func (s *service) serve(l *listeners) <-chan error {
 func (s *service) shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
-	return errors.Join(s.page.Shutdown(ctx), s.api.Shutdown(ctx))
+	return errors.Join(s.page.Shutdown(ctx), s.lists.Shutdown(ctx), s.api.Shutdown(ctx))
 }

@@ -79,14 +79,18 @@ func New(c Config) (*Server, error) {
 }
 
 // serve answers one request.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) { s.answering(w, s.route, r) }
+
+// answering has a request answered, with what every answer says to browsers, and counts
+// it.
+func (s *Server) answering(w http.ResponseWriter, route func(http.ResponseWriter, *http.Request) int, r *http.Request) {
 	began := time.Now()
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-	status := s.route(w, r)
+	status := route(w, r)
 	s.cfg.Metrics.request(status, time.Since(began))
 }
 
@@ -98,7 +102,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) int {
 	}
 	var c *call
 	if err != nil {
-		c = &call{Call: node.Call{RawPath: raw, Peer: Peer(r), Fault: err}} // refused, with its entry
+		c = faulty(r, raw, err)
 	} else if answer, ok := s.public(r, raw, query); ok {
 		return s.tell(w, r, answer)
 	} else {
@@ -106,6 +110,11 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) int {
 	}
 	defer s.give(c.size)
 	return s.do(w, r, c)
+}
+
+// faulty is the call of a request that is refused, with its entry.
+func faulty(r *http.Request, raw string, err error) *call {
+	return &call{Call: node.Call{RawPath: raw, Peer: Peer(r), Fault: err}}
 }
 
 // do has a call made and writes what it came to.

@@ -152,6 +152,7 @@ type rig struct {
 	t       testing.TB
 	ca      *authority
 	node    *node.Node
+	server  *api.Server
 	seal    func() error
 	addr    string // HOST:PORT of the TLS listener
 	socket  string
@@ -226,6 +227,7 @@ func (r *rig) start(tok engine.Token, eng map[string]func(*engine.Host) (engine.
 	t.Cleanup(func() { _ = shut() })
 	s, err := api.New(api.Config{Vault: n, Version: "1.15.0", Limits: limits, Metrics: metrics, Opening: r.opening, Log: slog.New(slog.NewTextHandler(logTo{t}, nil))})
 	r.ok(err)
+	r.server = s
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	r.ok(err)
 	r.socket = filepath.Join(r.Dir, "s")

@@ -60,6 +60,13 @@ func (f *Front) Serve(l net.Listener, t *tls.Config) error {
 	if t != nil {
 		l = tls.NewListener(l, t)
 	}
+	return f.accept(l)
+}
+
+// servePlain is Serve without TLS, for a face that takes nothing that says who asks.
+func (f *Front) servePlain(l net.Listener) error { return f.accept(limited(l, f.limits)) }
+
+func (f *Front) accept(l net.Listener) error {
 	if err := f.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

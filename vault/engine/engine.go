@@ -156,6 +156,15 @@ type Engine interface {
 	Plan(r *Request) (*Plan, error)
 }
 
+// Open is an Engine of which the charter may open something to whoever asks, without
+// saying who he is: what those need who check certificates. Only what is public anyway.
+type Open interface {
+	// Anybody gives what reads the answer, or nil where the charter opens nothing at that
+	// path. Its answer is nil where the token must sign first: then the plan is made, if
+	// strangers have not asked for too much of that. It must be cheap.
+	Anybody(r *Request) func(v *seal.View) (*Answer, error)
+}
+
 // Ender is an Engine whose leases mean something: End is called in the transaction
 // in which a lease expires or is revoked.
 type Ender interface {

@@ -47,6 +47,11 @@ func (n *Node) Looked(ctx context.Context, l Look) {
 	if l.Refused != nil {
 		e.Kind, e.Class, e.Error = audit.Refused, string(fault.ClassOf(l.Refused)), shown(l.Refused)
 	}
+	v.writeLook(ctx, e)
+}
+
+// writeLook writes the entry of a look, or counts it.
+func (v *vault) writeLook(ctx context.Context, e *audit.Entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookWait)
 	defer cancel()
 	if _, err := v.journal.Do(ctx, seal.Durable, e, nil); err != nil {

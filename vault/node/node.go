@@ -111,6 +111,8 @@ type vault struct {
 	since     time.Time
 	refused   *refusals
 	looks     *refusals     // at paths that need no caller
+	anybodies *pace         // how much strangers are answered
+	signings  *pace         // how much the token signs for them
 	cutOff    int           // intents found open at the start
 	folding   chan struct{} // has room for the one that folds the charter for itself
 	searching chan struct{} // has room for those that search the trail
@@ -187,6 +189,7 @@ func (c closer) Close() error { return c.n.seal(context.Background()) }
 func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
 	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), folding: make(chan struct{}, 1), searching: make(chan struct{}, maxLooks), counted: make(chan struct{}), ended: make(chan struct{})}
 	v.refused, v.looks = newRefusals(c.Now), newRefusals(c.Now)
+	v.anybodies, v.signings = newPace(anybodyBurst, anybodyEvery, c.Now()), newPace(signingBurst, signingEvery, c.Now())
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))
 	if err := v.start(ctx, o.By); err != nil {
 		v.end()

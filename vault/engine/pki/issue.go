@@ -257,9 +257,16 @@ func (x *issue) template() (*x509.Certificate, error) {
 	for _, u := range x.role.Usages {
 		t.ExtKeyUsage = append(t.ExtKeyUsage, map[string]x509.ExtKeyUsage{"client": x509.ExtKeyUsageClientAuth, "server": x509.ExtKeyUsageServerAuth}[u])
 	}
-	// No place for the list or for answers stands in it: the vault tells nobody anything
-	// who has not said who he is, which clients that follow such places cannot.
+	t.CRLDistributionPoints, t.OCSPServer = place(x.role.CRL), place(x.role.OCSP)
 	return t, nil
+}
+
+// place is where the charter says that something is found; nowhere if it says nothing.
+func place(url string) []string {
+	if url == "" {
+		return nil
+	}
+	return []string{url}
 }
 
 // certificate makes one of the general kind.

@@ -71,6 +71,7 @@ func (x *issue) examine(der []byte) ([]byte, error) {
 		{"times", !c.NotBefore.Before(x.issuer.NotBefore) && !c.NotAfter.After(x.issuer.NotAfter) && c.NotAfter.Equal(x.now.Add(x.ttl)) && c.NotBefore.Before(c.NotAfter)},
 		{"key_of_the_role", slices.Contains(x.role.KeyTypes, keyType(c.PublicKey))},
 		{"names", x.namesHold(c)},
+		{"places", slices.Equal(c.CRLDistributionPoints, place(x.role.CRL)) && slices.Equal(c.OCSPServer, place(x.role.OCSP)) && len(c.IssuingCertificateURL) == 0},
 	} {
 		if !l.ok {
 			found = append(found, l.name)

@@ -31,10 +31,16 @@ const (
 	maxAnswers = 4096
 )
 
+// asked is what a question is about. Each way of asking has an answer of its own, so
+// that who asks in another way does not have the token sign each time.
+type asked struct {
+	serial string
+	hash   crypto.Hash // by which the issuer is named
+}
+
 // ocspKept is an answer that was signed.
 type ocspKept struct {
 	der  []byte
-	hash crypto.Hash // by which it names the issuer
 	from time.Time
 }
 
@@ -72,17 +78,20 @@ func (e *Engine) planOCSP(r *engine.Request) (*engine.Plan, error) {
 	}
 	x.serial = hex.EncodeToString(q.SerialNumber.FillBytes(make([]byte, 16)))
 	plan.Shown = map[string]any{"serial": x.serial}
-	if x.der = e.answer(x.serial, q.HashAlgorithm, x.now); x.der == nil {
+	if x.der = e.answer(x.asked(), x.now); x.der == nil {
 		plan.Intent, plan.Work = true, x.work
 	}
 	return plan, nil
 }
 
+func (x *question) asked() asked { return asked{x.serial, x.q.HashAlgorithm} }
+
 func answered(raw []byte) *engine.Plan {
-	return &engine.Plan{Needs: access.Read, Apply: func(*seal.Tx) (*engine.Answer, error) {
-		return &engine.Answer{Raw: raw, ContentType: typeOCSP}, nil
-	}}
+	return &engine.Plan{Needs: access.Read, Apply: func(*seal.Tx) (*engine.Answer, error) { return unsigned(raw), nil }}
 }
+
+// unsigned is an answer that says nothing of any certificate.
+func unsigned(raw []byte) *engine.Answer { return &engine.Answer{Raw: raw, ContentType: typeOCSP} }
 
 // readOCSP takes the request out of path or parameters.
 func readOCSP(r *engine.Request) ([]byte, error) {
@@ -211,33 +220,35 @@ func (x *question) apply(tx *seal.Tx) (*engine.Answer, error) {
 		return nil, fault.Hint(engine.ErrConflict, "what is known of the certificate changed at this very moment: ask again")
 	}
 	if status != ocsp.Unknown { // of those there are as many as somebody likes to ask for
-		x.e.keepAnswer(x.serial, &ocspKept{der: x.der, hash: x.q.HashAlgorithm, from: got.ThisUpdate})
+		x.e.keepAnswer(x.asked(), &ocspKept{der: x.der, from: got.ThisUpdate})
 	}
 	return &engine.Answer{Raw: x.der, ContentType: typeOCSP, Result: map[string]any{"status": map[int]string{ocsp.Good: "good", ocsp.Revoked: "revoked", ocsp.Unknown: "unknown"}[status]}}, nil
 }
 
 // answer is one that was signed a while ago and may be given again.
-func (e *Engine) answer(serial string, h crypto.Hash, now time.Time) []byte {
+func (e *Engine) answer(q asked, now time.Time) []byte {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	k := e.answers[serial]
-	if k == nil || k.hash != h || now.Before(k.from) || !now.Before(k.from.Add(ocspRenewal)) {
+	k := e.answers[q]
+	if k == nil || now.Before(k.from) || !now.Before(k.from.Add(ocspRenewal)) {
 		return nil
 	}
 	return k.der
 }
 
-func (e *Engine) keepAnswer(serial string, k *ocspKept) {
+func (e *Engine) keepAnswer(q asked, k *ocspKept) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.answers) >= maxAnswers {
 		clear(e.answers)
 	}
-	e.answers[serial] = k
+	e.answers[q] = k
 }
 
 func (e *Engine) forgetAnswer(serial string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.answers, serial)
+	for _, h := range []crypto.Hash{crypto.SHA1, crypto.SHA256, crypto.SHA384, crypto.SHA512} { // those of the library
+		delete(e.answers, asked{serial, h})
+	}
 }

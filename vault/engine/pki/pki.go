@@ -44,13 +44,13 @@ type Engine struct {
 	host *engine.Host
 
 	mu      sync.Mutex               // guards the rest
-	answers map[string]*ocspKept     // by number, as long as they hold
+	answers map[asked]*ocspKept      // as long as they hold
 	proof   map[string]crypto.Signer // throw-away keys, by kind
 }
 
 // New is the engine of a host's mount.
 func New(h *engine.Host) *Engine {
-	return &Engine{host: h, answers: map[string]*ocspKept{}, proof: map[string]crypto.Signer{}}
+	return &Engine{host: h, answers: map[asked]*ocspKept{}, proof: map[string]crypto.Signer{}}
 }
 
 // The kinds of content that are answered as they are.
