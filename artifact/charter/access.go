@@ -13,7 +13,7 @@ const (
 	TypeMount       = "mount"        // an engine at a place
 	TypePolicy      = "policy"       // rules under a name
 	TypeIdentity    = "identity"     // a process that may ask
-	TypeAccessEnded = "access-ended" // one of these, a host, a vendor root or an audit sink, that is no more
+	TypeAccessEnded = "access-ended" // one of these, a host, a vendor root, an audit sink or a reminder, that is no more
 )
 
 // Mount puts an engine at the first segment of paths.
@@ -37,8 +37,8 @@ type Policy struct {
 // MaxRules bounds a policy.
 const MaxRules = 256
 
-// AccessEnded ends a mount, policy, identity, host, vendor root, audit sink or
-// transit key. Its id is not given again.
+// AccessEnded ends a mount, policy, identity, host, vendor root, audit sink,
+// reminder or transit key. Its id is not given again.
 type AccessEnded struct {
 	ID   string `json:"id"`
 	Type string `json:"type"` // of TypeMount and the like
@@ -215,6 +215,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 	case TypeVendorRoot:
 		_, there = s.VendorRoots[e.ID]
 		delete(s.VendorRoots, e.ID)
+	case TypeReminder:
+		_, there = s.Reminders[e.ID]
+		delete(s.Reminders, e.ID)
 	case TypeAuditSink:
 		_, there = s.Audit.Sinks[e.ID]
 		delete(s.Audit.Sinks, e.ID)

@@ -31,6 +31,7 @@ func Proposable() []string {
 		TypePolicy,
 		TypeRelay,
 		TypeReleaseApproved,
+		TypeReminder,
 		TypeStation,
 		TypeTokenRole,
 		TypeTransitKey,

@@ -131,6 +131,13 @@ func sayers() map[string]func(json.RawMessage) (string, error) {
 		TypeAuditSink: said(func(x *AuditSink) string {
 			return strings.TrimSpace(fmt.Sprintf("the trail is copied to sink %s, %s %s", x.ID, x.Kind, x.Address))
 		}),
+		TypeReminder: said(func(r *Reminder) string {
+			to := r.Address
+			if len(r.To) > 0 {
+				to = strings.Join(r.To, ", ") + " by " + r.Address
+			}
+			return fmt.Sprintf("reminder %s tells %s, by %s, what has to be done next, from level %s on", r.ID, to, r.Kind, r.Level)
+		}),
 		TypeDelegation: said(func(d *Delegation) string {
 			return fmt.Sprintf("identity %s may %s %s %d times until %s", d.Identity, d.Can, d.Path, d.Uses, d.Expires)
 		}),

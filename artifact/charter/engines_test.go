@@ -172,6 +172,7 @@ func engineCases() map[string]engineCase {
 	tokenCases(out)
 	passwordCases(out)
 	maps.Copy(out, trailCases())
+	maps.Copy(out, reminderCases())
 	return out
 }
 

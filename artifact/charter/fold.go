@@ -43,6 +43,7 @@ type State struct {
 	Transit     map[string]TransitKey     // keys of transit engines, by At
 	PKIRoles    map[string]PKIRole        // by At
 	Releases    Releases                  // what keys may sign beside statements of ours
+	Reminders   map[string]Reminder       // who is told what has to be done next
 	Audit       Audit                     // who signs the vault's trail, and who gets copies
 	Grants      Grants                    // what is given for a while
 
@@ -227,6 +228,7 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.PKIRoles, s.pkiIssuers = map[string]PKIRole{}, map[string][]byte{}
 	s.TokenRoles, s.Passwords = map[string]TokenRole{}, map[string]PasswordPolicy{}
 	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
+	s.Reminders = map[string]Reminder{}
 	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
 	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
 	s.adopted, s.VendorRoots = map[string]int{}, map[string]VendorRoot{}
@@ -282,6 +284,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeKVConfig:           decider((*State).configureKV),
 		TypeAuditLog:           decider((*State).setAuditLog),
 		TypeAuditSink:          decider((*State).addAuditSink),
+		TypeReminder:           decider((*State).addReminder),
 
 		TypeDelegation:       decider((*State).delegate),
 		TypeBreakGlass:       decider((*State).addBreakGlass),

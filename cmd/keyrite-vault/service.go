@@ -28,6 +28,7 @@ import (
 	"keyrite/vault/engine/transit"
 	"keyrite/vault/node"
 	"keyrite/vault/page"
+	"keyrite/vault/remind"
 	"keyrite/vault/seal"
 	"keyrite/vault/unseal"
 )
@@ -99,7 +100,33 @@ type servingStatus struct {
 	CutOff     int    `json:"intents_cut_off,omitempty"`
 	NotInForce string `json:"charter_refused,omitempty"` // why the charter file is not in force
 
-	Sinks []sinkStatus `json:"sinks,omitempty"` // copies of the trail, by id
+	Sinks     []sinkStatus     `json:"sinks,omitempty"`     // copies of the trail, by id
+	Reminders []reminderStatus `json:"reminders,omitempty"` // who is told what is due, by id
+}
+
+// reminderStatus is how whoever is reminded is told.
+type reminderStatus struct {
+	ID    string `json:"id"`
+	Kind  string `json:"kind"`
+	Sent  string `json:"sent,omitempty"`  // the last message that was taken
+	Error string `json:"error,omitempty"` // why the last try failed
+	Since string `json:"since,omitempty"` // when the trouble began
+}
+
+func reminderStates(states map[string]remind.State) []reminderStatus {
+	var out []reminderStatus
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		x := states[id]
+		s := reminderStatus{ID: id, Kind: x.Kind}
+		if !x.Sent.IsZero() {
+			s.Sent = trail.FormatTime(x.Sent)
+		}
+		if x.Error != nil {
+			s.Error, s.Since = cli.Escape(x.Error.Error()), trail.FormatTime(x.Since)
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // sinkStatus is how a copy of the trail is.
@@ -136,7 +163,7 @@ func (s *service) Status() any {
 		}
 		return cli.Escape(err.Error())
 	}
-	return servingStatus{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Unlisted, st.Intents, text(st.FileRefused), sinkStates(st.Sinks)}
+	return servingStatus{st.Store.Size, text(st.Store.Stopped), text(st.Store.Keeper), st.Store.Behind.Milliseconds(), st.LeftOut, st.Unlisted, st.Intents, text(st.FileRefused), sinkStates(st.Sinks), reminderStates(st.Reminders)}
 }
 
 // state is the charter in force: that of the node while it is open.

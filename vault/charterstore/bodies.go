@@ -16,6 +16,7 @@ func bodies() map[string]func([]byte) (any, error) {
 		charter.TypeAccessEnded:        strict[charter.AccessEnded],
 		charter.TypeAuditLog:           strict[charter.AuditLog],
 		charter.TypeAuditSink:          strict[charter.AuditSink],
+		charter.TypeReminder:           strict[charter.Reminder],
 		charter.TypeBreakGlass:         strict[charter.BreakGlass],
 		charter.TypeBreakGlassEnded:    strict[charter.BreakGlassEnded],
 		charter.TypeBreakGlassPulled:   strict[charter.BreakGlassPulled],

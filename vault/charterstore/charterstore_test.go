@@ -303,6 +303,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypePolicy,
 		charter.TypeRelay,
 		charter.TypeReleaseApproved,
+		charter.TypeReminder, // it gives nobody anything: it says who is told
 		charter.TypeStation,
 		charter.TypeTokenRole,
 		charter.TypeTransitKey,

@@ -9,9 +9,12 @@ import (
 	"time"
 
 	"keyrite/artifact/fault"
+	"keyrite/artifact/trail"
+	"keyrite/vault/audit"
 	"keyrite/vault/duty"
 	"keyrite/vault/engine"
 	"keyrite/vault/proof"
+	"keyrite/vault/remind"
 	"keyrite/vault/seal"
 )
 
@@ -115,4 +118,31 @@ func (n *Node) Due() ([]duty.Item, error) {
 		return nil, fault.Errorf(fault.ClassOf(err), "look up what is due: %w", err)
 	}
 	return items, nil
+}
+
+// startReminders begins to tell those whom the charter names.
+func (v *vault) startReminders() {
+	v.remind = remind.New(remind.Config{
+		World: v.cfg.World, Vault: v.cfg.Vault, Store: v.store, Journal: v.journal, Now: v.cfg.Now, Log: v.cfg.Log, Items: v.dues,
+		Entry: func(what string) *audit.Entry { return v.life(what) },
+	})
+	v.remind.Set(v.charter().Reminders)
+}
+
+// reminderStates are the reminders as a caller is told of them.
+func (v *vault) reminderStates() []map[string]any {
+	out := []map[string]any{}
+	states := v.remind.States()
+	for _, id := range slices.Sorted(maps.Keys(states)) {
+		s := states[id]
+		m := map[string]any{"id": id, "kind": s.Kind}
+		if !s.Sent.IsZero() {
+			m["sent"] = trail.FormatTime(s.Sent)
+		}
+		if s.Error != nil {
+			m["error"], m["since"] = shown(s.Error), trail.FormatTime(s.Since)
+		}
+		out = append(out, m)
+	}
+	return out
 }

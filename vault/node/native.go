@@ -32,7 +32,7 @@ func (x *call) status([]string) error {
 		"charter":           map[string]any{"size": x.force.charter.Size(), "head": x.force.charter.Head()},
 		"store":             store,
 		"refusals_left_out": x.refused.leftOut(), "looks_left_out": x.looks.leftOut(), "intents_cut_off": x.cutOff, "results_owed": x.owedResults(),
-		"sinks": x.sinkStates(),
+		"sinks": x.sinkStates(), "reminders": x.reminderStates(),
 	}
 	if t := x.trouble.Load(); t != nil && t.error != nil {
 		out["charter_refused"] = t.Error()

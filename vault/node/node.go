@@ -27,6 +27,7 @@ import (
 	"keyrite/vault/engine"
 	"keyrite/vault/identity"
 	"keyrite/vault/lease"
+	"keyrite/vault/remind"
 	"keyrite/vault/seal"
 )
 
@@ -106,6 +107,7 @@ type vault struct {
 	token     engine.Token // nil where there is none
 	journal   *audit.Journal
 	sinks     *audit.Sinks // nil where there is no folder for copies
+	remind    *remind.Reminders
 	ident     *identity.Registry
 	leases    *lease.Book
 	since     time.Time
@@ -220,6 +222,7 @@ func (v *vault) start(ctx context.Context, by By) error {
 	}
 	v.tellPulled(ctx)
 	v.startCopies()
+	v.startReminders()
 	return nil
 }
 
@@ -253,6 +256,7 @@ func (n *Node) seal(ctx context.Context) error {
 	v.calls.Wait()
 	<-v.counted
 	<-v.ended
+	v.remind.Set(nil)
 	v.ident.Seal()
 	var err error
 	if v.store.Health().Stopped == nil {
@@ -285,6 +289,7 @@ type Status struct {
 	// FileRefused is why the charter file, which has changed, is not in force; nil if it is.
 	FileRefused error
 	Sinks       map[string]audit.SinkState // by id
+	Reminders   map[string]remind.State    // by id
 	Intents     int                        // of which nobody knows what came of them, found when it was opened
 	Owed        int                        // intents that came to nothing, whose results are not written yet
 }
@@ -301,6 +306,7 @@ func (n *Node) Status() Status {
 	c := v.charter()
 	st.Since, st.Charter, st.Head, st.Store = v.since, c.Size(), c.Head(), v.store.Health()
 	st.LeftOut, st.Unlisted, st.Intents, st.Owed = v.refused.leftOut(), v.looks.leftOut(), v.cutOff, v.owedResults()
+	st.Reminders = v.remind.States()
 	if v.sinks != nil {
 		st.Sinks = v.sinks.States()
 	}

@@ -218,6 +218,7 @@ func (v *vault) goOn(ctx context.Context, lines [][]byte, by *audit.Entry) (*cha
 	v.ident.CharterChanged()
 	v.leases.Kick()
 	v.copies()
+	v.remind.Set(st.Reminders)
 	if err == nil {
 		v.tellPulled(ctx)
 	}
