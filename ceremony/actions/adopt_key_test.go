@@ -15,6 +15,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/record"
 	"keyrite/ceremony"
+	"keyrite/hsm/hsmtest"
 )
 
 // finding is a reshare of the two safes that looks for the key which a void transfer
@@ -206,4 +207,56 @@ func (h *house) approved(t *testing.T, s *charter.State, typ string, body any) [
 		t.Fatal(err)
 	}
 	return line
+}
+
+// A token that hangs while the key which was found signs does not outlast the step: the
+// ceremony ends VOID and cleaned by itself, the key stays where it was found, and the
+// next one finds it there (R-CER-14).
+func TestKeyFindEndsWithItsStep(t *testing.T) {
+	t.Parallel()
+	st := newStand(t)
+	h := st.house
+	h.env.Config.Module = st.faults.Module
+	faulty := func(b *Bind) { b.Module, b.Sandbox = st.faults.Module, BindSandbox{Folders: []string{h.env.Dir}} }
+	st.faults.Reset(0, 0, 0)
+	first, err := h.perform(t, "genesis", twoSafes, "", func(b *Bind) {
+		faulty(b)
+		b.Tokens = map[string]string{"work": "fresh", "work2": "fresh"}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.cosign(t, first, "witness2")
+	on := func(b *Bind) {
+		faulty(b)
+		continues(first)(b)
+	}
+	void, err := h.perform(t, "void", transferScript(t, "traveller"), "incident: {step: \"5.3\", by: witness1, reason: a stranger came in}\n", on)
+	if fault.ClassOf(err) != fault.Void {
+		t.Fatal(err)
+	}
+	h.after = void
+	st.faults.Reset(slices.Index(hsmtest.Functions(), "C_Sign"), 1, hsmtest.Hang)
+	short := strings.Replace(finding, "to: work2, title: t, limit: 10m", "to: work2, title: t, limit: 5s", 1)
+	hung, err := h.perform(t, "hung", short, "", on)
+	state, stErr := ceremony.ReadState(hung)
+	if _, hangs := st.faults.Calls(); !hangs || fault.ClassOf(err) != fault.Void || stErr != nil || state.State != "VOID" || !state.Ended || !strings.Contains(state.Cause, "2.3") {
+		t.Fatalf("hung %v: %v, %+v, %v", hangs, err, state, stErr)
+	}
+	st.faults.Reset(0, 0, 0)
+	h.noShares(t, 2)
+	h.after = hung
+	dir, err := h.perform(t, "found", finding, "", on)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.after = ""
+	h.cosign(t, dir, "witness2")
+	v, err := verifyOwn(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := v.Charter.Keys["traveller"]; k.Token.Label != "tok-2" {
+		t.Errorf("the charter has it in %s", k.Token.Label)
+	}
 }
