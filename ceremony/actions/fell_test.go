@@ -284,3 +284,49 @@ func TestFewerReplaceNobody(t *testing.T) {
 		x.here = here
 	}
 }
+
+// Whatever kind of ceremony a person makes void, at its very end, the record proves who
+// it was, so that the next one can keep it.
+func TestIncidentsOfEveryKindAreTold(t *testing.T) {
+	t.Parallel()
+	f := found(t)
+	requests := func(b *Bind) {
+		maps.Copy(b.Requests, map[string]string{"factory2-ca": "a.csr", "factory3-ca": "a.csr", "report3": "b.csr", "relay-access3": "c.csr"})
+		b.Keys["pipeline3"] = "pipeline1.pem"
+	}
+	for _, kind := range []string{"new-key", "succession", "retire", "enrol", "sign-offline", "hsm-lost"} {
+		t.Run(kind, func(t *testing.T) {
+			f := f.fork(t)
+			if kind == "hsm-lost" {
+				if err := os.RemoveAll(f.tokenFolder(t, "founded-work")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s, _ := f.script(t, kind, "founded", nil)
+			i := slices.IndexFunc(s.Seal, func(st script.Step) bool { return slices.Contains(st.Confirm, charter.RoleWitness) })
+			if i < 0 {
+				t.Fatal("no step at its end asks a witness")
+			}
+			root := rootOf(f, "1.root.json")
+			dir, err := f.try(t, plan{kind: kind, incident: fmt.Sprintf("incident: {step: %q, by: witness1, reason: a stranger came in}\n", s.Seal[i].ID), bind: func(b *Bind) {
+				root(b)
+				requests(b)
+			}})
+			st, stErr := ceremony.ReadState(dir)
+			if fault.ClassOf(err) != fault.Void || stErr != nil || !st.Ended {
+				t.Fatalf("%v, %+v, %v", err, st, stErr)
+			}
+			lines, err := os.ReadFile(filepath.Join(f.newest, "outputs/charter.jsonl"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			v, err := record.VerifyVoid(os.DirFS(dir), f.anchors, lines)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := []record.Fallen{{By: "witness1", Record: st.Record, Root: st.Root}}; !slices.Equal(v.Fell, want) {
+				t.Errorf("got %+v, want %+v", v.Fell, want)
+			}
+		})
+	}
+}
