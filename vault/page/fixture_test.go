@@ -29,6 +29,7 @@ import (
 	"keyrite/artifact/openrequest"
 	"keyrite/artifact/trail"
 	"keyrite/vault/api"
+	"keyrite/vault/duty"
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/kv"
 	"keyrite/vault/engine/pki"
@@ -56,7 +57,8 @@ type rig struct {
 	caKey    *ecdsa.PrivateKey
 	serial   int64
 	log      lockedBuffer
-	broken   error // of the charter on the disk, if it cannot be read
+	outside  []duty.Thing // what ends of which charter and store know nothing
+	broken   error        // of the charter on the disk, if it cannot be read
 }
 
 // Names of people who look. Each has an identity of that name, but for the stranger.
@@ -74,7 +76,13 @@ func newRig(t testing.TB) *rig {
 	r.authority()
 	r.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
 	read := []access.Capability{access.Read}
-	r.Approve(charter.TypePolicy, charter.Policy{ID: "auditor", Version: 1, Rules: []access.Rule{{Can: read, Path: "keyrite/charter"}, {Can: read, Path: "keyrite/status"}}})
+	r.Approve(charter.TypePolicy, charter.Policy{ID: "auditor", Version: 1, Rules: []access.Rule{
+		{Can: read, Path: "keyrite/charter"},
+		{Can: read, Path: "keyrite/status"},
+		{Can: read, Path: "keyrite/due"},
+		{Can: []access.Capability{access.Read, access.Update}, Path: "keyrite/shares"},
+		{Can: []access.Capability{access.Read, access.Update}, Path: "keyrite/shares/challenges"},
+	}})
 	r.Approve(charter.TypePolicy, charter.Policy{ID: "process", Version: 1, Rules: []access.Rule{{Can: read, Path: "kv/data/*"}}})
 	r.person(anna, "auditor")
 	r.person(clerk, "process")
@@ -87,12 +95,13 @@ func newRig(t testing.TB) *rig {
 			"pki": func(h *engine.Host) (engine.Engine, error) { return pki.New(h), nil },
 		},
 		Opening: func() any { return r.attempts.Status() },
+		Outside: func(*charter.State) []duty.Thing { return r.outside },
 	})
 	r.ok(err)
 	c := r.Unsealing(nil)
 	c.Opened = func(ctx context.Context, o *unseal.Opened) (io.Closer, error) {
 		r.store = o.Store
-		return r.node.Open(ctx, node.Opened{Store: o.Store, Token: o.Token, Head: c.Store.Head})
+		return r.node.Open(ctx, node.Opened{Store: o.Store, Token: o.Token, Head: c.Store.Head, By: node.By{Safe: vaulttest.Safe, Epoch: o.Epoch, Holders: o.Holders, At: o.At}})
 	}
 	c.Charter = func() *charter.State {
 		if st := r.node.Charter(); st != nil {

@@ -88,6 +88,10 @@ func views() []view {
 		{path: "/charter", title: "Charter", menu: true, template: "charter", show: showCharter},
 		{path: "/charter/line", title: "Charter", show: showLine},
 		{path: "/keys", title: "Keys", menu: true, template: "keys", show: showKeys},
+		{path: "/shares", title: "Shares", menu: true, template: "shares", show: showShares},
+		{path: "/shares/challenges", title: "Challenges", template: "challenges", show: showChallenges},
+		{path: "/shares/challenge", title: "Challenge", show: showChallenge},
+		{path: "/due", title: "Due", menu: true, template: "due", show: showDue},
 	}
 }
 
