@@ -34,6 +34,7 @@ type (
 		Brought   string          `json:"brought"`
 		Ends      string          `json:"ends"`
 		Proposal  string          `json:"proposal,omitempty" doc:"the file, byte for byte; not in lists"`
+		Sentence  string          `json:"sentence,omitempty" doc:"what it decides, in a sentence"`
 		Says      []string        `json:"says,omitempty" doc:"all that it says, as approvers read it"`
 		Words     string          `json:"words,omitempty" doc:"the digest, to be read aloud"`
 	}

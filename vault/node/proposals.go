@@ -74,6 +74,11 @@ func toldOf(p *proposal.Pending, st *charter.State) map[string]any {
 	return out
 }
 
+// withFile adds what only the file says.
+func withFile(out map[string]any, p *charterstore.Proposal, file []byte) {
+	out["proposal"], out["sentence"], out["says"], out["words"] = string(file), charter.Words(p.Statement), p.Shown, p.Words
+}
+
 // proposals lists what waits.
 func (x *call) proposals([]string) error {
 	x.plan.Apply = func(tx *seal.Tx) (*engine.Answer, error) {
@@ -107,7 +112,7 @@ func (x *call) proposal(rest []string) error {
 			return nil, err
 		}
 		out := toldOf(kept, x.charter())
-		out["proposal"], out["says"], out["words"] = string(file), p.Shown, p.Words
+		withFile(out, p, file)
 		return &engine.Answer{Data: out}, nil
 	}
 	return x.Params.Only()
@@ -236,7 +241,7 @@ func (x *call) bring(mk func(*charter.State) ([]byte, error), old string) error 
 			return nil, err
 		}
 		out := toldOf(kept, x.charter())
-		out["proposal"], out["says"], out["words"] = string(file), p.Shown, p.Words
+		withFile(out, p, file)
 		return &engine.Answer{Data: out, Result: result}, nil
 	}
 	return nil

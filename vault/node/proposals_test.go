@@ -147,7 +147,7 @@ func TestProposalIsApprovedAndAppended(t *testing.T) {
 	}
 	out, err := d.ask(reader, engine.Read, "keyrite/proposals/"+id, "")
 	d.ok(err)
-	if out["proposal"] != string(file) || out["brought_by"] != "clerk" || out["need"] != 2.0 || out["state"] != stateOpen || out["brought"] != charter.FormatTime(d.now()) || !strings.Contains(fmt.Sprint(out["says"]), "id = ci2") {
+	if out["proposal"] != string(file) || out["brought_by"] != "clerk" || out["need"] != 2.0 || out["state"] != stateOpen || out["brought"] != charter.FormatTime(d.now()) || !strings.Contains(fmt.Sprint(out["says"]), "id = ci2") || !strings.Contains(fmt.Sprint(out["sentence"]), "ci2") {
 		t.Errorf("read %v", out)
 	}
 	list, err := d.ask(reader, engine.List, "keyrite/proposals", "")
