@@ -150,10 +150,13 @@ func (r *rig) progress() api.Progress {
 	return p
 }
 
-func (r *rig) serve() {
+func (r *rig) serve() { r.t.Helper(); r.serveOf(r.node) }
+
+// serveOf serves the pages of v, and has get ask there.
+func (r *rig) serveOf(v page.Vault) {
 	r.t.Helper()
 	s, err := page.New(page.Config{
-		Vault: r.node, Progress: r.progress, Attempts: func() unseal.Status { return r.attempts.Status() },
+		Vault: v, Progress: r.progress, Attempts: func() unseal.Status { return r.attempts.Status() },
 		Charter: func() (*charter.State, error) { return r.State, r.broken },
 		Log:     slog.New(slog.NewJSONHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 	})

@@ -36,6 +36,8 @@ import (
 // Vault is what the pages are about.
 type Vault interface {
 	Do(ctx context.Context, c node.Call) (*node.Reply, error)
+	// Looked is told of what is shown without Do.
+	Looked(ctx context.Context, l node.Look)
 	Status() node.Status
 	// Charter is the charter in force, nil while the vault is sealed. It is shown only to
 	// whom a call to keyrite/charter was answered.

@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
+	"keyrite/vault/node"
 	"keyrite/vault/unseal"
 )
 
@@ -188,4 +190,51 @@ func TestSealedWhileOneLooks(t *testing.T) {
 	p := r.get(anna, "/keys")
 	p.has(t, "sealed", "The vault is sealed.")
 	p.lacks(t, "sealed", "image1")
+}
+
+// stopped is a vault whose store stopped after a write that failed.
+type stopped struct {
+	*node.Node
+	why error
+}
+
+func (s stopped) Status() node.Status {
+	st := s.Node.Status()
+	st.Store.Stopped = s.why
+	return st
+}
+
+// TestStrangersHearWhatClass: where the disk is, and what is wrong with it, is not for
+// who is not known.
+func TestStrangersHearWhatClass(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	r.serveOf(stopped{r.node, fault.New(fault.Storage, "write /srv/hidden/store.db: no space left")})
+	for _, who := range []string{"", "nobody"} {
+		p := r.get(who, "/")
+		p.has(t, who, "It serves nothing, after a write that failed", "storage")
+		p.lacks(t, who, "hidden", "space")
+	}
+}
+
+// TestLooksOfStrangersAreWritten: who looks at the seal has the entry that a program has
+// that asks sys/seal-status.
+func TestLooksOfStrangersAreWritten(t *testing.T) {
+	r := newRig(t)
+	r.get("", "/")
+	r.open()
+	from := r.size()
+	r.get("", "/")
+	got := r.entries(from)
+	if len(got) != 1 || line(&got[0]) != "request read sys/seal-status " || got[0].Remote != "127.0.0.1" {
+		t.Errorf("a stranger's look: %+v", got)
+	}
+	found := false
+	for _, e := range r.entries(0) {
+		counts, _ := e.Result["counts"].(map[string]any)
+		found = found || e.Operation == "asked while sealed" && fmt.Sprint(counts["read sys/seal-status"]) == "1"
+	}
+	if !found {
+		t.Error("a look at the sealed vault is not told when it is opened")
+	}
 }

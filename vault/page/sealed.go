@@ -19,6 +19,9 @@ import (
 // statusPath is what shows how the vault is, and who gives shares.
 const statusPath = "keyrite/status"
 
+// sealPath is where programs are told how far the opening is.
+const sealPath = "sys/seal-status"
+
 // sealPage is how far the opening is. Attempts is nil for whom that is not told.
 type sealPage struct {
 	Note     string // why somebody sees this page, if not because the vault is sealed
@@ -29,17 +32,19 @@ type sealPage struct {
 	Vault    string
 	Progress api.Progress
 	Attempts *unseal.Status
-	Stopped  string
+	Stopped  string // class of what stopped the store
 }
 
 // seal shows the state of the seal: to strangers what sys/seal-status tells everybody,
 // and while the vault is sealed, to whom the charter lets read keyrite/status, also who
 // gave a share. An open vault tells that by a call, with its entry; a sealed one has no
-// trail, so the operator's log says who looked.
+// trail, so the operator's log says who looked. That somebody looked at all is written
+// or counted as a program's look at that path is.
 func (x *look) seal(note string) {
+	x.s.cfg.Vault.Looked(x.r.Context(), node.Look{Operation: string(access.Read), Path: sealPath, Peer: x.peer})
 	p := sealPage{Note: note, Sealed: x.state.Sealed, Shown: len(x.peer.Certificates) > 0, Vault: x.state.Vault, Progress: x.s.cfg.Progress()}
 	if err := x.state.Store.Stopped; err != nil {
-		p.Stopped = err.Error()
+		p.Stopped = string(fault.ClassOf(err)) // a stranger may look; who may see the status reads why there
 	}
 	status := http.StatusOK
 	switch {
