@@ -79,7 +79,7 @@ type Watch struct {
 
 	mu     sync.Mutex // guards the rest
 	things []duty.Thing
-	looked time.Time // zero before the first time
+	looked time.Time // before the first time: when it was made
 }
 
 // New watches nothing yet.
@@ -87,7 +87,7 @@ func New(c Config) *Watch {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Watch{c: c, records: map[string]seenRecord{}}
+	return &Watch{c: c, records: map[string]seenRecord{}, looked: c.Now()}
 }
 
 // Run looks at once, and then each Period, until ctx ends. One goroutine at a time may
@@ -120,13 +120,13 @@ func (w *Watch) Look() {
 }
 
 // Things are what the files said, and the reports that admit the tokens of st. Files
-// that were not read for long are told of: somebody's disk hangs.
+// that were not read for long, or never, are told of: somebody's disk hangs.
 func (w *Watch) Things(st *charter.State) []duty.Thing {
 	out := w.admissions(st)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out = append(out, w.things...)
-	if since := w.c.Now().Sub(w.looked); !w.looked.IsZero() && since > 3*Period {
+	if since := w.c.Now().Sub(w.looked); since > 3*Period {
 		out = append(out, duty.Thing{Kind: duty.Certificate, Name: "watch", About: "files that the binding watches", Fault: fmt.Sprintf("they could not be read for %s", since.Round(time.Minute))})
 	}
 	return out

@@ -182,6 +182,10 @@ func TestHangingDisk(t *testing.T) {
 	if got := x.Things(w.State); len(got) != 0 {
 		t.Errorf("before the first time: %+v", got)
 	}
+	now = now.Add(3*Period + time.Minute)
+	if got := x.Things(w.State); len(got) != 1 || got[0].Fault == "" {
+		t.Errorf("a disk that hung from the start: %+v", got)
+	}
 	x.Look()
 	now = now.Add(3 * Period)
 	if got := x.Things(w.State); len(got) != 0 {
