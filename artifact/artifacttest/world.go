@@ -35,7 +35,8 @@ type World struct {
 	Charter []byte
 	Anchors *anchor.Anchors
 
-	t testing.TB
+	t  testing.TB
+	at time.Time // of the newest statement that was signed here
 }
 
 // Now is the time of the founding.
@@ -117,11 +118,27 @@ func (w *World) Approve(typ string, body any) {
 // SignedBy appends a statement that those people signed.
 func (w *World) SignedBy(typ string, body any, names ...string) {
 	w.t.Helper()
+	w.signedAt(typ, body, Now(), names)
+}
+
+// ApproveAt is Approve at another time than Now: for what must be in force by the clock
+// of the host. Later statements are not before it.
+func (w *World) ApproveAt(typ string, body any, at time.Time) {
+	w.t.Helper()
+	w.signedAt(typ, body, at, []string{"approver1", "approver2"})
+}
+
+func (w *World) signedAt(typ string, body any, at time.Time, names []string) {
+	w.t.Helper()
 	var ks []crypto.Signer
 	for _, n := range names {
 		ks = append(ks, w.People[n].Signer())
 	}
-	w.append(w.must(w.State.Propose(typ, body, Now())), ks...)
+	if at.Before(w.at) {
+		at = w.at // time does not go back in a charter
+	}
+	w.at = at
+	w.append(w.must(w.State.Propose(typ, body, at)), ks...)
 }
 
 // SPKI returns the DER public key of key id.

@@ -37,8 +37,8 @@ type Policy struct {
 // MaxRules bounds a policy.
 const MaxRules = 256
 
-// AccessEnded ends a mount, policy, identity, host, vendor root, audit sink,
-// reminder or transit key. Its id is not given again.
+// AccessEnded ends a mount, policy, identity, host, unattended, vendor root, audit
+// sink, reminder or transit key. Its id is not given again.
 type AccessEnded struct {
 	ID   string `json:"id"`
 	Type string `json:"type"` // of TypeMount and the like
@@ -212,6 +212,9 @@ func (s *State) endAccess(e *AccessEnded) error {
 	case TypeHost:
 		_, there = s.Access.Hosts[e.ID]
 		delete(s.Access.Hosts, e.ID)
+		delete(s.Grants.Unattended, e.ID)
+	case TypeUnattended:
+		there = s.endUnattended(e.ID)
 	case TypeVendorRoot:
 		_, there = s.VendorRoots[e.ID]
 		delete(s.VendorRoots, e.ID)

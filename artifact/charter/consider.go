@@ -35,6 +35,7 @@ func Proposable() []string {
 		TypeStation,
 		TypeTokenRole,
 		TypeTransitKey,
+		TypeUnattended,
 		TypeVendorRoot,
 	}
 }

@@ -38,7 +38,7 @@ func saveVectors[T any](v *vault, kind, typ string, bad, good map[string]T) {
 
 // TestCryptoVectors: each vector is a statement that follows charter.jsonl beside it.
 func TestCryptoVectors(t *testing.T) {
-	for _, kind := range []string{"pki", "release", "transit"} {
+	for _, kind := range []string{"pki", "release", "transit", "unattended"} {
 		dir := cryptoVectors + kind
 		a, _ := artifacttest.Load(t, dir)
 		lines, err := os.ReadFile(filepath.Join(dir, "charter.jsonl"))

@@ -141,6 +141,9 @@ func sayers() map[string]func(json.RawMessage) (string, error) {
 		TypeDelegation: said(func(d *Delegation) string {
 			return fmt.Sprintf("identity %s may %s %s %d times until %s", d.Identity, d.Can, d.Path, d.Uses, d.Expires)
 		}),
+		TypeUnattended: said(func(u *Unattended) string {
+			return fmt.Sprintf("host %s may open the vault by itself after a restart, without its key masters, while its TPM measures the same in PCRs %v, until %s", u.Host, u.PCRs, u.Expires)
+		}),
 		TypeBreakGlass: said(func(b *BreakGlass) string {
 			return fmt.Sprintf("break-glass %s: %d of %s may give identity %s more rights, after %s and for %s", b.ID, b.People.Need, strings.Join(b.People.Members, ", "), b.Identity, seconds(b.Delay), seconds(b.Duration))
 		}),

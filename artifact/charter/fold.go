@@ -287,6 +287,7 @@ func deciders() map[string]func(*State, *Statement) error {
 		TypeReminder:           decider((*State).addReminder),
 
 		TypeDelegation:       decider((*State).delegate),
+		TypeUnattended:       decider((*State).addUnattended),
 		TypeBreakGlass:       decider((*State).addBreakGlass),
 		TypeBreakGlassPulled: decider((*State).pull),
 		TypeBreakGlassEnded:  decider((*State).endPull),

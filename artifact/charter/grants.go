@@ -76,14 +76,19 @@ type Pulled struct {
 
 // Grants is the part of the state that gives more for a while.
 type Grants struct {
-	Delegations map[string]Delegation
-	BreakGlass  map[string]BreakGlass
-	Pulled      map[string]Pulled // by id of the break-glass
-	times       map[string]int    // pulls so far
+	Delegations   map[string]Delegation
+	BreakGlass    map[string]BreakGlass
+	Pulled        map[string]Pulled     // by id of the break-glass
+	Unattended    map[string]Unattended // by host: the last one
+	times         map[string]int        // pulls so far
+	unattendedIDs map[string]bool       // that were ever given
 }
 
 func newGrants() Grants {
-	return Grants{map[string]Delegation{}, map[string]BreakGlass{}, map[string]Pulled{}, map[string]int{}}
+	return Grants{
+		Delegations: map[string]Delegation{}, BreakGlass: map[string]BreakGlass{}, Pulled: map[string]Pulled{}, times: map[string]int{},
+		Unattended: map[string]Unattended{}, unattendedIDs: map[string]bool{},
+	}
 }
 
 // Ends is when a delegation ends.

@@ -33,6 +33,7 @@ type bind struct {
 	Charter    string      `yaml:"charter"`    // charter file; read again when it has grown. Required.
 	Succession string      `yaml:"succession"` // succession statement, if there was one
 	Head       bindHead    `yaml:"head"`       // where the newest head of the store is kept. Required.
+	TPM        string      `yaml:"tpm"`        // the TPM of this host, for unattended restarts. Default head.tpm.
 	Attempt    string      `yaml:"attempt"`    // how long key masters may take, to 24h. Default 15m.
 	Sandbox    bindSandbox `yaml:"sandbox"`    // Optional.
 	TLS        bindTLS     `yaml:"tls"`        // Required for listeners of clients.
@@ -59,7 +60,12 @@ func (h *bindHead) keepers() (n int) {
 }
 
 // tpm is where the TPM of this host is; "" if nothing of the vault is in it.
-func (b *bind) tpm() string { return b.Head.TPM }
+func (b *bind) tpm() string {
+	if b.TPM != "" {
+		return b.TPM
+	}
+	return b.Head.TPM
+}
 
 // bindCosigner says where a cosigner is; who it is stands in the charter's audit-log.
 type bindCosigner struct {
@@ -121,6 +127,8 @@ func (b *bind) faults() *config.Faults {
 	f.If(b.Head.keepers() != 1, "head names one keeper: cosigner, tpm or, in a rehearsal, file")
 	f.If(b.World.IsLive() && b.Head.TPM != "" && !filepath.IsAbs(b.Head.TPM), "head.tpm is no device: a TPM behind a socket is for rehearsals, since its state can be put back")
 	f.If(b.Head.File != "" && b.World.IsLive(), "head.file is for rehearsals: it is put back together with the store")
+	f.If(b.World.IsLive() && b.TPM != "" && !filepath.IsAbs(b.TPM), "tpm is no device: a TPM behind a socket is for rehearsals")
+	f.If(b.TPM != "" && b.Head.TPM != "" && b.TPM != b.Head.TPM, "tpm and head.tpm are two TPMs, and a host has one")
 	if c := b.Head.Cosigner; c != nil {
 		f.If(c.Name == "" || c.URL == "", "head.cosigner needs name and url")
 	}

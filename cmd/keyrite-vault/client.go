@@ -11,6 +11,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/internal/cli"
 	"keyrite/vault/control"
+	"keyrite/vault/unseal"
 )
 
 type statusResult struct {
@@ -76,6 +77,9 @@ func printStatus(w io.Writer, s *statusResult) {
 		state = "not running, and so sealed"
 	case !s.Sealed:
 		state = fmt.Sprintf("OPEN since %s, by %s of %s", s.Since, s.Operation, strings.Join(s.Holders, ", "))
+		if s.Operation == unseal.OpUnattended {
+			state = fmt.Sprintf("OPEN since %s, by this host itself, unattended", s.Since)
+		}
 	}
 	fmt.Fprintf(w, "vault %.16s… in world %s, host %s: %s\n", s.Vault, s.World, s.Host, state)
 	if !s.Created {
@@ -89,8 +93,27 @@ func printStatus(w io.Writer, s *statusResult) {
 		fmt.Fprintf(w, "  attempt %s: %s, %d of %d shares (%s), until %s\n", p.Attempt, p.Operation, len(p.Given), p.Need, strings.Join(p.Given, ", "), p.Expires)
 	}
 	printDue(w, &s.Due)
+	printUnattended(w, s.Unattended)
 	for _, x := range s.Warnings {
 		fmt.Fprintf(w, "  WARNING: %s\n", cli.Escape(x))
+	}
+}
+
+// printUnattended says whether the host would open by itself.
+func printUnattended(w io.Writer, u *unseal.UnattendedStatus) {
+	if u == nil {
+		return
+	}
+	switch {
+	case u.Statement == "":
+		fmt.Fprintln(w, "  unattended restart: off")
+	case u.Kept:
+		fmt.Fprintf(w, "  unattended restart: ON by statement %s, until %s\n", u.Statement, u.Expires)
+	default:
+		fmt.Fprintf(w, "  unattended restart: granted by statement %s until %s, but nothing is kept; the next opening by key masters keeps it\n", u.Statement, u.Expires)
+	}
+	if u.Why != "" {
+		fmt.Fprintf(w, "    last: %s\n", cli.Escape(u.Why))
 	}
 }
 
@@ -101,9 +124,11 @@ func newSeal() *cobra.Command {
 		Short: "Seal the vault at once",
 		Long: `Close the token and the store, wipe their keys, and end every attempt to unseal. The
 vault's process starts anew, sealed. It needs nobody's share: whoever may use the
-vault's user on this host may seal it. A vault that does not run is sealed.
+vault's user on this host may seal it. A vault that does not run is sealed. What was kept
+for a restart without key masters is destroyed first, also where no vault runs.
 
-Exit codes: 0 sealed, 2 not usable.`,
+Exit codes: 0 sealed; 2 not usable; 12, 18, 19 sealed, but what was kept for a restart
+could not be made useless; 15 another process holds the state folder.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runSeal(c, &o) },
 	}
@@ -115,13 +140,14 @@ func runSeal(c *cobra.Command, o *placeOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	if _, err := loadBind(o.bind); err != nil {
+	b, err := loadBind(o.bind)
+	if err != nil {
 		return err
 	}
 	running := true
-	err := control.NewClient(o.stateDir).Seal(c.Context())
+	err = control.NewClient(o.stateDir).Seal(c.Context())
 	if errors.Is(err, control.ErrNotRunning) {
-		running, err = false, nil
+		running, err = false, forgetRestart(b, o.stateDir)
 	}
 	if err != nil {
 		return fault.Errorf(fault.ClassOf(err), "seal: %w", err)

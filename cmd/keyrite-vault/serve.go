@@ -22,6 +22,7 @@ import (
 	"keyrite/vault/control"
 	"keyrite/vault/quorum"
 	"keyrite/vault/seal"
+	"keyrite/vault/unattended"
 	"keyrite/vault/unseal"
 	"keyrite/vault/watch"
 )
@@ -75,6 +76,7 @@ type vault struct {
 	service  *service      // nil if it is only looked at
 	expired  chan struct{} // closed when the store's key, opened by shares of before, was wiped
 	watch    *watch.Watch
+	place    *unattended.Place // of what a restart needs
 }
 
 // openVault reads everything that a vault is made of. It opens no token and no store,
@@ -103,6 +105,12 @@ func openVault(b *bind, dir string, serving bool) (*vault, error) {
 		return nil, err
 	}
 	v.watch = b.watched(c.Reports)
+	if serving {
+		if v.place, err = b.place(dir); err != nil {
+			return nil, err
+		}
+		c.Unattended = v.place
+	}
 	if c.Quorum, err = quorum.Self(); err != nil {
 		return nil, err
 	}
@@ -133,6 +141,9 @@ func (v *vault) status() control.Status {
 	s.Due = v.due(st)
 	if _, s.HostOK = st.Access.Hosts[v.bind.Host]; !s.HostOK {
 		s.Warnings = append(s.Warnings, "the charter does not know host "+v.bind.Host+", so no key master's program will answer it: see 'keyrite charter propose host'")
+	}
+	if u, err := st.UnattendedAt(v.bind.Host, time.Now()); err == nil && v.bind.tpm() == "" {
+		s.Warnings = append(s.Warnings, "the charter lets this host open by itself ("+u.ID+"), and its binding names no TPM: it does not")
 	}
 	return s
 }
@@ -203,6 +214,7 @@ func (v *vault) serve(c *cobra.Command, l *listeners) (again bool, err error) {
 	go v.watch.Run(ctx) // it ends with the process, or with ctx once a file that hangs has answered
 	failed := v.service.serve(l)
 	v.ready(c, l)
+	go v.byItself(ctx, logger(c))
 	select {
 	case <-ctx.Done():
 		err = v.service.shutdown()
@@ -239,7 +251,7 @@ func logger(c *cobra.Command) *slog.Logger {
 
 // end seals first, since that is what was asked for, and then lets go of who asks.
 func (v *vault) end(h *http.Server) error {
-	err := v.attempts.Seal()
+	err := v.attempts.Close()
 	v.attempts.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()

@@ -66,7 +66,7 @@ func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger
 	var metrics *api.Metrics
 	var err error
 	s.node, err = node.New(node.Config{
-		World: st.World, Vault: st.Vault, Charter: v.charter.path, Engines: engines(), Public: v.bind.Public, Sealing: sealing, Log: l, Copies: filepath.Join(v.dir, copiesDir), Outside: v.watch.Things,
+		World: st.World, Vault: st.Vault, Charter: v.charter.path, Engines: engines(), Public: v.bind.Public, Sealing: sealing, Log: l, Copies: filepath.Join(v.dir, copiesDir), Outside: v.watch.Things, Changed: v.tend,
 		Metrics: func(p engine.Params) (*engine.Plan, error) { return metrics.Plan(p) },
 		Opening: func() any { return v.attempts.Status() },
 	})

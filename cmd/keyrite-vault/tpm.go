@@ -20,6 +20,7 @@ import (
 	"keyrite/internal/redact"
 	"keyrite/internal/tpm"
 	"keyrite/vault/seal"
+	"keyrite/vault/unattended"
 )
 
 // tpmFile is, in the state folder, the authorisation of the vault's indexes.
@@ -40,7 +41,7 @@ type tpmState struct {
 const authBytes = 16
 
 // tpmIndexes are all that a vault has in its host's TPM.
-func tpmIndexes() []tpm.Index { return seal.TPMIndexes() }
+func tpmIndexes() []tpm.Index { return append(seal.TPMIndexes(), unattended.Counter()) }
 
 // loadTPM reads the authorisation, which nobody else may read.
 func loadTPM(dir string, w world.World) ([]byte, error) {
@@ -64,6 +65,19 @@ func loadTPM(dir string, w world.World) ([]byte, error) {
 		return nil, err
 	}
 	return []byte(s.Auth), nil
+}
+
+// place is where this host keeps what a restart needs. Without a TPM, or its
+// authorisation, nothing is kept; what is there of before is destroyed.
+func (b *bind) place(dir string) (*unattended.Place, error) {
+	p := &unattended.Place{Dir: dir, TPM: b.tpm()}
+	if _, err := os.Lstat(filepath.Join(dir, tpmFile)); p.TPM == "" || errors.Is(err, fs.ErrNotExist) {
+		p.TPM = ""
+		return p, nil
+	}
+	var err error
+	p.Auth, err = loadTPM(dir, b.World)
+	return p, err
 }
 
 // tpmHead keeps the head in the host's TPM.
@@ -126,7 +140,7 @@ func runTPMCreate(c *cobra.Command, o *tpmCreateOptions) error {
 		return err
 	}
 	if b.tpm() == "" {
-		return fault.Hint(fault.New(fault.Usage, "the binding names no TPM"), "head: {tpm: /dev/tpmrm0}, see docs/formats/vault-bind.md")
+		return fault.Hint(fault.New(fault.Usage, "the binding names no TPM"), "head: {tpm: /dev/tpmrm0}, or tpm: /dev/tpmrm0 for unattended restarts alone; see docs/formats/vault-bind.md")
 	}
 	release, err := holdState(o.stateDir)
 	if err != nil {

@@ -36,6 +36,7 @@ func bodies() map[string]func([]byte) (any, error) {
 		charter.TypeStation:            strict[charter.Station],
 		charter.TypeTokenRole:          strict[charter.TokenRole],
 		charter.TypeTransitKey:         strict[charter.TransitKey],
+		charter.TypeUnattended:         strict[charter.Unattended],
 		charter.TypeVendorRoot:         strict[charter.VendorRoot],
 	}
 }

@@ -307,6 +307,7 @@ func TestNotByProposal(t *testing.T) {
 		charter.TypeStation,
 		charter.TypeTokenRole,
 		charter.TypeTransitKey,
+		charter.TypeUnattended,
 		charter.TypeVendorRoot,
 	}
 	if !slices.Equal(charter.Proposable(), want) {

@@ -52,6 +52,9 @@ type Config struct {
 	// Copies is the folder for the charter's audit sinks: files, and for each sink how
 	// far it is. Empty: nothing is copied.
 	Copies string
+	// Changed is called after a charter was taken over and before whoever brought it
+	// is answered. It must not call the node but for Charter. Nil: nothing.
+	Changed func()
 	// Opening tells how the vault was opened and which attempts to unseal it are under
 	// way, as keyrite/status shows it to whom the charter lets see that; nil shows
 	// nothing. It must not wait.

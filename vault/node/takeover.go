@@ -219,6 +219,9 @@ func (v *vault) goOn(ctx context.Context, lines [][]byte, by *audit.Entry) (*cha
 	v.leases.Kick()
 	v.copies()
 	v.remind.Set(st.Reminders)
+	if v.cfg.Changed != nil {
+		v.cfg.Changed()
+	}
 	if err == nil {
 		v.tellPulled(ctx)
 	}

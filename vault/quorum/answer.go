@@ -150,27 +150,49 @@ type Join struct {
 	// hsm.TakePINs reads it, and the data key, as seal.TakeDataKey does. Without PINs
 	// no PIN is derived: shares of an epoch before open no token.
 	PINs, Key *os.File
+	// Keep has a restart provided for; nil does not.
+	Keep *Keep
+}
+
+// Joined is what a Join came to beside what went to its pipes.
+type Joined struct {
+	Wrapped []byte // the data key under the safe's secret
+	Kept    *Kept  // nil if nothing was to be kept
 }
 
 // Join combines the shares of a quorum in the child, which gives the user PIN and the
-// data key to their pipes, and returns the data key wrapped under the safe's secret.
+// data key to their pipes, and returns the data key wrapped under the safe's secret, and what was kept for a restart.
 // Every share is checked again before. The data key is opened first: after an error
 // the PIN was given to nobody.
-func (c Config) Join(ctx context.Context, j Join) ([]byte, error) {
+func (c Config) Join(ctx context.Context, j Join) (*Joined, error) {
 	if e := &j.Epoch; len(j.Contributions) < e.Need {
 		return nil, fault.Errorf(fault.Quorum, "quorum not met: %d shares of safe %s, %d needed", len(j.Contributions), e.Safe, e.Need)
 	}
-	r, keys, err := j.request(opJoin)
+	var lines [][]byte
+	if j.Keep != nil {
+		lines = append(lines, j.Keep.Auth)
+	}
+	r, keys, err := j.request(opJoin, lines...)
 	if err != nil {
 		return nil, err
 	}
 	defer keys.Close()
 	r.Wrapped, r.StoreEpoch, r.KeyOnly = j.Wrapped, j.Place.Epoch, j.PINs == nil
+	if j.Keep != nil {
+		r.Keep = &j.Keep.Asked
+	}
 	resp, err := c.finish(ctx, r, files{keys: keys, pins: j.PINs, data: j.Key})
 	if err != nil {
 		return nil, err
 	}
-	return resp.Wrapped, nil
+	out := &Joined{Wrapped: resp.Wrapped}
+	if j.Keep != nil {
+		out.Kept = &Kept{File: resp.Kept}
+		if resp.NotKept != nil {
+			out.Kept.Err = resp.NotKept.err()
+		}
+	}
+	return out, nil
 }
 
 // finish runs the child to its end with a request of no opener.
@@ -184,8 +206,8 @@ func (c Config) finish(ctx context.Context, r *request, fs files) (*response, er
 }
 
 // request is the child's request for contributions, and the pipe with the one-time
-// key.
-func (g *Given) request(op string) (*request, *os.File, error) {
+// key and more lines.
+func (g *Given) request(op string, more ...[]byte) (*request, *os.File, error) {
 	once := g.Once.Bytes()
 	if len(once) == 0 {
 		return nil, nil, fault.New(fault.Sealed, "the attempt has ended")
@@ -198,8 +220,13 @@ func (g *Given) request(op string) (*request, *os.File, error) {
 	}
 	defer w.Close()
 	// From its locked page into the pipe, which holds more than a line.
-	if _, err = w.Write(once); err == nil {
-		_, err = w.Write([]byte{'\n'})
+	for _, line := range append([][]byte{once}, more...) {
+		if err == nil {
+			_, err = w.Write(line)
+		}
+		if err == nil {
+			_, err = w.Write([]byte{'\n'})
+		}
 	}
 	if err != nil {
 		_ = keys.Close()
@@ -222,8 +249,8 @@ func (r *request) contributed(c *Contribution, once age.Identity) ([]byte, error
 }
 
 // all opens every contribution; different holders only. The caller clears them.
-func (r *request) all() (raws [][]byte, err error) {
-	line, err := newIntake().line()
+func (r *request) all(in *intake) (raws [][]byte, err error) {
+	line, err := in.line()
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +276,7 @@ func (r *request) all() (raws [][]byte, err error) {
 }
 
 func (r *request) weigh() (*response, error) {
-	raws, err := r.all()
+	raws, err := r.all(newIntake())
 	wipe(raws)
 	if err != nil {
 		return nil, err
@@ -258,7 +285,8 @@ func (r *request) weigh() (*response, error) {
 }
 
 func (r *request) join() (*response, error) {
-	raws, err := r.all()
+	in := newIntake()
+	raws, err := r.all(in)
 	defer wipe(raws)
 	if err != nil {
 		return nil, err
@@ -277,6 +305,14 @@ func (r *request) join() (*response, error) {
 		return nil, err
 	}
 	defer key.Wipe()
+	if r.Keep != nil && !r.KeyOnly {
+		auth, err := in.line()
+		if err != nil {
+			return nil, err
+		}
+		r.keep(secret, key, auth, resp)
+		clear(auth)
+	}
 	if !r.KeyOnly {
 		if err := r.givePINs(secret, hsm.WritePINs); err != nil {
 			return nil, err

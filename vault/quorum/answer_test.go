@@ -100,10 +100,13 @@ func (x *room) join(t *testing.T, list []Contribution, wrapped []byte) (out, pin
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err = x.conf.Join(t.Context(), Join{Given: x.given(list), Place: place, Wrapped: wrapped, PINs: pw, Key: kw})
+	joined, err := x.conf.Join(t.Context(), Join{Given: x.given(list), Place: place, Wrapped: wrapped, PINs: pw, Key: kw})
 	_, _ = pw.Close(), kw.Close()
 	pin, _ = io.ReadAll(pr)
 	key, _ = io.ReadAll(kr)
+	if joined != nil {
+		out = joined.Wrapped
+	}
 	return out, pin, key, err
 }
 

@@ -78,6 +78,9 @@ func (r *request) do() (*response, func() error, error) {
 	case opJoin:
 		resp, err := r.join()
 		return resp, nil, err
+	case opRestart:
+		resp, err := r.restart()
+		return resp, nil, err
 	}
 	return nil, nil, fault.New(fault.Unexpected, "unknown operation")
 }

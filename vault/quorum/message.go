@@ -10,6 +10,7 @@ import (
 	"keyrite/artifact/person"
 	"keyrite/artifact/share"
 	"keyrite/artifact/world"
+	"keyrite/vault/unattended"
 )
 
 // Descriptors of the child, besides the standard ones.
@@ -32,6 +33,7 @@ const (
 	opContribute = "contribute"
 	opWeigh      = "weigh"
 	opJoin       = "join"
+	opRestart    = "restart"
 )
 
 // request is all that the child is told. It holds no secret in the clear.
@@ -57,6 +59,10 @@ type request struct {
 	Wrapped       []byte         `json:"wrapped,omitempty"`       // join: the data key; without it a new one is drawn
 	StoreEpoch    uint32         `json:"store_epoch,omitempty"`   // join
 	KeyOnly       bool           `json:"key_only,omitempty"`      // join: the data key and no PIN
+
+	Keep       *unattended.Asked `json:"keep,omitempty"`       // join: for a restart; the authorisation is a line of fdKeys
+	Unattended []byte            `json:"unattended,omitempty"` // restart: the file
+	TPM        string            `json:"tpm,omitempty"`        // restart: its address
 }
 
 type opener struct {
@@ -81,6 +87,8 @@ type response struct {
 	Holders   []string             `json:"holders,omitempty"`
 	Wrapped   []byte               `json:"wrapped,omitempty"`   // join
 	Recipient string               `json:"recipient,omitempty"` // once
+	Kept      []byte               `json:"kept,omitempty"`      // join: the file
+	NotKept   *remoteError         `json:"not_kept,omitempty"`  // join: why there is none
 	Error     *remoteError         `json:"error,omitempty"`
 }
 

@@ -31,17 +31,18 @@ func (a *Attempts) join(ctx context.Context, x *attempt, st *charter.State, o *O
 	defer p.close()
 	out, err := a.c.Quorum.Join(ctx, quorum.Join{
 		Given: quorum.Given{State: st, Epoch: x.epoch, Once: x.once, Contributions: x.given},
-		Place: o.place, Wrapped: wrapped, PINs: p.pinsIn, Key: p.keyIn,
+		Place: o.place, Wrapped: wrapped, PINs: p.pinsIn, Key: p.keyIn, Keep: a.keeping(x, st),
 	})
 	p.written()
 	if err != nil {
 		return err
 	}
+	o.kept = out.Kept
 	if o.key, err = seal.TakeDataKey(p.key); err != nil {
 		return err
 	}
 	if wrapped == nil {
-		if err := a.saveKey(st, out); err != nil {
+		if err := a.saveKey(st, out.Wrapped); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"keyrite/hsm"
 	"keyrite/hsm/admit"
 	"keyrite/vault/audit"
+	"keyrite/vault/quorum"
 	"keyrite/vault/seal"
 	"keyrite/vault/worktoken"
 )
@@ -33,6 +34,7 @@ type Opened struct {
 	Store *seal.Store
 
 	key   *seal.DataKey
+	kept  *quorum.Kept // for a restart; nil if nothing was to be kept
 	place seal.Place
 	sup   *hsm.Supervisor
 	user  io.Closer
@@ -108,12 +110,20 @@ func (a *Attempts) open(ctx context.Context, x *attempt, st *charter.State) erro
 		return err
 	}
 	if x.request.Operation == openrequest.Reseal {
-		return a.reseal(ctx, x, st, o)
+		if err := a.reseal(ctx, x, st, o); err != nil {
+			return err
+		}
+		a.settle(o.kept)
+		return nil
 	}
 	if err := a.openStore(ctx, x, st, o); err != nil {
 		return joinErrors(err, o.close())
 	}
-	return a.handOver(ctx, o)
+	if err := a.handOver(ctx, o); err != nil {
+		return err
+	}
+	a.settle(o.kept)
+	return nil
 }
 
 // enter looks again, with the gate closed behind it, whether this may be opened.

@@ -35,6 +35,7 @@ import (
 	"keyrite/hsm"
 	"keyrite/vault/quorum"
 	"keyrite/vault/seal"
+	"keyrite/vault/unattended"
 )
 
 // DefaultValid is how long an attempt may take, if nothing else is configured.
@@ -72,7 +73,7 @@ var (
 	ErrReshared = fault.New(fault.Policy, "the shares were dealt anew since the store was sealed with the old ones")
 )
 
-// Config says what is opened. All but Valid, Expired and Now are required.
+// Config says what is opened. All but Unattended, Valid, Expired and Now are required.
 type Config struct {
 	// Charter is the charter in force. It is not changed.
 	Charter func() *charter.State
@@ -92,6 +93,9 @@ type Config struct {
 	Dir string
 	// Store is the vault's store. Its Place is not looked at.
 	Store seal.Config
+	// Unattended is where this host keeps what a restart without key masters needs,
+	// while the charter lets it. Default: nowhere, in Dir.
+	Unattended *unattended.Place
 	// Valid is how long an attempt may take: to 24 hours. Default DefaultValid.
 	Valid time.Duration
 	// Opened takes what was opened, and gives what is closed first when the vault is
@@ -116,6 +120,9 @@ func (c *Config) check() error {
 	if c.Valid < 0 || c.Valid > openrequest.MaxValidity {
 		return fault.New(fault.Usage, "an attempt may take at most 24 hours")
 	}
+	if c.Unattended == nil {
+		c.Unattended = &unattended.Place{Dir: c.Dir}
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -131,6 +138,7 @@ type Attempts struct {
 	ending   sync.WaitGroup
 
 	gate sync.Mutex // one opening or sealing at a time; held through it
+	keep sync.Mutex // one reader or writer of what is kept for a restart at a time
 
 	mu         sync.Mutex // guards the rest
 	list       map[string]*attempt
@@ -138,6 +146,7 @@ type Attempts struct {
 	opened     *Opened
 	carried    *carried           // the store's key under shares of before, of a sealed vault
 	cancel     context.CancelFunc // ends the opening under way, if there is one
+	trouble    error              // what came of the last thing that was done for a restart
 }
 
 // NewAttempts is a vault that is sealed.
@@ -374,12 +383,15 @@ type Status struct {
 	Operation string   `json:"operation,omitempty"`
 	Holders   []string `json:"holders,omitempty"`
 	Since     string   `json:"since,omitempty"`
+
+	Unattended *UnattendedStatus `json:"unattended,omitempty"` // nil where this host never opens by itself
 }
 
 // Status tells how things stand.
 func (a *Attempts) Status() Status {
-	e := a.c.Charter().Epochs[a.c.Safe]
-	s := Status{Created: a.created(), Need: e.Need, Epoch: e.Epoch, Attempts: a.Progress()}
+	st := a.c.Charter()
+	e := st.Epochs[a.c.Safe]
+	s := Status{Created: a.created(), Need: e.Need, Epoch: e.Epoch, Attempts: a.Progress(), Unattended: a.unattendedStatus(st)}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s.Sealed, s.Carried = a.opened == nil, a.carried != nil
@@ -413,10 +425,31 @@ func (a *Attempts) Sealed() bool {
 	return a.opened == nil
 }
 
-// Seal closes all that is open, wipes the keys and ends every attempt. An opening
-// under way is cut off. It is good to call it again. The caller then ends its
-// process: see the package comment.
+// Seal is what somebody orders: all that is open is closed, and what was kept for a
+// restart is destroyed before it returns, so that a restart does not undo it. If that
+// cannot be, the vault is sealed all the same and the error says so. It is good to call
+// it again. The caller then ends its process: see the package comment.
 func (a *Attempts) Seal() error {
+	p := a.c.Unattended
+	_, err := a.c.Charter().UnattendedAt(a.c.Host, a.c.Now())
+	revoke := err == nil && p.TPM != "" || p.Holds()
+	if revoke {
+		_ = p.Begin() // durable at once; Revoke tries again, and tells
+	}
+	err = a.Close()
+	if !revoke {
+		return err
+	}
+	a.keep.Lock()
+	defer a.keep.Unlock()
+	revoked := p.Revoke()
+	a.why(revoked)
+	return joinNil(err, revoked)
+}
+
+// Close closes all that is open, wipes the keys and ends every attempt, as the end of
+// the process does: what was kept for a restart stays. An opening under way is cut off.
+func (a *Attempts) Close() error {
 	a.mu.Lock()
 	if a.cancel != nil {
 		a.cancel()

@@ -13,6 +13,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"keyrite/internal/tpm"
 )
 
 // TPM is a running swtpm on loopback.
@@ -138,4 +142,21 @@ func run(t testing.TB, bin, dir string, port int) (func(), bool) {
 		}
 	}
 	return stop, false
+}
+
+// Extend measures something into a PCR, as a changed boot loader does.
+func (m *TPM) Extend(pcr uint32) {
+	m.t.Helper()
+	w, err := tpm.Dial(m.Addr)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer w.Close()
+	_, err = tpm2.PCRExtend{
+		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)},
+		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: make([]byte, 32)}}},
+	}.Execute(w)
+	if err != nil {
+		m.t.Fatal(err)
+	}
 }
