@@ -35,6 +35,7 @@ type clients struct {
 	key  *ecdsa.PrivateKey
 	http *http.Client
 	base string
+	page string // HOST:PORT
 }
 
 func newClients(h *house) *clients {
@@ -115,11 +116,35 @@ func (c *clients) ask(h *house, method, path, body string) (int, map[string]any)
 	return resp.StatusCode, out
 }
 
+// look asks for the first page, as the process "mes", and wants these texts on it.
+func (c *clients) look(h *house, want ...string) {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "https://"+c.page+"/", nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, w := range want {
+		if !strings.Contains(string(raw), w) {
+			h.t.Errorf("the page lacks %q: %s", w, raw)
+		}
+	}
+}
+
 // serveClients starts the vault with its listeners.
 func (h *house) serveClients(c *clients) *serving {
 	h.t.Helper()
-	s := h.serveWith("--listen", "api=127.0.0.1:0", "--socket", h.path("local.sock"))
+	s := h.serveWith("--listen", "api=127.0.0.1:0", "--listen=page=127.0.0.1:0", "--socket", h.path("local.sock"))
 	c.base = "https://" + s.listener("api")
+	c.page = s.listener("page")
 	s.listener("socket")
 	return s
 }
@@ -156,6 +181,8 @@ func TestServeClients(t *testing.T) {
 		t.Fatalf("write: %d %v", code, body)
 	}
 
+	c.look(h, "You may not see this page.", "you are <b>mes</b>")
+
 	// A client seals it.
 	pid, base := s.cmd.Process.Pid, c.base
 	if code, body := c.ask(h, "PUT", "sys/seal", ""); code != 204 {
@@ -165,6 +192,10 @@ func TestServeClients(t *testing.T) {
 	if again := "https://" + s.listener("api"); again != base || s.cmd.Process.Pid != pid {
 		t.Errorf("anew at %s, before at %s", again, base)
 	}
+	if again := s.listener("page"); again != c.page {
+		t.Errorf("its page is anew at %s, before at %s", again, c.page)
+	}
+	c.look(h, "The vault is sealed.", "no rule gives read")
 	s.listener("socket")
 	if code, _ := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 503 {
 		t.Errorf("sealed: %d", code)

@@ -210,6 +210,10 @@ func params(body []byte, query url.Values) (engine.Params, error) {
 	return p, nil
 }
 
+// Object reads one JSON object as the body of a request is read, for who got it in
+// another way.
+func Object(data []byte) (engine.Params, error) { return object(data) }
+
 // object reads one JSON object: no member twice at any depth, nothing after it, valid
 // UTF-8, at most maxDepth deep.
 func object(data []byte) (engine.Params, error) {

@@ -23,8 +23,9 @@ type browser struct {
 	t *testing.T
 }
 
-// browse starts a browser of somebody; "" has no certificate.
-func (r *rig) browse(t *testing.T, name string) *browser {
+// browse starts a browser of somebody; "" has no certificate. It is shown to the pages,
+// and at the addresses of also.
+func (r *rig) browse(t *testing.T, name string, also ...string) *browser {
 	t.Helper()
 	home := t.TempDir()
 	db := filepath.Join(home, ".pki/nssdb")
@@ -51,7 +52,10 @@ func (r *rig) browse(t *testing.T, name string) *browser {
 		p12 := filepath.Join(home, "person.p12")
 		run("openssl", "pkcs12", "-export", "-inkey", file("key.pem", "PRIVATE KEY", der), "-in", file("cert.pem", "CERTIFICATE", c.Certificate[0]), "-out", p12, "-passout", "pass:x", "-name", name)
 		run("pk12util", "-d", "sql:"+db, "-i", p12, "-W", "x")
-		shown := map[string]any{fmt.Sprintf("https://%s,*", r.addr): map[string]any{"setting": map[string]any{"filters": []any{map[string]any{}}}}}
+		shown := map[string]any{}
+		for _, addr := range append(also, r.addr) {
+			shown["https://"+addr+",*"] = map[string]any{"setting": map[string]any{"filters": []any{map[string]any{}}}}
+		}
 		raw, err := json.Marshal(map[string]any{"profile": map[string]any{"content_settings": map[string]any{"exceptions": map[string]any{"auto_select_certificate": shown}}}})
 		r.ok(err)
 		r.ok(os.WriteFile(filepath.Join(profile, "Default/Preferences"), raw, 0o600))

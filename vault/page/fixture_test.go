@@ -78,10 +78,13 @@ func newRig(t testing.TB) *rig {
 	read := []access.Capability{access.Read}
 	r.Approve(charter.TypePolicy, charter.Policy{ID: "auditor", Version: 1, Rules: []access.Rule{
 		{Can: read, Path: "keyrite/charter"},
-		{Can: read, Path: "keyrite/status"},
 		{Can: read, Path: "keyrite/due"},
+		{Can: []access.Capability{access.Create, access.List}, Path: "keyrite/proposals"},
+		{Can: read, Path: "keyrite/proposals/+"},
 		{Can: []access.Capability{access.Read, access.Update}, Path: "keyrite/shares"},
 		{Can: []access.Capability{access.Read, access.Update}, Path: "keyrite/shares/challenges"},
+		{Can: read, Path: "keyrite/status"},
+		{Can: read, Path: "keyrite/trail"},
 	}})
 	r.Approve(charter.TypePolicy, charter.Policy{ID: "process", Version: 1, Rules: []access.Rule{{Can: read, Path: "kv/data/*"}}})
 	r.person(anna, "auditor")
@@ -249,7 +252,7 @@ func (r *rig) ask(name, method, path, body string, headers ...string) reply {
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	c := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: r.tls(name)}}
+	c := &http.Client{Timeout: 30 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: r.tls(name)}}
 	resp, err := c.Do(req)
 	r.ok(err)
 	defer resp.Body.Close()

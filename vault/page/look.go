@@ -2,6 +2,7 @@ package page
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,6 +13,9 @@ import (
 	"keyrite/vault/identity"
 	"keyrite/vault/node"
 )
+
+// capabilitiesPath tells what the caller may on paths. It is free for whoever is known.
+const capabilitiesPath = "sys/capabilities-self"
 
 // look is one request for a page.
 type look struct {
@@ -67,7 +71,7 @@ func (x *look) call(m engine.Method, path string, params map[string]any, out any
 	if reply != nil && reply.Identity != "" {
 		x.identity = reply.Identity
 	}
-	if fault.ClassOf(err) == fault.Policy && x.identity != "" {
+	if errors.Is(err, access.ErrDenied) && x.identity != "" {
 		return &refusal{x.identity, needs(m), path, err.Error(), reply.Request}
 	}
 	if err != nil || out == nil {

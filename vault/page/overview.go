@@ -1,7 +1,12 @@
 package page
 
 import (
+	"slices"
+
+	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
+	"keyrite/vault/duty"
+	"keyrite/vault/engine"
 	"keyrite/vault/node"
 	"keyrite/vault/unseal"
 )
@@ -22,6 +27,7 @@ type status struct {
 		Vouched        string
 	}
 	LeftOut uint64 `json:"refusals_left_out"`
+	Owed    int    `json:"results_owed"`
 	CutOff  int    `json:"intents_cut_off"`
 	Sinks   []struct {
 		ID, Kind, Error, Since string
@@ -36,6 +42,16 @@ type overview struct {
 	Vault string
 	// Acts are what needs somebody, in words; most urgent first.
 	Acts []string
+	// Due is what has to be done; nil for whom that is not shown.
+	Due *duePage
+	// Hidden are the pages that who asks may not see.
+	Hidden []hidden
+}
+
+// hidden is a page that somebody may not see.
+type hidden struct {
+	Title string
+	refusal
 }
 
 func showOverview(x *look) (any, error) {
@@ -47,7 +63,36 @@ func showOverview(x *look) (any, error) {
 		return nil, err
 	}
 	o.Acts = o.status.acts()
+	can, err := x.capabilities()
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(can[duePath], access.Read) {
+		o.Due = &duePage{}
+		if err := x.read(duePath, nil, o.Due); err != nil {
+			return nil, err
+		}
+	}
+	for _, v := range x.s.views {
+		if v.rule.Path != "" && v.menu && !slices.Contains(can[v.rule.Path], v.rule.Can[0]) {
+			o.Hidden = append(o.Hidden, hidden{v.title, refusal{Identity: x.identity, Can: v.rule.Can[0], Path: v.rule.Path}})
+		}
+	}
 	return &o, nil
+}
+
+// capabilities are what who asks may on the paths of the pages, by his policies alone. It
+// is free for whoever is known.
+func (x *look) capabilities() (map[string][]access.Capability, error) {
+	var paths []string
+	for _, v := range x.s.views {
+		if v.rule.Path != "" {
+			paths = append(paths, v.rule.Path)
+		}
+	}
+	slices.Sort(paths)
+	out := map[string][]access.Capability{}
+	return out, x.call(engine.Write, capabilitiesPath, map[string]any{"paths": slices.Compact(paths)}, &out)
 }
 
 // acts are what the state asks of people.
@@ -65,6 +110,7 @@ func (s *status) acts() []string {
 		add(k.Error != "", "Sink "+k.ID+" gets no copies of the trail since "+when(k.Since)+": "+k.Error)
 	}
 	add(s.CutOff > 0, "Uses of a key were cut off, and nobody knows what came of them: look into the trail for what is interrupted.")
+	add(s.Owed > 0, "Results of uses of a key wait to be written: look why the store does not take them.")
 	return out
 }
 
@@ -77,4 +123,9 @@ func (x *look) force() (*charter.State, error) {
 		return st, nil
 	}
 	return nil, node.ErrSealed
+}
+
+// Urgent are the groups of what is late or soon.
+func (p *duePage) Urgent() []dueGroup {
+	return slices.DeleteFunc(p.Groups(), func(g dueGroup) bool { return len(g.Items) == 0 || g.Items[0].Level == duty.Fine })
 }

@@ -25,6 +25,7 @@ import (
 	"strings"
 	"time"
 
+	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/vault/api"
@@ -36,7 +37,7 @@ import (
 // Vault is what the pages are about.
 type Vault interface {
 	Do(ctx context.Context, c node.Call) (*node.Reply, error)
-	// Looked is told of what is shown without Do.
+	// Looked is told of what is shown without Do: the state of the seal.
 	Looked(ctx context.Context, l node.Look)
 	Status() node.Status
 	// Charter is the charter in force, nil while the vault is sealed. It is shown only to
@@ -76,6 +77,9 @@ type view struct {
 	title string
 	// menu says whether it stands in the menu of all pages.
 	menu bool
+	// rule is what it takes to see it, where that is one rule; the overview tells who does
+	// not have it. It decides nothing.
+	rule access.Rule
 	// template shows what show returns; "" for a page that show writes by itself.
 	template string
 	show     func(x *look) (any, error)
@@ -85,15 +89,25 @@ type view struct {
 
 // views are all pages but that of the seal, in the order of the menu.
 func views() []view {
+	reads := func(path string) access.Rule {
+		return access.Rule{Can: []access.Capability{access.Read}, Path: path}
+	}
 	return []view{
-		{path: "/", title: "Overview", menu: true, template: "overview", show: showOverview},
-		{path: "/charter", title: "Charter", menu: true, template: "charter", show: showCharter},
+		{path: "/", title: "Overview", menu: true, rule: reads(statusPath), template: "overview", show: showOverview},
+		{path: "/due", title: "Due", menu: true, rule: reads(duePath), template: "due", show: showDue},
+		{path: "/charter", title: "Charter", menu: true, rule: reads(charterPath), template: "charter", show: showCharter},
 		{path: "/charter/line", title: "Charter", show: showLine},
-		{path: "/keys", title: "Keys", menu: true, template: "keys", show: showKeys},
-		{path: "/shares", title: "Shares", menu: true, template: "shares", show: showShares},
+		{path: "/proposals", title: "Proposals", menu: true, rule: access.Rule{Can: []access.Capability{access.List}, Path: proposalsPath}, template: "proposals", show: showProposals},
+		{path: "/proposals/one", title: "Proposal", template: "proposal", show: showProposal},
+		{path: "/proposals/file", title: "Proposal", show: showProposalFile},
+		{path: "/proposals/new", title: "Propose", template: "draft", show: showDraft, act: propose},
+		{path: "/keys", title: "Keys", menu: true, rule: reads(charterPath), template: "keys", show: showKeys},
+		{path: "/certificates", title: "Certificates", menu: true, template: "certificates", show: showCertificates},
+		{path: "/certificates/one", title: "Certificate", template: "certificate", show: showCertificate},
+		{path: "/shares", title: "Shares", menu: true, rule: reads(sharesPath), template: "shares", show: showShares},
 		{path: "/shares/challenges", title: "Challenges", template: "challenges", show: showChallenges},
 		{path: "/shares/challenge", title: "Challenge", show: showChallenge},
-		{path: "/due", title: "Due", menu: true, template: "due", show: showDue},
+		{path: "/trail", title: "Trail", menu: true, rule: reads(trailPath), template: "trail", show: showTrail},
 	}
 }
 
@@ -179,12 +193,12 @@ func (s *Server) open(x *look, v *view) {
 		fallthrough
 	default:
 		x.w.Header().Set("Allow", "GET, HEAD")
-		x.trouble(http.StatusMethodNotAllowed, "This page takes no form.")
+		x.trouble(http.StatusMethodNotAllowed, "This page takes no form.", "")
 		return
 	}
 	data, err := do(x)
 	switch {
-	case err == nil && v.template == "", errors.Is(err, errAnswered):
+	case errors.Is(err, errAnswered), err == nil && v.template == "":
 	case err == nil:
 		x.render(http.StatusOK, v.title, v.template, data)
 	default:
@@ -206,28 +220,33 @@ func (x *look) failed(err error) {
 		x.seal("The certificate that your browser showed is of no identity in the charter, or does not count any more.")
 	case errors.As(err, &r):
 		x.render(http.StatusForbidden, x.view.title, "refused", r)
+	case errors.Is(err, engine.ErrNotThere), errors.Is(err, engine.ErrNoPath):
+		x.trouble(http.StatusNotFound, "It is not in the vault.", "")
 	case class == fault.Usage:
-		x.trouble(http.StatusBadRequest, err.Error())
-	case errors.Is(err, engine.ErrNotThere):
-		x.trouble(http.StatusNotFound, err.Error())
+		x.trouble(http.StatusBadRequest, err.Error(), fault.HintOf(err))
+	case x.identity == "":
+		x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelError, "a stranger could not be answered", slog.String("error", err.Error()))
+		x.trouble(http.StatusServiceUnavailable, "The vault cannot answer now.", "")
+	case class == fault.Policy, class == fault.Quota, class == fault.Quorum, class == fault.Verify:
+		x.trouble(http.StatusForbidden, err.Error(), fault.HintOf(err))
 	default:
 		x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelError, "a page could not be made", slog.String("path", x.view.path), slog.String("error", err.Error()))
-		x.trouble(http.StatusServiceUnavailable, err.Error())
+		x.trouble(http.StatusServiceUnavailable, err.Error(), fault.HintOf(err))
 	}
 }
 
-// trouble shows a message.
-func (x *look) trouble(status int, message string) {
-	x.render(status, "Not possible", "trouble", message)
+// trouble shows a message, and a hint what to do if there is one.
+func (x *look) trouble(status int, message, hint string) {
+	x.render(status, "Not possible", "trouble", struct{ Message, Hint string }{message, hint})
 }
 
 // none answers what is asked for and is no page.
 func (x *look) none(err error) {
 	if err != nil {
-		x.trouble(http.StatusBadRequest, err.Error())
+		x.trouble(http.StatusBadRequest, err.Error(), "")
 		return
 	}
-	x.trouble(http.StatusNotFound, "There is no such page.")
+	x.trouble(http.StatusNotFound, "There is no such page.", "")
 }
 
 // foreign answers a request that another web page had a browser make. Who followed a
@@ -239,7 +258,7 @@ func (x *look) foreign(raw string, err error) {
 		x.render(http.StatusOK, "From another site", "door", x.r.RequestURI)
 		return
 	}
-	x.trouble(http.StatusForbidden, err.Error())
+	x.trouble(http.StatusForbidden, err.Error(), "")
 }
 
 // query reads the parameters of an address: each once.

@@ -19,8 +19,8 @@ import (
 // statusPath is what shows how the vault is, and who gives shares.
 const statusPath = "keyrite/status"
 
-// sealPath is where programs are told how far the opening is.
-const sealPath = "sys/seal-status"
+// sealStatusPath is what tells everybody how far the opening is.
+const sealStatusPath = "sys/seal-status"
 
 // sealPage is how far the opening is. Attempts is nil for whom that is not told.
 type sealPage struct {
@@ -37,14 +37,16 @@ type sealPage struct {
 
 // seal shows the state of the seal: to strangers what sys/seal-status tells everybody,
 // and while the vault is sealed, to whom the charter lets read keyrite/status, also who
-// gave a share. An open vault tells that by a call, with its entry; a sealed one has no
-// trail, so the operator's log says who looked. That somebody looked at all is written
-// or counted as a program's look at that path is.
+// gave a share. Each look is told to the node for its entry. A sealed vault has no trail
+// to write in: it counts looks and tells them when it is opened, and the operator's log
+// says who learned who gave shares.
 func (x *look) seal(note string) {
-	x.s.cfg.Vault.Looked(x.r.Context(), node.Look{Operation: string(access.Read), Path: sealPath, Peer: x.peer})
 	p := sealPage{Note: note, Sealed: x.state.Sealed, Shown: len(x.peer.Certificates) > 0, Vault: x.state.Vault, Progress: x.s.cfg.Progress()}
 	if err := x.state.Store.Stopped; err != nil {
-		p.Stopped = string(fault.ClassOf(err)) // a stranger may look; who may see the status reads why there
+		p.Stopped = string(fault.ClassOf(err)) // strangers hear the class
+	}
+	if note == "" { // else a call was made, which has its entry
+		x.s.cfg.Vault.Looked(x.r.Context(), node.Look{Operation: string(access.Read), Path: sealStatusPath, Peer: x.peer})
 	}
 	status := http.StatusOK
 	switch {
@@ -63,6 +65,7 @@ func (x *look) seal(note string) {
 		} else {
 			x.identity, p.Known = id, true
 			a := x.s.cfg.Attempts()
+			x.s.cfg.Vault.Looked(x.r.Context(), node.Look{Operation: string(access.Read), Path: statusPath, Peer: x.peer})
 			p.Attempts = &a
 			x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelInfo, "somebody looked at the attempts to open the vault", slog.String("identity", id), slog.String("remote", x.peer.Remote.String()))
 		}
