@@ -51,16 +51,16 @@ func (w *sendMail) deliver(ctx context.Context, text []byte) error {
 	if err != nil {
 		return err
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", w.Address)
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", w.Address)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // who ends the reminder does not wait
+	defer raw.Close()
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) }) // who ends the reminder does not wait
 	defer stop()
-	raw := conn
+	var conn net.Conn = &briefly{Conn: raw, left: maxDialogue}
 	if w.TLS == "tls" {
-		conn = tls.Client(raw, conf)
+		conn = tls.Client(conn, conf)
 	}
 	c, err := smtp.NewClient(conn, host)
 	if err != nil {
@@ -95,6 +95,27 @@ func (w *sendMail) deliver(ctx context.Context, text []byte) error {
 	}
 	_ = c.Quit() // it has it
 	return nil
+}
+
+// maxDialogue bounds what a server says before a mail is taken, in bytes: a few lines,
+// and its certificates.
+const maxDialogue = 256 << 10
+
+// briefly is a connection on which so much is heard and no more: a line is kept in
+// memory until it ends.
+type briefly struct {
+	net.Conn
+	left int
+}
+
+// Read implements io.Reader.
+func (b *briefly) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fault.Errorf(fault.Unreachable, "the server says more than %d bytes", maxDialogue)
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // literal is an address as a client without a name says it (RFC 5321, section 4.1.3).

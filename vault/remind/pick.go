@@ -47,7 +47,7 @@ func (b *book) due(x *duty.Item, now time.Time) bool {
 		return true
 	}
 	at, err := charter.ParseTime(t.At)
-	return x.Level == duty.Late && (err != nil || !now.Before(at.Add(again)))
+	return x.Level == duty.Late && (err != nil || now.Before(at) || !now.Before(at.Add(again)))
 }
 
 // pick is what has to be told now, and the book after that.
@@ -55,7 +55,8 @@ func (x *reminder) pick(items []duty.Item, b *book, now time.Time) (*message, *b
 	next := &book{Format: bookFormat, Sent: b.Sent, Told: map[string]told{}}
 	m := &message{at: now}
 	last, err := charter.ParseTime(b.Sent)
-	quiet := x.Kind == "mail" && err == nil && now.Before(last.Add(mailEvery))
+	// What was told by a clock that was ahead keeps nothing back.
+	quiet := x.Kind == "mail" && err == nil && !now.Before(last) && now.Before(last.Add(mailEvery))
 	for i := range items {
 		if !wants(&x.Reminder, &items[i], now) {
 			continue

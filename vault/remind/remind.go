@@ -73,8 +73,10 @@ type State struct {
 type Reminders struct {
 	c            Config
 	every, retry time.Duration
-	mu           sync.Mutex // guards running; held while those that end are waited for
-	running      map[string]*reminder
+	setting      sync.Mutex // one Set at a time; held while those that end are waited for
+
+	mu      sync.Mutex // guards running
+	running map[string]*reminder
 }
 
 // New runs none yet.
@@ -117,8 +119,8 @@ type reminder struct {
 // Set makes the reminders those of the charter: it starts new ones and ends those that
 // are no more. Ended ones are waited for, which a try under way does not hold up.
 func (r *Reminders) Set(want map[string]charter.Reminder) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.setting.Lock()
+	defer r.setting.Unlock()
 	bodies := map[string][]byte{}
 	for id, w := range want {
 		raw, err := jcs.Marshal(w)
@@ -128,19 +130,30 @@ func (r *Reminders) Set(want map[string]charter.Reminder) {
 		}
 		bodies[id] = raw
 	}
-	for id, x := range r.running {
-		if raw, ok := bodies[id]; ok && bytes.Equal(raw, x.raw) {
-			continue
-		}
+	for _, x := range r.others(bodies) {
 		x.cancel()
 		<-x.ended
-		delete(r.running, id)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for id, raw := range bodies {
 		if r.running[id] == nil {
 			r.running[id] = r.start(want[id], raw)
 		}
 	}
+}
+
+// others takes out those that run and are none of the bodies.
+func (r *Reminders) others(bodies map[string][]byte) (out []*reminder) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, x := range r.running {
+		if raw, ok := bodies[id]; !ok || !bytes.Equal(raw, x.raw) {
+			out = append(out, x)
+			delete(r.running, id)
+		}
+	}
+	return out
 }
 
 // Wake has them look at what is due now. It never waits.

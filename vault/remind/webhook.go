@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -59,6 +60,9 @@ func (w *webhook) send(ctx context.Context, m *message) error {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	resp, err := c.Do(req)
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err // the address may have a word in it that lets whoever has it post there
+	}
 	if err != nil {
 		return fault.Errorf(fault.Unreachable, "reach the webhook: %w", err)
 	}
