@@ -128,45 +128,93 @@ func (r *Rule) Check() error {
 	return nil
 }
 
-// matches says whether the pattern of a valid rule is about p.
-func (r *Rule) matches(p Path) bool {
-	want, have := strings.Split(r.Path, "/"), strings.Split(p.s, "/")
-	for i, w := range want {
+// Rules are rules that were checked: only Compile makes them, so what decides has not to
+// look again. They are never changed. The zero value allows nothing.
+type Rules struct{ list []compiled }
+
+// compiled is a valid rule.
+type compiled struct {
+	rule    Rule
+	pattern []string // its segments
+	deny    bool
+}
+
+// Compile checks rules. One that is not valid makes an error of all.
+func Compile(rules []Rule) (Rules, error) {
+	out := Rules{list: make([]compiled, 0, len(rules))}
+	for _, r := range rules {
+		if err := r.Check(); err != nil {
+			return Rules{}, err
+		}
+		r.Can = slices.Clone(r.Can)
+		out.list = append(out.list, compiled{r, strings.Split(r.Path, "/"), r.Can[0] == Deny})
+	}
+	return out, nil
+}
+
+// Join is the rules of all.
+func Join(all ...Rules) Rules {
+	if len(all) == 1 {
+		return all[0]
+	}
+	var out Rules
+	for _, r := range all {
+		out.list = append(out.list, r.list...)
+	}
+	return out
+}
+
+// Gives says whether any rule gives something on paths that begin with the segment.
+func (r Rules) Gives(first string) bool {
+	return slices.ContainsFunc(r.list, func(c compiled) bool { return !c.deny && c.pattern[0] == first })
+}
+
+// matches says whether the pattern is about a path of these segments.
+func (c *compiled) matches(have []string) bool {
+	for i, w := range c.pattern {
 		switch {
 		case i >= len(have):
 			return false
-		case w == "*" && i == len(want)-1:
+		case w == "*" && i == len(c.pattern)-1:
 			return true
 		case w != "+" && w != have[i]:
 			return false
 		}
 	}
-	return len(want) == len(have)
+	return len(c.pattern) == len(have)
 }
 
 // Decide allows or refuses: a rule that denies the path wins, else one that gives
-// the capability allows, else it is refused. A rule that is not valid, a path that
-// was not parsed and a capability that nobody knows allow nothing.
-func Decide(rules []Rule, p Path, c Capability) error {
+// the capability allows, else it is refused. A path that was not parsed and a
+// capability that nobody knows are allowed nothing.
+func (r Rules) Decide(p Path, c Capability) error {
 	if p.s == "" || c == Deny || !slices.Contains(capabilities(), c) {
 		return fault.Errorf(fault.Policy, "%w: %.20q on no path", ErrDenied, c)
 	}
+	have := strings.Split(p.s, "/")
 	allowed := false
-	for i := range rules {
-		r := &rules[i]
-		if err := r.Check(); err != nil {
-			return fault.Errorf(fault.Policy, "%w: %w", ErrDenied, err)
-		}
-		if !r.matches(p) {
+	for i := range r.list {
+		x := &r.list[i]
+		if !x.matches(have) {
 			continue
 		}
-		if r.Can[0] == Deny {
-			return fault.Errorf(fault.Policy, "%w: %q is denied by the rule for %q", ErrDenied, p.s, r.Path)
+		if x.deny {
+			return fault.Errorf(fault.Policy, "%w: %q is denied by the rule for %q", ErrDenied, p.s, x.rule.Path)
 		}
-		allowed = allowed || slices.Contains(r.Can, c)
+		allowed = allowed || slices.Contains(x.rule.Can, c)
 	}
 	if !allowed {
 		return fault.Errorf(fault.Policy, "%w: no rule gives %s on %q", ErrDenied, c, p.s)
 	}
 	return nil
+}
+
+// Decide is Rules.Decide by rules that nobody checked: one that is not valid allows
+// nothing, nor do those beside it.
+func Decide(rules []Rule, p Path, c Capability) error {
+	checked, err := Compile(rules)
+	if err != nil {
+		return fault.Errorf(fault.Policy, "%w: %w", ErrDenied, err)
+	}
+	return checked.Decide(p, c)
 }

@@ -177,6 +177,27 @@ func TestDecide(t *testing.T) {
 	if Decide(rules, Path{}, Read) == nil || Decide(nil, Path{"kv"}, Read) == nil {
 		t.Error("no path or no rules allow something")
 	}
+	p, err := ParsePath("kv/data/line1/plc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if (Rules{}).Decide(p, Read) == nil || Join().Decide(p, Read) == nil {
+		t.Error("no rules allow something")
+	}
+	// What was compiled is not changed by whoever still has the rules.
+	mine := []Rule{{Path: "kv/data/line1/plc", Can: []Capability{Read}}}
+	checked, err := Compile(mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine[0].Can[0], mine[0].Path = Delete, "kv/data/*"
+	if checked.Decide(p, Read) != nil || checked.Decide(p, Delete) == nil {
+		t.Error("checked rules were changed")
+	}
+	denied, err := Compile([]Rule{{Path: "kv/data/+/plc", Can: []Capability{Deny}}})
+	if err != nil || Join(checked, denied).Decide(p, Read) == nil || Join(denied, checked).Decide(p, Read) == nil {
+		t.Errorf("a denial among others is lost: %v", err)
+	}
 	// Order does not matter.
 	for i := range rules {
 		turned := append(append([]Rule{}, rules[i:]...), rules[:i]...)
@@ -206,6 +227,36 @@ func FuzzPath(f *testing.F) {
 		}
 		if Decide(rules, p, Read) == nil && !strings.HasPrefix(raw, "kv/data/") {
 			t.Errorf("%q is allowed", raw)
+		}
+	})
+}
+
+// BenchmarkDecide is one decision by the rules of a busy process.
+func BenchmarkDecide(b *testing.B) {
+	var rules []Rule
+	for i := range 20 {
+		rules = append(rules, Rule{Path: fmt.Sprintf("kv/data/line%d/*", i), Can: []Capability{Create, Read, Update}})
+	}
+	p, err := ParsePath("kv/data/line19/plc")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("unchecked", func(b *testing.B) {
+		for b.Loop() {
+			if err := Decide(rules, p, Read); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	checked, err := Compile(rules)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("checked", func(b *testing.B) {
+		for b.Loop() {
+			if err := checked.Decide(p, Read); err != nil {
+				b.Fatal(err)
+			}
 		}
 	})
 }

@@ -48,6 +48,7 @@ type AccessEnded struct {
 type Access struct {
 	Mounts     map[string]Mount
 	Policies   map[string]Policy
+	rules      map[string]access.Rules // of each policy, checked when it was stated
 	Identities map[string]Identity
 	Hosts      map[string]Host // on which the vault may run
 	ended      map[string]bool // type and id
@@ -60,23 +61,25 @@ type Access struct {
 
 func newAccess() Access {
 	return Access{
-		Mounts: map[string]Mount{}, Policies: map[string]Policy{}, Identities: map[string]Identity{}, Hosts: map[string]Host{},
+		Mounts: map[string]Mount{}, Policies: map[string]Policy{}, rules: map[string]access.Rules{}, Identities: map[string]Identity{}, Hosts: map[string]Host{},
 		ended: map[string]bool{}, hostKeys: map[string]bool{}, revoked: map[string]bool{}, Unmounted: map[string]Mount{},
 	}
 }
 
 // Rules are those of an identity's policies, together. An identity that is not in
 // the charter has none, and an error of class policy.
-func (s *State) Rules(identity string) ([]access.Rule, error) {
+func (s *State) Rules(identity string) (access.Rules, error) {
 	x, ok := s.Access.Identities[identity]
 	if !ok {
-		return nil, fault.Errorf(fault.Policy, "%w: identity %.40q", ErrUnknown, identity)
+		return access.Rules{}, fault.Errorf(fault.Policy, "%w: identity %.40q", ErrUnknown, identity)
 	}
-	var out []access.Rule
-	for _, p := range x.Policies {
-		out = append(out, s.Access.Policies[p].Rules...)
+	all := make([]access.Rules, len(x.Policies))
+	for i, p := range x.Policies {
+		if all[i], ok = s.Access.rules[p]; !ok { // no deny of it may be overlooked
+			return access.Rules{}, fault.Errorf(fault.Policy, "%w: policy %.40q of identity %.40q", ErrUnknown, p, identity)
+		}
 	}
-	return out, nil
+	return access.Join(all...), nil
 }
 
 // fresh refuses an id that is taken, was ended, or is none.
@@ -134,17 +137,17 @@ func (s *State) addPolicy(p *Policy) error {
 	if len(p.Rules) == 0 || len(p.Rules) > MaxRules {
 		return badAccess(TypePolicy, p.ID, "no rules, or too many")
 	}
-	for i := range p.Rules {
-		r := &p.Rules[i]
-		if err := r.Check(); err != nil {
-			return fault.Errorf(fault.Verify, "%w: policy %.40q: %w", ErrStatement, p.ID, err)
-		}
+	rules, err := access.Compile(p.Rules)
+	if err != nil {
+		return fault.Errorf(fault.Verify, "%w: policy %.40q: %w", ErrStatement, p.ID, err)
+	}
+	for _, r := range p.Rules {
 		mount, _, _ := strings.Cut(r.Path, "/")
 		if _, ok := s.Access.Mounts[mount]; !ok && !ownPlace(r.Path) {
 			return badAccess(TypePolicy, p.ID, "there is no engine at "+mount)
 		}
 	}
-	s.Access.Policies[p.ID] = *p
+	s.Access.Policies[p.ID], s.Access.rules[p.ID] = *p, rules
 	return nil
 }
 
@@ -171,6 +174,7 @@ func (s *State) endAccess(e *AccessEnded) error {
 			}
 		}
 		delete(s.Access.Policies, e.ID)
+		delete(s.Access.rules, e.ID)
 	case TypeMount:
 		_, there = s.Access.Mounts[e.ID]
 		for _, p := range s.Access.Policies {

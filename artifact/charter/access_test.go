@@ -39,7 +39,7 @@ func TestAccessFollowsTheCharter(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return access.Decide(rules, p, c)
+		return rules.Decide(p, c)
 	}
 	if err := decide("mes", access.Read); err != nil {
 		t.Error(err)

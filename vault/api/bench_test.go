@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,14 +84,14 @@ type target struct{ addr, ca, cert, key string }
 // took is what a load came to: answers a second, and the slowest of a hundred in ms.
 type took struct{ rate, p99 float64 }
 
-func (r *rig) load(t *testing.T, kind string, conns, total int) took {
+func (r *rig) load(t testing.TB, kind string, conns, total int) took {
 	t.Helper()
 	ca, cert, key := r.files(r.mes)
 	return target{r.addr, ca, cert, key}.load(t, kind, conns, total)
 }
 
 // load runs the client in a process of its own.
-func (g target) load(t *testing.T, kind string, conns, total int) took {
+func (g target) load(t testing.TB, kind string, conns, total int) took {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -245,4 +246,37 @@ func once(client *http.Client, method, url, body string) error {
 		err = fmt.Errorf("%d %s", resp.StatusCode, raw)
 	}
 	return err
+}
+
+// BenchmarkSign is what one signature over HTTPS, with its entry in the trail, costs this
+// process in CPU: a machine that others use, too, says nothing by the time that passes.
+// The client is another process, and so is the module.
+func BenchmarkSign(b *testing.B) {
+	r := newTokenRig(b)
+	r.benchCPU(b, "sign")
+}
+
+// BenchmarkWrite is BenchmarkSign for a secret that is written.
+func BenchmarkWrite(b *testing.B) {
+	r := newTokenRig(b)
+	r.benchCPU(b, "write")
+}
+
+func (r *rig) benchCPU(b *testing.B, kind string) {
+	r.load(b, kind, 32, 500) // handshakes and caches
+	n := max(b.N, 500)
+	b.ResetTimer()
+	before := ownCPU(b)
+	r.load(b, kind, 32, n)
+	b.ReportMetric(float64((ownCPU(b)-before).Microseconds())/float64(n), "cpu-µs/op")
+}
+
+// ownCPU is what this process used so far.
+func ownCPU(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -210,15 +209,24 @@ func (x *call) allowed(f *force) error {
 	if err != nil {
 		return fault.Errorf(fault.Policy, "%w: %w", access.ErrDenied, err)
 	}
-	extra, ids := x.emergency(f, x.caller.Identity)
+	all, ids := rules, []string(nil)
+	if len(f.charter.Grants.Pulled) > 0 {
+		var extra []access.Rule
+		extra, ids = x.emergency(f, x.caller.Identity)
+		more, err := access.Compile(extra)
+		if err != nil {
+			return fault.Errorf(fault.Policy, "%w: %w", access.ErrDenied, err)
+		}
+		all = access.Join(rules, more)
+	}
 	if x.also != (access.Path{}) {
-		if err := access.Decide(append(slices.Clone(rules), extra...), x.also, x.plan.Needs); err != nil {
+		if err := all.Decide(x.also, x.plan.Needs); err != nil {
 			return err
 		}
 	}
-	refused := access.Decide(append(slices.Clone(rules), extra...), x.path, x.plan.Needs)
+	refused := all.Decide(x.path, x.plan.Needs)
 	if refused == nil {
-		if extra != nil && access.Decide(rules, x.path, x.plan.Needs) != nil {
+		if len(ids) > 0 && rules.Decide(x.path, x.plan.Needs) != nil {
 			x.entry.Params = withMember(x.entry.Params, "break_glass", ids)
 		}
 		return nil

@@ -132,7 +132,7 @@ func (v *vault) tellOne(ctx context.Context, p *charter.Pulled) error {
 //
 // One use is one operation, so batches have none. Without a time from outside nothing
 // is delegated.
-func (x *call) delegated(f *force, rules []access.Rule) *charter.Delegation {
+func (x *call) delegated(f *force, rules access.Rules) *charter.Delegation {
 	d := f.charter.Grants.Delegations
 	if len(d) == 0 || x.Params.Has("batch_input") || x.outside().IsZero() {
 		return nil
@@ -142,8 +142,8 @@ func (x *call) delegated(f *force, rules []access.Rule) *charter.Delegation {
 		if g.Identity != x.caller.Identity || !x.cfg.Now().Before(g.Ends()) || !x.outside().Before(g.Ends()) {
 			continue
 		}
-		with := append(slices.Clone(rules), access.Rule{Can: []access.Capability{g.Can}, Path: g.Path})
-		if access.Decide(with, x.path, x.plan.Needs) == nil {
+		one, err := access.Compile([]access.Rule{{Can: []access.Capability{g.Can}, Path: g.Path}})
+		if err == nil && access.Join(rules, one).Decide(x.path, x.plan.Needs) == nil {
 			return &g
 		}
 	}

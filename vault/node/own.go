@@ -218,10 +218,7 @@ func (x *call) audits([]string) error {
 // seesMount says whether any rule of the caller is about a mount.
 func (x *call) seesMount(id string) bool {
 	rules, err := x.force.charter.Rules(x.caller.Identity)
-	return err == nil && slices.ContainsFunc(rules, func(r access.Rule) bool {
-		first, _, _ := strings.Cut(r.Path, "/")
-		return first == id && r.Can[0] != access.Deny
-	})
+	return err == nil && rules.Gives(id)
 }
 
 func (x *call) uiMounts([]string) error {
@@ -288,10 +285,10 @@ func (x *call) capabilities([]string) error {
 }
 
 // may lists what rules give on a path; deny if nothing.
-func may(rules []access.Rule, p access.Path) []access.Capability {
+func may(rules access.Rules, p access.Path) []access.Capability {
 	var can []access.Capability
 	for _, c := range []access.Capability{access.Create, access.Delete, access.List, access.Read, access.Update} {
-		if access.Decide(rules, p, c) == nil {
+		if rules.Decide(p, c) == nil {
 			can = append(can, c)
 		}
 	}

@@ -103,7 +103,7 @@ func (x *look) judge() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return c.Identity, access.Decide(rules, p, access.Read)
+	return c.Identity, rules.Decide(p, access.Read)
 }
 
 // registry judges certificates by a charter. There are no tokens in it.
