@@ -27,6 +27,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/vault/identity"
+	"keyrite/vault/seal"
 )
 
 // issuer is a CI system with a key of each kind.
@@ -464,5 +465,45 @@ func TestJobOnce(t *testing.T) {
 	}
 	if err := again(i.sign(i.header(), with(i.claims(), "exp", time.Now().Unix()+600))); err != nil {
 		t.Errorf("a new one after that: %s", cause(err))
+	}
+}
+
+// TestUsedJobsAreClearedAsFastAsTheyCome: what is remembered of used tokens does not grow
+// for ever, however many jobs log in.
+func TestUsedJobsAreClearedAsFastAsTheyCome(t *testing.T) {
+	b, i := newBench(t), newIssuer(t)
+	b.decide(charter.TypeIdentity, i.identity("build", map[string]string{}))
+	old := time.Now().Add(-72 * time.Hour).Unix()
+	for part := range 5 {
+		if _, err := b.store.Update(t.Context(), seal.Durable, func(tx *seal.Tx) (any, error) {
+			for n := range 500 {
+				if err := tx.Put("identity/jwt", fmt.Sprintf("%012d/%064x", old, part*500+n), nil); err != nil {
+					return nil, err
+				}
+			}
+			return "used", nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := identity.New(identity.Config{Charter: b.charter, View: b.store.View, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := 0
+	for range 3 {
+		plan, err := r.Login(identity.MeansJWT, params(t, map[string]string{"role": "build", "jwt": i.sign(i.header(), with(i.claims(), "jti", rand.Text()))}), network())
+		if err == nil {
+			_, err = b.do(plan)
+		}
+		if err != nil {
+			t.Fatal(cause(err))
+		}
+		if err := b.store.View(func(v *seal.View) error { left = len(v.Keys("identity/jwt", "")); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left != 3 {
+		t.Errorf("%d are remembered after three logins, 2,500 of them of three days ago", left)
 	}
 }

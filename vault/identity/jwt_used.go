@@ -91,28 +91,35 @@ func (r *Registry) spendJob(tx *seal.Tx, u *usedJob) error {
 	if !due {
 		return nil
 	}
-	return clearJobs(tx, now.Add(-keepJobs).Unix())
+	more, err := clearJobs(tx, now.Add(-keepJobs).Unix())
+	if more { // the next login goes on, so that no issuer is faster than this
+		r.mu.Lock()
+		r.cleared = time.Time{}
+		r.mu.Unlock()
+	}
+	return err
 }
 
-// clearJobs forgets tokens that ended before a time, the oldest first.
-func clearJobs(tx *seal.Tx, before int64) error {
+// clearJobs forgets tokens that ended before a time, the oldest first, and says whether
+// there are more of them.
+func clearJobs(tx *seal.Tx, before int64) (more bool, err error) {
 	last := int64(0)
 	for i, k := range tx.Keys(bucketJobs, "") {
 		digits, _, _ := strings.Cut(k, "/")
 		exp, err := strconv.ParseInt(digits, 10, 64)
 		if err != nil {
-			return fault.Errorf(fault.Verify, "used tokens of jobs: %w", err)
+			return false, fault.Errorf(fault.Verify, "used tokens of jobs: %w", err)
 		}
-		if exp >= before || i == clearAtOnce {
+		if more = exp < before && i == clearAtOnce; more || exp >= before {
 			break
 		}
 		if err := tx.Delete(bucketJobs, k); err != nil {
-			return err
+			return false, err
 		}
 		last = exp
 	}
 	if last == 0 {
-		return nil
+		return false, nil
 	}
-	return tx.Put(bucketForgot, keyForgot, strconv.AppendInt(nil, last, 10))
+	return more, tx.Put(bucketForgot, keyForgot, strconv.AppendInt(nil, last, 10))
 }

@@ -290,6 +290,11 @@ func (b *bench) ask(m engine.Method, path string) (*engine.Answer, error) {
 }
 
 func (b *bench) made(plan *engine.Plan) (a *engine.Answer, err error) {
+	if plan.Work != nil {
+		if err := plan.Work(b.t.Context()); err != nil {
+			return nil, err
+		}
+	}
 	err = b.do(func(tx *seal.Tx) (err error) {
 		a, err = plan.Apply(tx)
 		return err

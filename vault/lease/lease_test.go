@@ -300,6 +300,9 @@ func TestLeasesOfOthers(t *testing.T) {
 	if _, err := b.own(mes(), "end", one, nil); !errors.Is(err, engine.ErrNoPath) {
 		t.Errorf("an operation nobody knows: %v", err)
 	}
+	if p, err := b.book.Plan(&engine.Request{Method: engine.List, Rest: []string{"leases", "lookup", "thing", "a"}}); err != nil || p.Work == nil {
+		t.Errorf("a list is made while nobody else can write: %v", err)
+	}
 	if a, err := b.ask(engine.List, "leases/lookup/thing/a"); err != nil || len(fmt.Sprint(a.Data)) < 70 || strings.Contains(fmt.Sprint(a.Data), "ab/") {
 		t.Errorf("%v %v", a, err)
 	}

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -71,7 +72,7 @@ func (b *Book) Plan(q *engine.Request) (*engine.Plan, error) {
 	anybody := func(*record) bool { return true }
 	switch {
 	case op == Lookup && q.Method == engine.List:
-		return planList(id), nil
+		return b.planList(id), nil
 	case op == Lookup && q.Method == engine.Read:
 		plan := b.plan(op, id, 0, anybody)
 		plan.Needs = access.Read
@@ -153,18 +154,30 @@ func (b *Book) renew(tx *seal.Tx, id string, r *record, want time.Duration) (*en
 	}, nil
 }
 
-// below are the leases whose ids begin with the segments of prefix.
-func below(tx *seal.Tx, prefix string) []string { return tx.Keys(bucketLeases, prefix+"/") }
+// keyed is a store at one moment.
+type keyed interface {
+	Keys(bucket, prefix string) []string
+}
 
-func planList(prefix string) *engine.Plan {
-	return &engine.Plan{Needs: access.List, Shown: map[string]any{"prefix": prefix}, Apply: func(tx *seal.Tx) (*engine.Answer, error) {
-		keys := []string{}
-		for _, id := range below(tx, prefix) {
-			keys = append(keys, strings.TrimPrefix(id, prefix+"/"))
+// below are the leases whose ids begin with the segments of prefix.
+func below(s keyed, prefix string) []string { return s.Keys(bucketLeases, prefix+"/") }
+
+// planList looks before its transaction: a long list must not hold up those who write.
+func (b *Book) planList(prefix string) *engine.Plan {
+	keys := []string{}
+	work := func(context.Context) error {
+		err := b.c.View(func(v *seal.View) error {
+			for _, id := range below(v, prefix) {
+				keys = append(keys, strings.TrimPrefix(id, prefix+"/"))
+			}
+			return nil
+		})
+		if err == nil && len(keys) == 0 {
+			err = fmt.Errorf("leases below %s: %w", prefix, engine.ErrNotThere)
 		}
-		if len(keys) == 0 {
-			return nil, fmt.Errorf("leases below %s: %w", prefix, engine.ErrNotThere)
-		}
+		return err
+	}
+	return &engine.Plan{Needs: access.List, Shown: map[string]any{"prefix": prefix}, Work: work, Apply: func(*seal.Tx) (*engine.Answer, error) {
 		return &engine.Answer{Data: map[string]any{"keys": keys}}, nil
 	}}
 }

@@ -2,11 +2,13 @@ package kv
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 
@@ -187,22 +189,39 @@ func (o object) names() []string {
 	for name := range o {
 		out = append(out, name)
 	}
-	slices.SortFunc(out, func(a, b string) int {
-		return slices.Compare(utf16.Encode([]rune(a)), utf16.Encode([]rune(b)))
-	})
+	slices.SortFunc(out, compareUnits)
 	return out
+}
+
+// compareUnits is the order of texts by their UTF-16 units, which is that of their bytes
+// but between characters beyond the first plane and those at its end (U+E000 and on).
+func compareUnits(a, b string) int {
+	for i, x := range a {
+		if i >= len(b) {
+			return 1
+		}
+		y, _ := utf8.DecodeRuneInString(b[i:])
+		if x == y {
+			continue
+		}
+		if (x > 0xffff) == (y > 0xffff) {
+			return cmp.Compare(x, y)
+		}
+		return slices.Compare(utf16.Encode([]rune{x}), utf16.Encode([]rune{y}))
+	}
+	return cmp.Compare(len(a), len(b))
 }
 
 // appendString writes a string as RFC 8785, section 3.2.2.2.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
-	short := map[byte]byte{'"': '"', '\\': '\\', '\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't'}
+	const short, as = "\"\\\b\f\n\r\t", `"\bfnrt`
 	b = append(b, '"')
 	for i := range len(s) {
 		c := s[i]
-		switch e, ok := short[c]; {
-		case ok:
-			b = append(b, '\\', e)
+		switch e := strings.IndexByte(short, c); {
+		case e >= 0:
+			b = append(b, '\\', as[e])
 		case c < ' ':
 			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
 		default:

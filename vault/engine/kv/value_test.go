@@ -3,8 +3,10 @@ package kv
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf16"
 
 	gojcs "github.com/gowebpki/jcs"
 )
@@ -106,4 +108,20 @@ func FuzzValue(f *testing.F) {
 			t.Fatalf("%q is kept as %q, canonical is %q (%v)", raw, out, ref, err)
 		}
 	})
+}
+
+// Names are in the order of their UTF-16 units, whatever is in them.
+func TestOrderOfNames(t *testing.T) {
+	parts := []string{"", "a", "b", "z", "\x00", "\x7f", "\u0080", "ß", "\u07ff", "\u0800", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff", "é", "aa", "a\ue000", "a\U00010000"}
+	for _, a := range parts {
+		for _, b := range parts {
+			for _, tail := range parts {
+				x, y := a+tail, b+"a"
+				want := slices.Compare(utf16.Encode([]rune(x)), utf16.Encode([]rune(y)))
+				if got := compareUnits(x, y); got != want {
+					t.Errorf("%q and %q: %d, want %d", x, y, got, want)
+				}
+			}
+		}
+	}
 }

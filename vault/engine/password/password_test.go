@@ -349,3 +349,19 @@ func FuzzPlan(f *testing.F) {
 		}
 	})
 }
+
+// Where the policy was ended, and with it what it says of history, a password is rolled
+// back as often as somebody likes and does not grow for ever.
+func TestHistoryIsBoundedWithoutAPolicy(t *testing.T) {
+	b, e := bench(t)
+	b.Must(e, engine.Write, "pw/password/a", `{"policy":"plc"}`)
+	b.Must(e, engine.Write, "pw/rotate/a", "")
+	b.World.Approve(charter.TypeAccessEnded, charter.AccessEnded{ID: "pw/plc", Type: charter.TypePasswordPolicy})
+	for n := range charter.MaxPasswordHistory + 20 {
+		b.Must(e, engine.Write, "pw/rollback/a", fmt.Sprintf(`{"version":%d}`, n+1))
+	}
+	var g struct{ Versions []any }
+	if err := json.Unmarshal([]byte(b.Must(e, engine.Read, "pw/history/a", "")), &g); err != nil || len(g.Versions) != charter.MaxPasswordHistory+1 {
+		t.Errorf("%d versions are kept: %v", len(g.Versions), err)
+	}
+}

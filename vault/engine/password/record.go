@@ -119,7 +119,7 @@ func (e *Engine) push(tx *seal.Tx, path string, rec *record, v version, value []
 		v.N = rec.newest().N + 1
 	}
 	rec.Versions = append(rec.Versions, v)
-	keep := len(rec.Versions) // where the policy was ended
+	keep := 1 + charter.MaxPasswordHistory // where the policy was ended
 	if p, err := e.policy(rec.Policy); err == nil {
 		keep = 1 + p.History
 	}

@@ -167,11 +167,18 @@ func (e *Engine) planList(r *engine.Request, list func(lister) []string) (*engin
 	if err := r.Params.Only(); err != nil {
 		return nil, err
 	}
-	return &engine.Plan{Needs: access.List, Apply: func(tx *seal.Tx) (*engine.Answer, error) {
-		keys := list(tx)
-		if len(keys) == 0 {
-			return nil, engine.ErrNotThere
+	var keys []string
+	work := func(context.Context) error { // a long list must not hold up those who write
+		err := e.host.View(func(v *seal.View) error {
+			keys = list(v)
+			return nil
+		})
+		if err == nil && len(keys) == 0 {
+			err = engine.ErrNotThere
 		}
+		return err
+	}
+	return &engine.Plan{Needs: access.List, Work: work, Apply: func(*seal.Tx) (*engine.Answer, error) {
 		return &engine.Answer{Data: map[string]any{"keys": keys}}, nil
 	}}, nil
 }

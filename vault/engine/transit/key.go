@@ -58,6 +58,12 @@ func (e *Engine) key(name string) (*key, error) {
 	return &key{name: name, typ: tokenTypes()[rec.Algorithm], latest: n, minEnc: n, minDec: n, token: st.TokenKey, record: rec}, nil
 }
 
+// same says whether the charter still says the same of a key.
+func (k *key) same(had *key) bool {
+	return k.typ == had.typ && k.latest == had.latest && k.minEnc == had.minEnc && k.minDec == had.minDec && k.token == had.token &&
+		(k.record == nil) == (had.record == nil) && (k.record == nil || k.record.ID == had.record.ID)
+}
+
 // byName is the key and its stored versions, loaded as they are needed. It is for
 // one request.
 type keyUse struct {

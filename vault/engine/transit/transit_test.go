@@ -15,6 +15,7 @@ import (
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/engine/transit"
+	"keyrite/vault/seal"
 )
 
 // TestSignaturesHoldInOpenSSL: whatever a key signs, a program that nobody here
@@ -338,5 +339,47 @@ func TestNoSecretInTheTrail(t *testing.T) {
 				t.Errorf("entry %d holds what is secret: %s", n, raw)
 			}
 		}
+	}
+}
+
+// TestKeyThatEndedMeanwhile: what was made with a key that the charter retired, or with a
+// version that it ended, before the answer leaves does not leave.
+func TestKeyThatEndedMeanwhile(t *testing.T) {
+	r, _ := tokenRoom(t)
+	made := func(path, in string) *engine.Plan {
+		p, err := r.e.Plan(r.Request(engine.Write, path, body{in: "AAAA"}))
+		if err == nil {
+			err = p.Work(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	apply := func(p *engine.Plan) error {
+		_, err := r.Store.Update(t.Context(), seal.Durable, func(tx *seal.Tx) (any, error) {
+			a, err := p.Apply(tx)
+			if err == nil && a == nil {
+				t.Error("no answer")
+			}
+			return "x", err
+		})
+		return err
+	}
+	if err := apply(made("sign/free-p256", "input")); err != nil {
+		t.Fatal(err)
+	}
+	late := made("sign/free-p256", "input")
+	r.World.Approve(charter.TypeKeyRetired, charter.KeyRetired{ID: "free-p256", Reason: charter.ReasonCompromised, Record: "keyrite/record/test"})
+	if err := apply(late); fault.ClassOf(err) != fault.Policy {
+		t.Errorf("a signature of a key that was retired: %v", err)
+	}
+	r.state("soft", charter.SoftwareKey{Type: "aes256-gcm96", Versions: 1, MinDecryption: 1, MinEncryption: 1})
+	r.found()
+	late = made("encrypt/soft", "plaintext")
+	r.state("soft", charter.SoftwareKey{Type: "aes256-gcm96", Versions: 2, MinDecryption: 2, MinEncryption: 2})
+	r.found()
+	if err := apply(late); !errors.Is(err, engine.ErrStale) {
+		t.Errorf("a ciphertext of a version that ended: %v", err)
 	}
 }

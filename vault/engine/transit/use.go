@@ -196,6 +196,15 @@ func (w *work) one(p engine.Params) (map[string]any, error) {
 }
 
 func (w *work) apply(tx *seal.Tx) (*engine.Answer, error) {
+	// The charter may have ended or succeeded the key, or a version of it, since: what was
+	// made with it does not leave then.
+	now, err := w.engine.key(w.name)
+	if err != nil {
+		return nil, err
+	}
+	if !now.same(w.key) {
+		return nil, fault.Errorf(fault.Usage, "%w: key %s", engine.ErrStale, w.name)
+	}
 	if err := w.count(tx); err != nil {
 		return nil, err
 	}
