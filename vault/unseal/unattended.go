@@ -140,6 +140,9 @@ func (a *Attempts) restart(ctx context.Context) error {
 	defer a.leave()
 	st := a.c.Charter()
 	o, err := a.restartToken(ctx, st, f, data)
+	if errors.Is(err, hsm.ErrPIN) {
+		return a.refusedPIN(err)
+	}
 	if err != nil {
 		return err
 	}
@@ -155,6 +158,19 @@ func (a *Attempts) restart(ctx context.Context) error {
 		return joinErrors(err, o.close())
 	}
 	return a.handOver(ctx, o)
+}
+
+// refusedPIN destroys what was kept with a PIN that the token refuses, as after shares
+// that were dealt anew and of which this host has not heard: each further try, by this
+// process or the next, would bring the token nearer to its lock.
+func (a *Attempts) refusedPIN(err error) error {
+	a.keep.Lock()
+	defer a.keep.Unlock()
+	why := fault.Errorf(fault.Policy, "the PIN that was kept for a restart is another one by now, and is not tried again: %w", err)
+	if err := a.c.Unattended.Revoke(); err != nil {
+		return fault.Errorf(fault.Policy, "%w; %w", why, err)
+	}
+	return why
 }
 
 // restartToken opens the token with what the child has from the TPM.

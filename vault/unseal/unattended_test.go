@@ -12,6 +12,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
+	"keyrite/hsm"
 	"keyrite/internal/tpm"
 	"keyrite/internal/tpm/tpmtest"
 	"keyrite/vault/seal"
@@ -346,6 +347,29 @@ func TestNothingCanBeKept(t *testing.T) {
 	x.Open3(t, a, openrequest.Create)
 	if s := a.Status().Unattended; a.Sealed() || s == nil || s.Kept || !strings.Contains(s.Why, "does not answer") {
 		t.Errorf("%+v", s)
+	}
+	x.died(a)
+	x.sealed("nothing is kept")
+}
+
+// A PIN that the token refuses is given to it once: the shares were dealt anew, and this
+// host has not heard of it. Trying again would lock the token.
+func TestUnattendedPINIsTriedOnce(t *testing.T) {
+	x := newMachine(t)
+	x.grant("nights")
+	a := x.process()
+	x.Open3(t, a, openrequest.Create)
+	x.died(a)
+	before, err := charter.Fold(x.Charter, x.World.World, x.State.Vault)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.c.Charter = func() *charter.State { return before }
+	reshare(t, x.Vault, x.Shares)
+	a = x.process()
+	err = a.Restart(t.Context())
+	if !errors.Is(err, hsm.ErrPIN) || fault.ClassOf(err) != fault.Policy {
+		t.Errorf("a PIN of before: %s, %v", fault.ClassOf(err), err)
 	}
 	x.died(a)
 	x.sealed("nothing is kept")
