@@ -81,6 +81,7 @@ func newRig(t testing.TB) *rig {
 		{Can: read, Path: "keyrite/due"},
 		{Can: []access.Capability{access.Create, access.List}, Path: "keyrite/proposals"},
 		{Can: read, Path: "keyrite/proposals/+"},
+		{Can: []access.Capability{access.Update}, Path: "keyrite/proposals/+/approvals"},
 		{Can: []access.Capability{access.Read, access.Update}, Path: "keyrite/shares"},
 		{Can: []access.Capability{access.Read, access.Update}, Path: "keyrite/shares/challenges"},
 		{Can: read, Path: "keyrite/status"},

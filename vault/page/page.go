@@ -98,7 +98,7 @@ func views() []view {
 		{path: "/charter", title: "Charter", menu: true, rule: reads(charterPath), template: "charter", show: showCharter},
 		{path: "/charter/line", title: "Charter", show: showLine},
 		{path: "/proposals", title: "Proposals", menu: true, rule: access.Rule{Can: []access.Capability{access.List}, Path: proposalsPath}, template: "proposals", show: showProposals},
-		{path: "/proposals/one", title: "Proposal", template: "proposal", show: showProposal},
+		{path: "/proposals/one", title: "Proposal", template: "proposal", show: showProposal, act: bringApproval},
 		{path: "/proposals/file", title: "Proposal", show: showProposalFile},
 		{path: "/proposals/new", title: "Propose", template: "draft", show: showDraft, act: propose},
 		{path: "/keys", title: "Keys", menu: true, rule: reads(charterPath), template: "keys", show: showKeys},

@@ -2,6 +2,7 @@ package page
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"mime"
 	"net/http"
@@ -31,9 +32,11 @@ type pending struct {
 		By                string `json:"brought_by"`
 	}
 	// Of one that is asked for alone.
-	Proposal string
-	Says     []string
-	Words    string
+	Proposal, Sentence string
+	Says               []string
+	Words              string
+	// Of an approval that was refused: what was given, why, and what to do.
+	Given, Problem, Message string
 }
 
 // Link is where it is shown.
@@ -80,6 +83,39 @@ func showProposalFile(x *look) (any, error) {
 	}
 	x.write(http.StatusOK, "text/plain; charset=utf-8", p.Proposal)
 	return nil, nil //nolint:nilnil // the answer is written
+}
+
+// bringApproval hands an approval in that somebody signed on his own machine: its text,
+// and the id of the proposal, which the form carries. Whoever brings it decides nothing;
+// the vault verifies it.
+func bringApproval(x *look) (any, error) {
+	form, err := x.form("id", "approval")
+	if err != nil {
+		return nil, err
+	}
+	id, text := form.Get("id"), strings.TrimSpace(form.Get("approval"))
+	if !digestRE.MatchString(id) {
+		return nil, fault.New(fault.Usage, "the id of a proposal is needed, 64 digits of hex")
+	}
+	err = x.call(engine.Write, proposalsPath+"/"+id+"/approvals", map[string]any{"approval": text}, nil)
+	if err == nil {
+		x.w.Header().Set("Location", (&pending{ID: id}).Link())
+		x.write(http.StatusSeeOther, "text/plain; charset=utf-8", "It is there.\n")
+		return nil, errAnswered
+	}
+	var r *refusal
+	switch class := fault.ClassOf(err); {
+	case errors.As(err, &r), errors.Is(err, engine.ErrNotThere):
+		return nil, err
+	case class == fault.Usage, class == fault.Verify, class == fault.Policy, class == fault.Exists:
+		p := &pending{Given: text, Problem: err.Error(), Message: fault.HintOf(err)}
+		if err := x.read(proposalsPath+"/"+id, nil, p); err != nil {
+			return nil, err
+		}
+		x.render(http.StatusBadRequest, x.view.title, x.view.template, p)
+		return nil, errAnswered
+	}
+	return nil, err
 }
 
 // draft is what somebody proposes.
