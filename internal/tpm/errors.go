@@ -48,8 +48,7 @@ func wrap(what string, err error) error {
 	if errors.Is(err, tpm2.TPMRCNVDefined) {
 		return fmt.Errorf("%s: %w: %w", what, ErrDefined, err)
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if _, ok := errors.AsType[*Error](err); ok {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return fmt.Errorf("%s: %w", what, &Error{"token", err.Error()})
