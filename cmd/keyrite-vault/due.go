@@ -7,14 +7,20 @@ import (
 	"time"
 
 	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
 	"keyrite/internal/cli"
 	"keyrite/vault/control"
 	"keyrite/vault/duty"
 	"keyrite/vault/node"
 )
 
-// maxNext bounds what status lists of what is due.
-const maxNext = 8
+const (
+	// maxNext bounds what status lists of what is due.
+	maxNext = 8
+	// dueTimeout is how long status waits for it: it is told also of a vault whose disk
+	// hangs.
+	dueTimeout = 3 * time.Second
+)
 
 // due is in short what has to be done next. Of a sealed vault it is what can be known
 // without its store.
@@ -36,7 +42,7 @@ func (v *vault) due(st *charter.State) control.Due {
 
 func (v *vault) items(st *charter.State) ([]duty.Item, error) {
 	if v.service != nil {
-		items, err := v.service.node.Due()
+		items, err := inTime(v.service.node.Due)
 		if !errors.Is(err, node.ErrSealed) {
 			return items, err
 		}
@@ -44,6 +50,25 @@ func (v *vault) items(st *charter.State) ([]duty.Item, error) {
 		v.watch.Look() // nobody else does
 	}
 	return duty.Due(duty.Input{Charter: st, Things: v.watch.Things(st)}, time.Now()), nil
+}
+
+// inTime is what look finds, unless that takes too long.
+func inTime(look func() ([]duty.Item, error)) ([]duty.Item, error) {
+	type found struct {
+		items []duty.Item
+		err   error
+	}
+	got := make(chan found, 1)
+	go func() {
+		items, err := look()
+		got <- found{items, err}
+	}()
+	select {
+	case f := <-got:
+		return f.items, f.err
+	case <-time.After(dueTimeout):
+		return nil, fault.New(fault.Storage, "the store does not answer in time")
+	}
 }
 
 func printDue(w io.Writer, d *control.Due) {

@@ -47,3 +47,16 @@ func TestStatusTellsWhatIsDue(t *testing.T) {
 	}
 	s.stop()
 }
+
+// TestStatusDoesNotWait: what is due of a vault whose disk hangs is not waited for.
+func TestStatusDoesNotWait(t *testing.T) {
+	hang := make(chan struct{})
+	defer close(hang)
+	if items, err := inTime(func() ([]duty.Item, error) { <-hang; return nil, nil }); err == nil || items != nil {
+		t.Errorf("%v, %v", items, err)
+	}
+	items, err := inTime(func() ([]duty.Item, error) { return []duty.Item{{ID: "a"}}, nil })
+	if err != nil || len(items) != 1 {
+		t.Errorf("%v, %v", items, err)
+	}
+}
