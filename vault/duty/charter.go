@@ -40,6 +40,10 @@ func ofCharter(st *charter.State) []Thing {
 		d := st.Grants.Delegations[id]
 		out = append(out, Thing{Kind: Delegation, Name: id, About: fmt.Sprintf("delegation %s: %s may %s %s", id, d.Identity, d.Can, d.Path), Ends: d.Ends()})
 	}
+	for _, host := range slices.Sorted(maps.Keys(st.Grants.Unattended)) {
+		u := st.Grants.Unattended[host]
+		out = append(out, Thing{Kind: Unattended, Name: host, About: "unattended " + u.ID + ": host " + host + " opens the vault by itself after a restart", Ends: u.Ends()})
+	}
 	return out
 }
 

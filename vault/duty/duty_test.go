@@ -140,9 +140,11 @@ func TestCharter(t *testing.T) {
 	w.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
 	w.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: []access.Capability{access.Read}}}})
 	w.Approve(charter.TypeIdentity, charter.Identity{ID: "mes", Policies: []string{"line1"}, TTL: 60, Certificate: &charter.Certificate{CA: ca, URI: "spiffe://example.com/mes"}})
-	w.Approve(charter.TypeDelegation, charter.Delegation{ID: "night", Identity: "mes", Can: access.Update, Path: "kv/data/line1/x", Uses: 1, Expires: charter.FormatTime(time.Now().Add(5 * day))})
+	w.Approve(charter.TypeDelegation, charter.Delegation{ID: "night", Identity: "mes", Can: access.Update, Path: "kv/data/line1/x", Uses: 1, Expires: charter.FormatTime(after(5 * day))})
+	w.AddHost("vault1")
+	w.Approve(charter.TypeUnattended, charter.Unattended{ID: "weekend", Host: "vault1", PCRs: []int{0, 7}, Expires: charter.FormatTime(after(5 * day))})
 	got := map[string]duty.Item{}
-	for _, x := range duty.Due(duty.Input{Charter: w.State}, time.Now()) {
+	for _, x := range duty.Due(duty.Input{Charter: w.State}, now) {
 		got[x.ID] = x
 	}
 	c := w.Parsed(ca)
@@ -150,6 +152,9 @@ func TestCharter(t *testing.T) {
 		t.Errorf("%+v", x)
 	}
 	if x := got["delegation/night"]; x.Level != duty.Soon || !strings.Contains(x.About, "mes may update kv/data/line1/x") {
+		t.Errorf("%+v", x)
+	}
+	if x := got["unattended/vault1"]; x.Level != duty.Soon || !strings.Contains(x.About, "host vault1") {
 		t.Errorf("%+v", x)
 	}
 	if x := got["factory-ca/factory1"]; x.Due.IsZero() || x.Level == "" {
@@ -175,7 +180,7 @@ func TestActs(t *testing.T) {
 	page, command := regexp.MustCompile(`docs/[a-z-]+/[a-z-]+\.md`), regexp.MustCompile(`'(keyrite(?:-vault)? [a-z]+ [a-z]+)`)
 	for _, k := range []string{
 		duty.Issuer, duty.Issued, duty.ClientCA, duty.ServerCert, duty.RelayCert, duty.FactoryCA, duty.VendorRoot, duty.Certificate, duty.Admission, duty.CRL,
-		duty.WatchedCRL, duty.Delegation, duty.BreakGlass, duty.Password, duty.Rehearsal, duty.TUFRoot, duty.TUFTargets, duty.TUFSnapshot, duty.TUFTimestamp, duty.Bundle,
+		duty.WatchedCRL, duty.Delegation, duty.BreakGlass, duty.Unattended, duty.Password, duty.Rehearsal, duty.TUFRoot, duty.TUFTargets, duty.TUFSnapshot, duty.TUFTimestamp, duty.Bundle,
 	} {
 		got := duty.Due(duty.Input{Things: []duty.Thing{{Kind: k, Ends: after(day)}}}, now)
 		if len(got) != 1 || !page.MatchString(got[0].Act) {

@@ -65,7 +65,7 @@ func (x *call) takeProof([]string) error {
 		return err
 	}
 	x.plan.Apply = func(tx *seal.Tx) (*engine.Answer, error) {
-		st := x.vault.charter()
+		st := x.charter()
 		if st != x.force.charter { // another one came into force meanwhile
 			if p, err = share.VerifyProof([]byte(text), st, x.cfg.Now()); err != nil {
 				return nil, err
@@ -109,7 +109,7 @@ func (x *call) challenge([]string) (err error) {
 	}
 	x.plan.Shown = map[string]any{"purpose": cut(a.Purpose), "safe": cut(a.Safe)}
 	x.plan.Apply = func(tx *seal.Tx) (*engine.Answer, error) {
-		c, err := proof.Issue(tx, x.vault.charter(), a, x.cfg.Now())
+		c, err := proof.Issue(tx, x.charter(), a, x.cfg.Now())
 		if err != nil {
 			return nil, err
 		}
