@@ -59,6 +59,11 @@ func TestBenchVault(t *testing.T) {
 		fmt.Fprintf(&text, "raw\tvault_sign_%d_p99\t%.2f\tms\n", conns, median(p99))
 		fmt.Fprintf(&text, "raw\tvault_floor_%d\t%.0f\t1/s\n", conns, before.rate)
 	}
+	// What a signature costs in CPU, with its module's process: of use where others use the
+	// machine, too.
+	mine := perCall(t, []int{os.Getpid()}, rounds*slice, func() { r.load(t, "sign", 32, rounds*slice) })
+	floor := perCall(t, []int{f.pid}, rounds*slice, func() { f.load(t, "floor", 32, rounds*slice) })
+	fmt.Fprintf(&text, "raw\tvault_sign_cpu_32\t%.0f\tµs\nraw\tvault_floor_cpu_32\t%.0f\tµs\n", mine, floor)
 	if p := r.put("kv/data/line1/bench", `{"data":{"a":"b"}}`); p.status != 200 {
 		t.Fatalf("%d %s", p.status, p.raw)
 	}
@@ -79,7 +84,10 @@ func median(v []float64) float64 {
 }
 
 // target is what a load goes to.
-type target struct{ addr, ca, cert, key string }
+type target struct {
+	addr, ca, cert, key string
+	pid                 int // of the floor
+}
 
 // took is what a load came to: answers a second, and the slowest of a hundred in ms.
 type took struct{ rate, p99 float64 }
@@ -87,7 +95,7 @@ type took struct{ rate, p99 float64 }
 func (r *rig) load(t testing.TB, kind string, conns, total int) took {
 	t.Helper()
 	ca, cert, key := r.files(r.mes)
-	return target{r.addr, ca, cert, key}.load(t, kind, conns, total)
+	return target{addr: r.addr, ca: ca, cert: cert, key: key}.load(t, kind, conns, total)
 }
 
 // load runs the client in a process of its own.
@@ -140,7 +148,7 @@ func startFloor(t *testing.T, r *rig, peer string) target {
 		t.Fatal("the floor says nothing")
 	}
 	mine, clientCert, clientKey := r.files(r.mes)
-	return target{in.Text(), mine, clientCert, clientKey}
+	return target{in.Text(), mine, clientCert, clientKey, cmd.Process.Pid}
 }
 
 // benchLoad is the client: so many requests over so many connections.
@@ -148,7 +156,7 @@ func benchLoad(args []string) error {
 	if len(args) != 7 {
 		return fmt.Errorf("%d arguments", len(args))
 	}
-	kind, g := args[0], target{args[1], args[2], args[3], args[4]}
+	kind, g := args[0], target{addr: args[1], ca: args[2], cert: args[3], key: args[4]}
 	conns, err := strconv.Atoi(args[5])
 	if err != nil {
 		return err
@@ -279,4 +287,56 @@ func ownCPU(t testing.TB) time.Duration {
 		t.Fatal(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// perCall is the CPU that processes, and those that they had started before, use for each
+// of n calls, in microseconds.
+func perCall(t *testing.T, of []int, n int, f func()) float64 {
+	t.Helper()
+	before := cpuTimes(t)
+	f()
+	after := cpuTimes(t)
+	sum := time.Duration(0)
+	for pid, p := range after {
+		had, ok := before[pid]
+		if ok && (slices.Contains(of, pid) || slices.Contains(of, p.parent)) {
+			sum += p.used - had.used
+		}
+	}
+	return float64(sum.Microseconds()) / float64(n)
+}
+
+type process struct {
+	parent int
+	used   time.Duration
+}
+
+// cpuTimes reads proc(5) of all processes.
+func cpuTimes(t *testing.T) map[int]process {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const tick = 10 * time.Millisecond // of proc(5) on all that we run on
+	out := map[int]process{}
+	for _, path := range stats {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended
+		}
+		fields := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:])) // from the third, the state
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil || len(fields) < 13 {
+			continue
+		}
+		var n [3]int
+		for i, at := range []int{1, 11, 12} {
+			if n[i], err = strconv.Atoi(fields[at]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out[pid] = process{n[0], time.Duration(n[1]+n[2]) * tick}
+	}
+	return out
 }
