@@ -235,7 +235,7 @@ func TestRevocationIsForNobodyByDefault(t *testing.T) {
 	r, _ := newPKIRig(t, func(_ *rig, p *charter.PKIRole) { p.CRL = "http://example.com/crl" })
 	r.plain(l)
 	for _, path := range []string{"pki/crl", "pki/ocsp/AAAA"} {
-		resp, err := http.Get("http://" + l.Addr().String() + "/v1/" + path) //nolint:noctx // a test
+		resp, err := http.Get("http://" + l.Addr().String() + "/v1/" + path)
 		r.ok(err)
 		_ = resp.Body.Close()
 		if p := r.ask(r.as(nil), "GET", path, ""); resp.StatusCode != 403 || p.status != 403 {
