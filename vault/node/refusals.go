@@ -24,51 +24,37 @@ const (
 // refusals decides which refusals of unknown callers are written one by one; another
 // one of them decides it for looks, so that neither hides the other.
 type refusals struct {
-	now func() time.Time
+	now     func() time.Time
+	entries *pace
 
 	mu    sync.Mutex // guards the rest
-	room  float64    // entries that may be written
-	at    time.Time  // when room was that
 	left  uint64     // out of the log since the last summary
 	total uint64
 	from  time.Time // of the first that was left out since then
 }
 
 func newRefusals(now func() time.Time) *refusals {
-	return &refusals{now: now, room: refusalBurst, at: now()}
+	return &refusals{now: now, entries: newPace(refusalBurst, refusalEvery, now())}
 }
 
 // take says whether one more refusal has an entry of its own; if not, it counts it.
 func (r *refusals) take() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now()
-	if d := now.Sub(r.at); d > 0 {
-		r.room = min(refusalBurst, r.room+d.Seconds()/refusalEvery.Seconds())
-		r.at = now
-	}
-	if r.room >= 1 {
-		r.room--
+	if r.entries.take(r.now()) {
 		return true
 	}
-	r.leave(now)
+	r.miss()
 	return false
 }
 
-// leave counts one that has no entry; the caller holds mu.
-func (r *refusals) leave(now time.Time) {
-	if r.left == 0 {
-		r.from = now
-	}
-	r.left++
-	r.total++
-}
-
-// miss counts one whose entry could not be written.
+// miss counts one that has no entry, or whose entry could not be written.
 func (r *refusals) miss() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.leave(r.now())
+	if r.left == 0 {
+		r.from = r.now()
+	}
+	r.left++
+	r.total++
 }
 
 func (r *refusals) leftOut() uint64 {

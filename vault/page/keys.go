@@ -33,7 +33,7 @@ type key struct {
 	Public        string // hex SHA-256
 }
 
-// safe is a safe with its custodians.
+// safe is a safe with its key masters.
 type safe struct {
 	Name    string
 	Epoch   charter.Epoch
