@@ -22,8 +22,9 @@ const (
 )
 
 // Dates implements engine.Dated: when the newest list ends, and of the certificates for
-// the same names the newest, if it was to live for a while and was not revoked.
-func (e *Engine) Dates(v *seal.View, _ time.Time) ([]duty.Thing, error) {
+// the same names the newest, if it was to live for a while and was not revoked, until it
+// ended so long ago that it need not be known any more.
+func (e *Engine) Dates(v *seal.View, now time.Time) ([]duty.Thing, error) {
 	var out []duty.Thing
 	k, err := e.kept(v)
 	if err != nil {
@@ -32,7 +33,7 @@ func (e *Engine) Dates(v *seal.View, _ time.Time) ([]duty.Thing, error) {
 	if from, err := charter.ParseTime(k.From); err == nil && len(k.List) > 0 {
 		out = append(out, duty.Thing{Kind: duty.CRL, Name: e.host.Mount, About: "list of what was revoked, of the mount " + e.host.Mount, From: from, Ends: from.Add(crlValidity)})
 	}
-	newest, err := e.newest(v)
+	newest, err := e.newest(v, now)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +42,7 @@ func (e *Engine) Dates(v *seal.View, _ time.Time) ([]duty.Thing, error) {
 }
 
 // newest are the certificates that no later one of the same role and names replaces.
-func (e *Engine) newest(v *seal.View) ([]duty.Thing, error) {
+func (e *Engine) newest(v *seal.View, now time.Time) ([]duty.Thing, error) {
 	found := map[string]duty.Thing{}
 	for _, serial := range v.Keys(e.bucket(), "") {
 		c, err := e.record(v, serial)
@@ -63,7 +64,7 @@ func (e *Engine) newest(v *seal.View) ([]duty.Thing, error) {
 		if err != nil {
 			return nil, err
 		}
-		if ends.Sub(from) < shortLived || len(c.Certificate) == 0 || revoked != nil {
+		if ends.Sub(from) < shortLived || now.Sub(ends) > keepExpired || len(c.Certificate) == 0 || revoked != nil {
 			continue
 		}
 		names := strings.Join(c.Names, ", ")

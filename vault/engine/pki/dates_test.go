@@ -67,4 +67,12 @@ func TestDates(t *testing.T) {
 	if got := r.dates()[duty.Issued]; len(got) != 1 { // the one before it holds still, and nobody else has the names
 		t.Errorf("the newest was revoked: %+v", got)
 	}
+	const day = 24 * time.Hour
+	for after, want := range map[time.Duration]int{16 * day: 1, 18 * day: 0} { // it ends after ten days, and nobody issues any more
+		r.Now = r.Now.Add(after)
+		if got := r.dates()[duty.Issued]; len(got) != want {
+			t.Errorf("after %s: %+v", after, got)
+		}
+		r.Now = r.Now.Add(-after)
+	}
 }
