@@ -2,6 +2,7 @@ package clitest
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -46,7 +47,8 @@ func NewBrowser(t testing.TB, profile string, env ...string) *Browser {
 	if profile == "" {
 		profile = t.TempDir()
 	}
-	c := exec.CommandContext(t.Context(), path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+	// The test's context ends before what is cleaned up, and the browser is to end in order.
+	c := exec.CommandContext(context.WithoutCancel(t.Context()), path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
 		"--disable-extensions", "--user-data-dir="+profile, "--remote-debugging-pipe", "about:blank")
 	c.Env = append(os.Environ(), env...)
 	c.ExtraFiles = []*os.File{toR, fromW} // descriptors 3 and 4
@@ -89,6 +91,9 @@ func (b *Browser) Call(method string, params map[string]any) map[string]any {
 		b.t.Fatal(err)
 	}
 	if _, err := b.in.Write(append(data, 0)); err != nil {
+		if method == "Browser.close" {
+			return nil // it has ended already
+		}
 		b.t.Fatalf("%s: %v", method, err)
 	}
 	for {

@@ -2,6 +2,7 @@ package page
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 
 	"keyrite/artifact/charter"
@@ -66,8 +67,8 @@ func showCharter(x *look) (any, error) {
 		return nil, node.ErrSealed
 	}
 	names := st.Names()
-	for i := len(a.Statements) - 1; i >= 0; i-- {
-		s, err := describe(a.Statements[i], names)
+	for _, line := range slices.Backward(a.Statements) {
+		s, err := describe(line, names)
 		if err != nil {
 			return nil, err
 		}

@@ -62,7 +62,7 @@ func showOverview(x *look) (any, error) {
 	if err := x.read(statusPath, nil, o.status); err != nil {
 		return nil, err
 	}
-	o.Acts = o.status.acts()
+	o.Acts = o.acts()
 	can, err := x.capabilities()
 	if err != nil {
 		return nil, err

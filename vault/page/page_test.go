@@ -32,7 +32,7 @@ func TestSealedVault(t *testing.T) {
 	for _, who := range []string{"", clerk, "nobody"} {
 		p := r.get(who, "/")
 		p.has(t, "who may not: "+who, "1 of 3 shares are there, 2 are missing")
-		p.lacks(t, "who may not: "+who, "master2", x.Progress.Attempt, "you are", `href="/charter"`)
+		p.lacks(t, "who may not: "+who, "master2", x.Attempt, "you are", `href="/charter"`)
 	}
 	p = r.get(anna, "/")
 	p.has(t, "auditor", "master2", "1 of 3 shares", "you are <b>anna</b>", "has no trail")

@@ -73,7 +73,14 @@ func (x *look) proposal() (*pending, error) {
 	return p, x.read(proposalsPath+"/"+id, nil, p)
 }
 
-func showProposal(x *look) (any, error) { return x.proposal() }
+func showProposal(x *look) (any, error) {
+	p, err := x.proposal()
+	if err != nil {
+		return nil, err
+	}
+	p.Says = p.Says[min(1, len(p.Says)):] // the first is for whoever approves
+	return p, nil
+}
 
 // showProposalFile gives the file that approvers sign, as it was brought.
 func showProposalFile(x *look) (any, error) {

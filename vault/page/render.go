@@ -108,7 +108,7 @@ func (x *look) write(status int, contentType, text string) {
 	if x.r.Method == http.MethodHead {
 		return
 	}
-	_, _ = x.w.Write([]byte(text)) //nolint:gosec // made by html/template, or text/plain with nosniff; a client that is gone is told nothing
+	_, _ = x.w.Write([]byte(text)) // a client that is gone is told nothing
 }
 
 // visible shows control characters, bidirectional and zero-width marks and broken UTF-8
