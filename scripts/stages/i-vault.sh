@@ -21,17 +21,18 @@ body() { cat >"vault/$1.json"; charter "$1" "$2" --body "vault/$1.json"; }
 
 vault_start() {
   : >log/vault.out
-  keyrite-vault serve "${HOUSE[@]}" --listen api=127.0.0.1:0 >>log/vault.out 2>>log/vault.err 3>&- &
+  keyrite-vault serve "${HOUSE[@]}" --listen api=127.0.0.1:0 --listen page=127.0.0.1:0 >>log/vault.out 2>>log/vault.err 3>&- &
   vault_pid=$!
   later "$vault_pid"
   vault_ready
 }
-# vault_ready: waits until it listens; its address goes to $API. Sealing starts the
+# vault_ready: waits until it listens; its addresses go to $API and $PAGE. Sealing starts the
 # process anew, so it is "ready" again.
 vault_ready() {
   for _ in $(seq 200); do
     API=$(awk '$1 == "ready" && $2 == "api" {print $3}' log/vault.out)
-    if [ -n "$API" ]; then return; fi
+    PAGE=$(awk '$1 == "ready" && $2 == "page" {print $3}' log/vault.out)
+    if [ -n "$API" ] && [ -n "$PAGE" ]; then return; fi
     if ! kill -0 "$vault_pid" 2>/dev/null; then break; fi
     sleep 0.05
   done
@@ -63,6 +64,13 @@ ask() {
   jq -r '.errors[0] // (.data | tostring)' log/answer.json
   if [ "$got" != "$want" ]; then echo "HTTP $got, wanted $want" >&2; return 1; fi
 }
+# look WHO PATH TEXT: a page in a browser; it must have TEXT.
+look() {
+  local certificate=()
+  if [ "$1" != nobody ]; then certificate=(--cert "vault/$1.pem" --key "vault/$1.key"); fi
+  curl -sS --cacert vault/ca.pem "${certificate[@]}" -o log/page.html "https://$PAGE$2"
+  grep -o -m 1 "$3" log/page.html
+}
 
 cat >vault/vault.yaml <<YAML
 format: keyrite/vault-bind/v1
@@ -88,6 +96,7 @@ plant() { # NAME EXTENSION…
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout vault/ca.key -out vault/ca.pem -subj "/CN=plant CA" -addext keyUsage=critical,keyCertSign -days 30 2>/dev/null
 chmod 600 vault/*.key
 plant server extendedKeyUsage=serverAuth subjectAltName=IP:127.0.0.1
+plant anna extendedKeyUsage=clientAuth subjectAltName=URI:spiffe://plant/people/anna
 plant mes extendedKeyUsage=clientAuth subjectAltName=URI:spiffe://plant/mes
 plant stranger extendedKeyUsage=clientAuth subjectAltName=URI:spiffe://plant/stranger
 
@@ -109,7 +118,10 @@ run body kv mount <<<'{"engine":"kv","id":"kv"}'
 run body transit mount <<<'{"engine":"transit","id":"transit"}'
 run body key transit-key <<<'{"mount":"transit","name":"orders","software":{"min_decryption_version":1,"min_encryption_version":1,"type":"ecdsa-p256","versions":1}}'
 run body policy policy <<<'{"id":"line1","rules":[{"can":["create","read","update"],"path":"kv/data/line1/*"},{"can":["read"],"path":"transit/keys/orders"},{"can":["update"],"path":"transit/sign/orders"}],"version":1}'
-run body mes identity <<<"{\"certificate\":{\"ca\":\"$(openssl x509 -in vault/ca.pem -outform DER | base64 -w0)\",\"uri\":\"spiffe://plant/mes\"},\"id\":\"mes\",\"policies\":[\"line1\"],\"ttl\":3600}"
+run body auditor policy <<<'{"id":"auditor","rules":[{"can":["read"],"path":"keyrite/charter"},{"can":["read"],"path":"keyrite/status"},{"can":["read"],"path":"keyrite/trail"}],"version":1}'
+CA=$(openssl x509 -in vault/ca.pem -outform DER | base64 -w0)
+run body anna identity <<<"{\"certificate\":{\"ca\":\"$CA\",\"uri\":\"spiffe://plant/people/anna\"},\"id\":\"anna\",\"policies\":[\"auditor\"],\"ttl\":600}"
+run body mes identity <<<"{\"certificate\":{\"ca\":\"$CA\",\"uri\":\"spiffe://plant/mes\"},\"id\":\"mes\",\"policies\":[\"line1\"],\"ttl\":3600}"
 echo '{"id":"line1","rules":[{"can":["read"],"path":"kv/data/*"}],"version":2}' >vault/alone.json
 run keyrite charter propose policy --body vault/alone.json "${TRUST[@]}" --out vault/alone.proposal
 keyrite charter approve vault/alone.proposal --key people/approver1.key --passphrase-fd 3 "${TRUST[@]}" --out vault/alone.approver1 >/dev/null 3<people/approver1.passphrase
@@ -133,6 +145,12 @@ signed() {
   openssl dgst -sha256 -verify vault/orders.pem -signature vault/order.sig vault/order.bin
 }
 try "a process signs with a key that it never sees" "mes has 60 kB signed, openssl verifies it" 0 signed
+
+say "People look at it in a browser. Who is not known sees whether it is sealed, and nothing else; nobody decides anything there."
+try "a page for people" "anna, an auditor, reads the charter" 0 look anna /charter "decided by the approvers"
+try "a page for people" "anna finds the signature in the trail" 0 look anna "/trail?path=transit/sign" "transit/sign/orders"
+look nobody /charter "" >/dev/null
+if grep -q 'master1\|spiffe' log/page.html; then echo "a stranger sees the charter" >&2; exit 1; fi
 
 say "kill -9, and three others open it again. What was acknowledged is there."
 cp -r vault/state vault/older
