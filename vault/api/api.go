@@ -97,12 +97,14 @@ func (s *Server) answering(w http.ResponseWriter, route func(http.ResponseWriter
 // route finds out what the request is for, and returns the status that was answered.
 func (s *Server) route(w http.ResponseWriter, r *http.Request) int {
 	raw, query, err := target(r)
-	if e := OtherOrigin(r); err == nil {
-		err = e
+	foreign := OtherOrigin(r)
+	if err == nil {
+		err = foreign
 	}
 	var c *call
 	if err != nil {
 		c = faulty(r, raw, err)
+		c.Foreign = foreign != nil
 	} else if answer, ok := s.public(r, raw, query); ok {
 		return s.tell(w, r, answer)
 	} else {

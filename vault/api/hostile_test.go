@@ -120,3 +120,21 @@ func TestStrangersHearClasses(t *testing.T) {
 	r.ok(os.Remove(head))
 	r.ok(os.Rename(head+".away", head))
 }
+
+// TestForeignPagesDoNotFillTheLog: what a web page of another origin has somebody's
+// browser ask is refused with an entry each only as far as refusals of strangers are.
+func TestForeignPagesDoNotFillTheLog(t *testing.T) {
+	r := newRig(t)
+	before := r.node.Status()
+	const flood = 200
+	for range flood {
+		if p := r.ask(r.client, "GET", "kv/data/line1/x", "", "Sec-Fetch-Site", "cross-site"); p.status != 403 {
+			t.Fatalf("%d %s", p.status, p.raw)
+		}
+	}
+	after := r.node.Status()
+	written, left := after.Store.Size-before.Store.Size, after.LeftOut-before.LeftOut
+	if written > flood/2 || uint64(written)+left != flood {
+		t.Errorf("%d entries of %d refusals, %d left out", written, flood, left)
+	}
+}

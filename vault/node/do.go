@@ -29,8 +29,11 @@ type Call struct {
 	// Fault is what was wrong with the request before it came here, such as a body that
 	// is no JSON. It is refused with it, once it is known who asked.
 	Fault error
-	Token redact.Secret // empty if none was given
-	Peer  identity.Peer
+	// Foreign says that a web page of another origin had a browser make the request: the
+	// one whose certificate that shows asks for nothing. It comes with a Fault.
+	Foreign bool
+	Token   redact.Secret // empty if none was given
+	Peer    identity.Peer
 }
 
 // Reply is what the caller gets.
@@ -304,7 +307,7 @@ func (x *call) login(means string) error {
 // refuse writes the entry of a refusal and returns why. Where the entry cannot be
 // written that is the answer.
 func (x *call) refuse(ctx context.Context, why error) error {
-	if !x.known && !x.refused.take() {
+	if (!x.known || x.Foreign) && !x.refused.take() {
 		return why
 	}
 	e := x.entry
