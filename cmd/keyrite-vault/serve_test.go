@@ -36,6 +36,7 @@ type clients struct {
 	http *http.Client
 	base string
 	page string // HOST:PORT
+	list string // of the lists, HOST:PORT
 }
 
 func newClients(h *house) *clients {
@@ -142,11 +143,27 @@ func (c *clients) look(h *house, want ...string) {
 // serveClients starts the vault with its listeners.
 func (h *house) serveClients(c *clients) *serving {
 	h.t.Helper()
-	s := h.serveWith("--listen", "api=127.0.0.1:0", "--listen=page=127.0.0.1:0", "--socket", h.path("local.sock"))
+	s := h.serveWith("--listen", "api=127.0.0.1:0", "--listen=page=127.0.0.1:0", "--listen=lists=127.0.0.1:0", "--socket", h.path("local.sock"))
 	c.base = "https://" + s.listener("api")
 	c.page = s.listener("page")
+	c.list = s.listener("lists")
 	s.listener("socket")
 	return s
+}
+
+// plain asks the lists as a stranger does, without TLS.
+func (c *clients) plain(h *house, path string) int {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, "http://"+c.list+"/v1/"+path, nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
 }
 
 // listener reads where a role listens.
@@ -182,6 +199,11 @@ func TestServeClients(t *testing.T) {
 	}
 
 	c.look(h, "You may not see this page.", "you are <b>mes</b>")
+	for _, path := range []string{"kv/data/line1/plc", "sys/health", "kv/crl", "pki/crl"} { // the charter opens none
+		if code := c.plain(h, path); code != 403 {
+			t.Errorf("a stranger asks the lists for %s: %d, want 403", path, code)
+		}
+	}
 
 	// A client seals it.
 	pid, base := s.cmd.Process.Pid, c.base
@@ -196,6 +218,12 @@ func TestServeClients(t *testing.T) {
 		t.Errorf("its page is anew at %s, before at %s", again, c.page)
 	}
 	c.look(h, "The vault is sealed.", "no rule gives read")
+	if again := s.listener("lists"); again != c.list {
+		t.Errorf("its lists are anew at %s, before at %s", again, c.list)
+	}
+	if code := c.plain(h, "kv/crl"); code != 503 {
+		t.Errorf("lists of a sealed vault: %d", code)
+	}
 	s.listener("socket")
 	if code, _ := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 503 {
 		t.Errorf("sealed: %d", code)
