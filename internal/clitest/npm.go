@@ -4,7 +4,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 )
@@ -13,13 +12,30 @@ import (
 // and returns what it printed. The pinned modules are installed the first time.
 func Node(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	_, self, _, _ := runtime.Caller(0)
-	dir := filepath.Join(filepath.Dir(self), "../../testdata/npm")
+	dir := filepath.Join(moduleRoot(t), "testdata/npm")
 	install(t, dir)
 	c := exec.CommandContext(t.Context(), "node", args...)
 	c.Dir = dir
 	out, err := c.CombinedOutput()
 	return string(out), err
+}
+
+// moduleRoot is the folder of go.mod: tests run in the folder of their package, and a
+// binary that was built with -trimpath does not know where its sources are.
+func moduleRoot(t *testing.T) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, err = os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			break
+		}
+		dir, err = filepath.Dir(dir), nil
+	}
+	t.Fatalf("no go.mod above the tests: %v", err)
+	return ""
 }
 
 // install runs npm once, however many test processes ask at a time.
