@@ -8,6 +8,7 @@
 #   KEYRITE_LONG_SEED  of the order of a sweep
 #   KEYRITE_LONG_KINDS of sweep-rest, default all
 #   KEYRITE_LONG_TESTS of rest, a regular expression of names, default all
+#   KEYRITE_LONG_PACKAGES of rest, where these tests are, default ./...
 
 LONG_PARTS="fuzz record sweep-genesis sweep-reshare sweep-rest image release cosign rest bench"
 : "${KEYRITE_LONG_KINDS:=enrol hsm-lost new-key retire sign-offline succession transfer}"
@@ -204,7 +205,7 @@ long_part() {
     image) long_go image '^TestLongCeremonyImage$' ./cmd/keyrite ;;
     release) long_script release "two builds of the programs give the same bytes" scripts/release --out "$work/dist" ;;
     cosign) long_cosign ;;
-    rest) long_skip='^TestLong(Every(FlippedByte|Cut|Swap|Request.*)|CeremonyImage|Cosign)$' long_go rest "${KEYRITE_LONG_TESTS:-^TestLong}" ./... ;;
+    rest) long_skip='^TestLong(Every(FlippedByte|Cut|Swap|Request.*)|CeremonyImage|Cosign)$' long_go rest "${KEYRITE_LONG_TESTS:-^TestLong}" ${KEYRITE_LONG_PACKAGES:-./...} ;;
     bench) long_script bench "every figure is printed" scripts/bench --json ;;
   esac
 }
