@@ -48,9 +48,7 @@ func TestFailedSync(t *testing.T) {
 	}
 	h.vault(0, "seal")
 	s.ready()
-	s.listener("api")
-	s.listener("page")
-	s.listener("socket")
+	s.listeners(c)
 	h.open(openrequest.Unseal, "master3", "master4", "master5")
 	if code, body := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 200 || !strings.Contains(fmt.Sprint(body), "kept") {
 		t.Errorf("what was acknowledged: %d %v", code, body)
