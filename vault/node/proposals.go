@@ -227,13 +227,15 @@ func (x *call) bring(mk func(*charter.State) ([]byte, error), old string) error 
 			return nil, err
 		}
 		result := map[string]any{"id": p.Digest, "type": p.Statement.Type, "statement": p.Statement.Seq}
+		by := x.caller.Identity
 		if old != "" {
-			if err := x.replace(tx, old); err != nil {
+			var err error
+			if by, err = x.replace(tx, old); err != nil {
 				return nil, err
 			}
 			result["instead_of"] = old
 		}
-		if err := proposal.Keep(tx, p, file, x.caller.Identity, x.cfg.Now()); err != nil {
+		if err := proposal.Keep(tx, p, file, by, x.cfg.Now()); err != nil {
 			return nil, err
 		}
 		kept, err := proposal.Look(tx, p.Digest, x.cfg.Now())
@@ -247,12 +249,14 @@ func (x *call) bring(mk func(*charter.State) ([]byte, error), old string) error 
 	return nil
 }
 
-// replace takes out what is renewed.
-func (x *call) replace(tx *seal.Tx, old string) error {
-	if _, err := proposal.Look(tx, old, x.cfg.Now()); err != nil {
-		return err
+// replace takes out what is renewed, and says who brought it: it stays his, so that who
+// renews gets no right to take it out, and needs no room of his own.
+func (x *call) replace(tx *seal.Tx, old string) (by string, err error) {
+	kept, err := proposal.Look(tx, old, x.cfg.Now())
+	if err != nil {
+		return "", err
 	}
-	return proposal.Drop(tx, old)
+	return kept.By, proposal.Drop(tx, old)
 }
 
 // room refuses what would not be kept anyway, before work is done for it. Who renews

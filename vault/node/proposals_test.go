@@ -26,8 +26,9 @@ import (
 )
 
 const (
-	clerk  = 1101 // the user that may do everything with proposals
-	reader = 1102 // the user that may only look at them
+	clerk     = 1101 // the user that may do everything with proposals
+	reader    = 1102 // the user that may only look at them
+	messenger = 1103 // the user that may all but what the charter's own path needs
 )
 
 // desk is a vault that keeps proposals, with a clock of its own.
@@ -44,14 +45,13 @@ func newDesk(t *testing.T, n int) *desk {
 	all := []access.Capability{access.Create, access.Delete, access.List, access.Read, access.Update}
 	d.Approve(charter.TypePolicy, charter.Policy{ID: "clerk", Version: 1, Rules: []access.Rule{{Path: "keyrite/charter", Can: []access.Capability{access.Update}}, {Path: "keyrite/proposals", Can: all}, {Path: "keyrite/proposals/*", Can: all}}})
 	d.Approve(charter.TypePolicy, charter.Policy{ID: "reader", Version: 1, Rules: []access.Rule{{Path: "keyrite/proposals", Can: []access.Capability{access.List}}, {Path: "keyrite/proposals/+", Can: []access.Capability{access.Read}}}})
-	// The messenger may do all but what the charter's own path needs.
 	d.Approve(charter.TypePolicy, charter.Policy{ID: "messenger", Version: 1, Rules: []access.Rule{{Path: "keyrite/proposals", Can: []access.Capability{access.Create}}, {Path: "keyrite/proposals/*", Can: []access.Capability{access.Update}}}})
 	who := func(id, policy string, uid int) {
 		d.Approve(charter.TypeIdentity, charter.Identity{ID: id, Policies: []string{policy}, TTL: 60, Unix: &charter.Unix{UID: uid}})
 	}
 	who("clerk", "clerk", clerk)
 	who("reader", "reader", reader)
-	who("messenger", "messenger", 1103)
+	who("messenger", "messenger", messenger)
 	for i := range n {
 		who(fmt.Sprintf("clerk%d", i), "clerk", 1200+i)
 	}
@@ -441,10 +441,13 @@ func TestStaleProposal(t *testing.T) {
 			t.Errorf("%s: %v (%s)", name, err, fault.HintOf(err))
 		}
 	}
-	out, err := d.ask(clerk, engine.Write, "keyrite/proposals/"+id+"/renew", "")
+	out, err := d.ask(messenger, engine.Write, "keyrite/proposals/"+id+"/renew", "")
 	d.ok(err)
-	if out["state"] != stateOpen || out["id"] == id || out["statement"] != float64(d.node.Charter().Size()) {
+	if out["state"] != stateOpen || out["id"] == id || out["statement"] != float64(d.node.Charter().Size()) || out["brought_by"] != "clerk" {
 		t.Errorf("renewed: %v", out)
+	}
+	if _, err := d.ask(messenger, engine.Delete, "keyrite/proposals/"+out["id"].(string), ""); !errors.Is(err, access.ErrDenied) {
+		t.Errorf("who renewed another's takes it out: %v", err)
 	}
 	if _, err := d.ask(clerk, engine.Read, "keyrite/proposals/"+id, ""); !errors.Is(err, engine.ErrNotThere) {
 		t.Errorf("the old one: %v", err)

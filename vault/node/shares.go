@@ -97,7 +97,7 @@ func (x *call) challenge([]string) (err error) {
 	if err := x.Params.Only("purpose", "safe", "valid"); err != nil {
 		return err
 	}
-	var a proof.Ask
+	a := proof.Ask{By: x.caller.Identity}
 	if a.Safe, err = x.Params.String("safe"); err != nil {
 		return err
 	}

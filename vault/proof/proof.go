@@ -29,8 +29,12 @@ import (
 // AliveFor is how long a proof counts: a quarter and a day. A vault asks each quarter.
 const AliveFor = 92 * 24 * time.Hour
 
-// MaxOpen bounds the challenges that wait for answers.
-const MaxOpen = 32
+// MaxOpen bounds the challenges that wait for answers, MaxPerIdentity those of one who
+// asked, so that nobody keeps the others from asking.
+const (
+	MaxOpen        = 32
+	MaxPerIdentity = 8
+)
 
 // How a share was proven.
 const (
@@ -56,6 +60,7 @@ const (
 // waiting is a challenge as the store has it.
 type waiting struct {
 	Answered  []string        `json:"answered"` // holders whose proofs were accepted, sorted
+	By        string          `json:"by"`       // identity that asked for it
 	Challenge share.Challenge `json:"challenge"`
 	Format    string          `json:"format"`
 }
@@ -76,6 +81,7 @@ type reader interface {
 
 // Ask says what a challenge is for.
 type Ask struct {
+	By      string // identity that asks; required
 	Safe    string
 	Purpose string        // shown to the holders: 1 to 120 printable ASCII characters
 	Valid   time.Duration // to share.MaxChallenge; 0: as long as that
@@ -84,6 +90,9 @@ type Ask struct {
 // Issue makes a challenge of this vault for the epoch in force of a safe. Those that
 // nobody may answer any more are forgotten.
 func Issue(tx *seal.Tx, st *charter.State, a Ask, now time.Time) (*share.Challenge, error) {
+	if a.By == "" {
+		return nil, fault.New(fault.Unexpected, "a challenge that nobody asked for")
+	}
 	if a.Valid == 0 {
 		a.Valid = share.MaxChallenge
 	}
@@ -91,38 +100,40 @@ func Issue(tx *seal.Tx, st *charter.State, a Ask, now time.Time) (*share.Challen
 	if err != nil {
 		return nil, err
 	}
-	n, err := forget(tx, st, now)
+	n, mine, err := forget(tx, st, a.By, now)
 	if err != nil {
 		return nil, err
 	}
-	if n >= MaxOpen {
-		return nil, fault.Hint(fault.Errorf(fault.Quota, "%w: %d", ErrBusy, n), "wait until they are answered, or expire")
+	if n >= MaxOpen || mine >= MaxPerIdentity {
+		return nil, fault.Hint(fault.Errorf(fault.Quota, "%w: %d, %d of them yours", ErrBusy, n, mine), "wait until they are answered, or expire")
 	}
 	id, err := c.ID()
 	if err != nil {
 		return nil, err
 	}
-	return c, put(tx, bucketChallenges, id, waiting{Answered: []string{}, Challenge: *c, Format: waitingFormat})
+	return c, put(tx, bucketChallenges, id, waiting{Answered: []string{}, By: a.By, Challenge: *c, Format: waitingFormat})
 }
 
 // forget takes away the challenges that may not be answered any more, and says how many
-// are left.
-func forget(tx *seal.Tx, st *charter.State, now time.Time) (int, error) {
-	left := 0
+// are left, and how many of them that identity asked for.
+func forget(tx *seal.Tx, st *charter.State, by string, now time.Time) (left, mine int, err error) {
 	for _, id := range tx.Keys(bucketChallenges, "") {
 		w, err := load(tx, id)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if w.Challenge.Check(st, now) == nil {
 			left++
+			if w.By == by {
+				mine++
+			}
 			continue
 		}
 		if err := tx.Delete(bucketChallenges, id); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	return left, nil
+	return left, mine, nil
 }
 
 // load reads a challenge of ours; one that is not kept is share.ErrNotOurs.

@@ -43,6 +43,7 @@ type rig struct {
 	node     *node.Node
 	file     string       // the charter
 	ahead    atomic.Int64 // of the clock, in nanoseconds
+	more     int          // who asks: 0 is the keeper, others have user ids after his
 }
 
 func newRig(t *testing.T) *rig {
@@ -54,6 +55,9 @@ func newRig(t *testing.T) *rig {
 		{Path: "keyrite/shares/challenges", Can: []access.Capability{access.Read, access.Update}},
 	}})
 	r.Approve(charter.TypeIdentity, charter.Identity{ID: "keeper", Policies: []string{"keeper"}, TTL: 60, Unix: &charter.Unix{UID: keeperUID}})
+	for i := 1; i <= proof.MaxOpen/proof.MaxPerIdentity; i++ {
+		r.Approve(charter.TypeIdentity, charter.Identity{ID: fmt.Sprintf("keeper%d", i), Policies: []string{"keeper"}, TTL: 60, Unix: &charter.Unix{UID: keeperUID + i}})
+	}
 	r.write()
 	var err error
 	r.node, err = node.New(node.Config{World: r.World.World, Vault: r.State.Vault, Charter: r.file, Engines: map[string]func(*engine.Host) (engine.Engine, error){}, Now: r.now})
@@ -93,7 +97,7 @@ func (r *rig) ask(m engine.Method, path string, body, out any) error {
 		r.ok(err)
 		r.ok(json.Unmarshal(raw, &p))
 	}
-	a, err := r.node.Do(r.t.Context(), node.Call{Method: m, RawPath: path, Params: p, Peer: identity.Peer{UID: keeperUID, Remote: netip.MustParseAddr("192.0.2.7")}})
+	a, err := r.node.Do(r.t.Context(), node.Call{Method: m, RawPath: path, Params: p, Peer: identity.Peer{UID: keeperUID + r.more, Remote: netip.MustParseAddr("192.0.2.7")}})
 	if err != nil || out == nil {
 		return err
 	}
@@ -229,13 +233,22 @@ func TestForeignProofs(t *testing.T) {
 		t.Errorf("expired: %v", err)
 	}
 	r.want("nothing of it counts", "1: 0 of 5/3 red")
-	for range proof.MaxOpen {
-		r.challenge("one of many")
+	tooMany := func(whose string) {
+		t.Helper()
+		err := r.ask(engine.Write, "keyrite/shares/challenges", map[string]any{"safe": vaulttest.Safe, "purpose": "one too many"}, nil)
+		if !errors.Is(err, proof.ErrBusy) {
+			t.Errorf("too many of %s: %v", whose, err)
+		}
 	}
-	err = r.ask(engine.Write, "keyrite/shares/challenges", map[string]any{"safe": vaulttest.Safe, "purpose": "one too many"}, nil)
-	if !errors.Is(err, proof.ErrBusy) {
-		t.Errorf("too many: %v", err)
+	for r.more = range proof.MaxOpen / proof.MaxPerIdentity {
+		for range proof.MaxPerIdentity {
+			r.challenge("one of many")
+		}
+		tooMany("his own")
 	}
+	r.more = proof.MaxOpen / proof.MaxPerIdentity
+	tooMany("others")
+	r.more = 0
 	r.ahead.Add(int64(share.MaxChallenge + time.Hour))
 	r.challenge("room again, once they have expired")
 	for name, body := range map[string]map[string]any{
