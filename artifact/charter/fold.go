@@ -187,7 +187,10 @@ func (s *State) checkPlace(st *Statement) (time.Time, error) {
 	switch {
 	case st.Format != Format:
 		err = fault.Errorf(fault.Verify, "%w: format %.40q", ErrStatement, st.Format)
-	case st.Seq != s.Size(), st.Prev != s.prev(), first != (st.Type == TypeGenesis), at.Before(s.last):
+	case st.Seq != s.Size(), st.Prev != s.prev():
+		err = fault.Hint(fault.Errorf(fault.Verify, "%w: it is statement %d of another copy than this one of %d statements", ErrChain, st.Seq, s.Size()),
+			"take the newest charter; what was proposed before another statement came into force is proposed anew")
+	case first != (st.Type == TypeGenesis), at.Before(s.last):
 		err = ErrChain
 	case !first && st.Vault != s.Vault:
 		err = ErrVault

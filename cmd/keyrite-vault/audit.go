@@ -126,7 +126,7 @@ func runAudit(c *cobra.Command, o *auditOptions) error {
 	r := auditResult{"keyrite/vault-audit/v1", o.out, v.Entries, v.Size, v.Whole}
 	return cli.Print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "written: %d of %d entries to %s; others check it with\n  keyrite-verify audit %s --anchor %s --charter %s\n",
-			r.Entries, r.Size, cli.Escape(r.Out), cli.Escape(r.Out), cli.Escape(b.Anchors), cli.Escape(b.Charter))
+			r.Entries, r.Size, cli.Escape(r.Out), cli.Escape(r.Out), cli.Escape(b.path(b.Anchors)), cli.Escape(b.path(b.Charter)))
 	})
 }
 

@@ -34,7 +34,15 @@ A statement cannot be taken back. What it says ends by a later one.
 Exit codes: 0 appended, 2 no such charter, 10 approvals missing or one twice, 13
 the charter went on, or another vault or world, 14 an approval does not hold or is
 by nobody who may, 15 another process has the charter open, 18 not written.`,
-		Args: cobra.ExactArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			switch len(args) {
+			case 1:
+				return nil
+			case 0:
+				return cli.Usagef("which proposal?")
+			}
+			return cli.Usagef("one proposal is appended at a time; write --approval before each approval")
+		},
 		RunE: func(c *cobra.Command, args []string) error { return runCharterAppend(c, &o, args[0]) },
 	}
 	o.addFlags(c)

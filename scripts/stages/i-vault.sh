@@ -118,7 +118,7 @@ run body kv mount <<<'{"engine":"kv","id":"kv"}'
 run body transit mount <<<'{"engine":"transit","id":"transit"}'
 run body key transit-key <<<'{"mount":"transit","name":"orders","software":{"min_decryption_version":1,"min_encryption_version":1,"type":"ecdsa-p256","versions":1}}'
 run body policy policy <<<'{"id":"line1","rules":[{"can":["create","read","update"],"path":"kv/data/line1/*"},{"can":["read"],"path":"transit/keys/orders"},{"can":["update"],"path":"transit/sign/orders"}],"version":1}'
-run body auditor policy <<<'{"id":"auditor","rules":[{"can":["read"],"path":"keyrite/charter"},{"can":["read"],"path":"keyrite/status"},{"can":["read"],"path":"keyrite/trail"}],"version":1}'
+run body auditor policy <<<'{"id":"auditor","rules":[{"can":["read"],"path":"keyrite/charter"},{"can":["read"],"path":"keyrite/due"},{"can":["list"],"path":"keyrite/proposals"},{"can":["read"],"path":"keyrite/proposals/+"},{"can":["read"],"path":"keyrite/shares"},{"can":["read"],"path":"keyrite/status"},{"can":["read"],"path":"keyrite/trail"}],"version":1}'
 CA=$(openssl x509 -in vault/ca.pem -outform DER | base64 -w0)
 run body anna identity <<<"{\"certificate\":{\"ca\":\"$CA\",\"uri\":\"spiffe://plant/people/anna\"},\"id\":\"anna\",\"policies\":[\"auditor\"],\"ttl\":600}"
 run body mes identity <<<"{\"certificate\":{\"ca\":\"$CA\",\"uri\":\"spiffe://plant/mes\"},\"id\":\"mes\",\"policies\":[\"line1\"],\"ttl\":3600}"

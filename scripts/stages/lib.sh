@@ -46,7 +46,7 @@ stage() {
 # say SENTENCE: why a stage matters, in plain words.
 say() { echo "${B}$*${N}"; }
 
-shown() { # a command as a reader could paste it
+shown() { # what is run; functions of the stages stand for several commands
   local s=$*
   echo "${D}\$ ${s//$DEMO\//}${N}"
 }
@@ -143,7 +143,11 @@ closing() {
   if [ -e devices/1/birthcert.pem ]; then echo "  keyrite trace devices/1/birthcert.pem --anchor anchors.json --charter charter.jsonl --record record"; fi
   echo "  keyrite ceremony status --record record-void"
   echo "  keyrite charter show --charter charter.jsonl --anchor anchors.json"
-  if [ -e vault/trail.jsonl ]; then echo "  keyrite-verify audit vault/trail.jsonl --anchor anchors.json --charter vault/charter.jsonl --list"; fi
+  if [ -e vault/trail.jsonl ]; then
+    echo "  keyrite-verify audit vault/trail.jsonl --anchor anchors.json --charter vault/charter.jsonl --list"
+    echo "  keyrite-vault serve --bind vault/vault.yaml --state-dir vault/state --listen api=127.0.0.1:8200 --listen page=127.0.0.1:8300   # then open it: docs/operations/vault.md, 3"
+    echo "  openssl pkcs12 -export -inkey vault/anna.key -in vault/anna.pem -out anna.p12   # for a browser, which opens https://127.0.0.1:8300"
+  fi
   echo
   if [ ${#missing[@]} -gt 0 ] && [ -z "$only" ]; then
     echo "${R}Not built yet:${N}"
