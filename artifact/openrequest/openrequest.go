@@ -163,7 +163,7 @@ func Open(data []byte, s *charter.State, now time.Time) (*Request, error) {
 	}
 	payload, names, err := envelope.Verify(env, PayloadType, hosts, 1)
 	if err != nil {
-		return nil, fault.Hint(fault.Errorf(fault.ClassOf(err), "request for shares: %w", err), "your copy of the charter may be old: take the newest, which proves itself by your anchors, and look again. If it is still so, no host of the vault asks this: do not answer, and tell the others")
+		return nil, fault.Hint(fault.Errorf(fault.ClassOf(err), "request for shares: %w", err), "your copy of the charter may be old: take the newest, which proves itself by your anchors, and look again. If it is still so, no host of the charter asks this: do not answer, and tell the others")
 	}
 	var r Request
 	if err := jcs.Unmarshal(payload, &r); err != nil {
