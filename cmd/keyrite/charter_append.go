@@ -1,16 +1,21 @@
 package main
 
 import (
+	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/words"
 	"keyrite/internal/cli"
+	"keyrite/internal/durable"
 	"keyrite/internal/intake"
 	"keyrite/vault/charterstore"
 )
@@ -72,7 +77,9 @@ func runCharterAppend(c *cobra.Command, o *charterAppendOptions, path string) er
 			return err
 		}
 	}
-	state, err := charterstore.Append(o.charter, anchors.World, anchors.Vault, proposal, approvals)
+	state, err := whenFree(c.Context(), func() (*charter.State, error) {
+		return charterstore.Append(o.charter, anchors.World, anchors.Vault, proposal, approvals)
+	})
 	if err != nil {
 		return err
 	}
@@ -86,6 +93,29 @@ func runCharterAppend(c *cobra.Command, o *charterAppendOptions, path string) er
 	return cli.Print(c, res, func(w io.Writer) {
 		fmt.Fprintf(w, "appended; the charter has %d statements\nhead %s\n  in words: %s\n", res.Size, head, headWords(head))
 	})
+}
+
+// freeWithin is how long a charter file may be in use before that is an error: a vault
+// that serves holds it for the moment in which it takes statements over.
+const freeWithin = 5 * time.Second
+
+// whenFree repeats do, which changes nothing while the file is in use.
+func whenFree(ctx context.Context, do func() (*charter.State, error)) (*charter.State, error) {
+	ctx, cancel := context.WithTimeout(ctx, freeWithin)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st, err := do()
+		if !errors.Is(err, durable.ErrInUse) {
+			return st, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-tick.C:
+		}
+	}
 }
 
 // headWords are the first 16 bytes of a hex hash, to be read aloud.
