@@ -11,6 +11,19 @@ import (
 	"keyrite/internal/cli"
 )
 
+// vector reads what a vector expects, and the file in it.
+func vector(t *testing.T, path string) (expect string, file []byte) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, file, _ := bytes.Cut(data, []byte("\n\n"))
+	_, rest, _ := strings.Cut(string(head), "expect: ")
+	expect, _, _ = strings.Cut(rest, "\n")
+	return expect, file
+}
+
 // The command gives the vectors of releases the exit codes that the package
 // gives them classes.
 func TestFirmwareVectors(t *testing.T) {
@@ -22,11 +35,7 @@ func TestFirmwareVectors(t *testing.T) {
 	}
 	tmp := t.TempDir()
 	body := func(path string) string {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, data, _ := bytes.Cut(b, []byte("\n\n"))
+		_, data := vector(t, path)
 		ext := ".file"
 		if strings.HasPrefix(filepath.Base(path), "krf-") {
 			ext = ".krf"
@@ -39,12 +48,7 @@ func TestFirmwareVectors(t *testing.T) {
 	}
 	good := body(dir + "bundle-valid.txt")
 	for _, f := range files {
-		head, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, rest, _ := strings.Cut(string(head), "expect: ")
-		expect, _, _ := strings.Cut(rest, "\n")
+		expect, _ := vector(t, f)
 		args := []string{"firmware", body(f), "--anchor", dir + "anchors.json"}
 		switch name := filepath.Base(f); {
 		case strings.HasPrefix(name, "bundle-"):
@@ -100,13 +104,7 @@ func TestAuditVectors(t *testing.T) {
 	}
 	tmp := t.TempDir()
 	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		head, extract, _ := bytes.Cut(data, []byte("\n\n"))
-		_, rest, _ := strings.Cut(string(head), "expect: ")
-		expect, _, _ := strings.Cut(rest, "\n")
+		expect, extract := vector(t, f)
 		path := filepath.Join(tmp, filepath.Base(f)+".jsonl")
 		if err := os.WriteFile(path, extract, 0o600); err != nil {
 			t.Fatal(err)
@@ -137,13 +135,7 @@ func TestInspectionVectors(t *testing.T) {
 	}
 	tmp := t.TempDir()
 	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		head, file, _ := bytes.Cut(data, []byte("\n\n"))
-		_, rest, _ := strings.Cut(string(head), "expect: ")
-		expect, _, _ := strings.Cut(rest, "\n")
+		expect, file := vector(t, f)
 		path := filepath.Join(tmp, filepath.Base(f)+".inspection")
 		if err := os.WriteFile(path, bytes.TrimSuffix(file, []byte("\n")), 0o600); err != nil {
 			t.Fatal(err)

@@ -43,22 +43,30 @@ func (k *away) Advance(ctx context.Context, h seal.Head, c seal.Chain) error {
 	return k.Keeper.Advance(ctx, h, c)
 }
 
+// openAway opens the vault with such a keeper and a clock that is set; the head may be an
+// hour behind.
+func (b *bench) openAway() (*Node, *away, *clocks) {
+	b.t.Helper()
+	c := b.store()
+	keeper := &away{Keeper: c.Head}
+	clock := &clocks{host: time.Now()}
+	c.Head, c.Now, c.Window = keeper, clock.now, time.Hour
+	n, shut, err := b.state().openWith(b.t.Context(), b.state().config(), c)
+	b.ok(err)
+	b.node, b.shut = n, sync.OnceFunc(func() { _ = shut() })
+	b.t.Cleanup(b.shut)
+	return n, keeper, clock
+}
+
 // TestTakeoverWhileNothingIsWritten: a charter that could not be written, since the head
 // is behind, is not in force either, neither from a caller nor from the file, and comes
 // into force when it can be.
 func TestTakeoverWhileNothingIsWritten(t *testing.T) {
 	b := newBench(t)
-	c := b.store()
-	keeper := &away{Keeper: c.Head}
-	clock := &clocks{host: time.Now()}
-	c.Head, c.Now, c.Window = keeper, clock.now, time.Hour
-	n, shut, err := b.state().openWith(t.Context(), b.state().config(), c)
-	b.ok(err)
-	b.node, b.shut = n, sync.OnceFunc(func() { _ = shut() })
-	t.Cleanup(b.shut)
+	n, keeper, clock := b.openAway()
 
 	keeper.set(true)
-	_, err = b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`)
+	_, err := b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`)
 	b.ok(err) // within the window
 	clock.set(clock.now().Add(2*time.Hour), time.Time{})
 	size, before := n.Charter().Size(), len(b.Charter)
@@ -120,14 +128,7 @@ func (b *bench) taken(key string) (yes bool) {
 // back.
 func TestUnconfirmedIntentIsUndone(t *testing.T) {
 	b := newBench(t)
-	c := b.store()
-	keeper := &away{Keeper: c.Head}
-	clock := &clocks{host: time.Now()}
-	c.Head, c.Now, c.Window = keeper, clock.now, time.Hour
-	n, shut, err := b.state().openWith(t.Context(), b.state().config(), c)
-	b.ok(err)
-	b.node, b.shut = n, sync.OnceFunc(func() { _ = shut() })
-	t.Cleanup(b.shut)
+	n, keeper, clock := b.openAway()
 	worked := n.open.force.Load().engines["kv"].(*notes).worked
 	undone := func(from int64, path string) {
 		t.Helper()
@@ -157,7 +158,7 @@ func TestUnconfirmedIntentIsUndone(t *testing.T) {
 		t.Errorf("nothing can be written: taken %v, owed %d", b.taken("kv/data/line1/b"), n.Status().Owed)
 	}
 	keeper.set(false)
-	_, err = b.call(1001, engine.Write, "kv/data/line1/c", `{"text":"x"}`) // the head is reached again
+	_, err := b.call(1001, engine.Write, "kv/data/line1/c", `{"text":"x"}`) // the head is reached again
 	b.ok(err)
 	for deadline := time.Now().Add(time.Minute); n.Status().Owed > 0 && time.Now().Before(deadline); {
 		<-time.After(10 * time.Millisecond)
@@ -178,13 +179,7 @@ func TestStatusSaysWhy(t *testing.T) {
 	b.Approve(charter.TypePolicy, charter.Policy{ID: "looks", Version: 1, Rules: []access.Rule{{Path: "keyrite/status", Can: []access.Capability{access.Read}}}})
 	b.Approve(charter.TypeIdentity, charter.Identity{ID: "auditor", Policies: []string{"looks"}, TTL: 60, Unix: &charter.Unix{UID: 1002}})
 	b.writeCharter()
-	c := b.store()
-	keeper := &away{Keeper: c.Head}
-	c.Head, c.Window = keeper, time.Hour
-	n, shut, err := b.state().openWith(t.Context(), b.state().config(), c)
-	b.ok(err)
-	b.node, b.shut = n, sync.OnceFunc(func() { _ = shut() })
-	t.Cleanup(b.shut)
+	_, keeper, _ := b.openAway()
 	keeper.set(true)
 	_, _ = b.call(1001, engine.Write, "kv/data/line1/a", `{"text":"worked"}`)
 	r, err := b.call(1002, engine.Read, "keyrite/status", "")

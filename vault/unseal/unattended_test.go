@@ -59,6 +59,17 @@ func (x *machine) grant(id string) {
 	}, time.Now())
 }
 
+// newGranted is a machine that keeps what a restart needs, with the process that a quorum
+// opened.
+func newGranted(t *testing.T) (*machine, *unseal.Attempts) {
+	t.Helper()
+	x := newMachine(t)
+	x.grant("nights")
+	a := x.process()
+	x.Open3(t, a, openrequest.Create)
+	return x, a
+}
+
 func (x *machine) end(typ, id string) {
 	x.t.Helper()
 	x.ApproveAt(charter.TypeAccessEnded, charter.AccessEnded{ID: id, Type: typ}, time.Now())
@@ -164,10 +175,7 @@ func TestUnattendedRestart(t *testing.T) {
 // An order to seal is not undone by a restart, nor by whoever copied the file before;
 // also where the process dies in the middle, or the TPM does not answer.
 func TestSealIsNotUndoneByARestart(t *testing.T) {
-	x := newMachine(t)
-	x.grant("nights")
-	a := x.process()
-	x.Open3(t, a, openrequest.Create)
+	x, a := newGranted(t)
 	copied := x.kept()
 	if err := a.Seal(); err != nil {
 		t.Fatal(err)
@@ -224,10 +232,7 @@ func TestUnattendedEnds(t *testing.T) {
 		"by a later one": func(x *machine) { x.grant("days") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := newMachine(t)
-			x.grant("nights")
-			a := x.process()
-			x.Open3(t, a, openrequest.Create)
+			x, a := newGranted(t)
 			copied := x.kept()
 			if err := a.Tend(); err != nil {
 				t.Fatal(err)
@@ -261,10 +266,7 @@ func TestUnattendedEnds(t *testing.T) {
 // In every other case the vault stays sealed: another boot, no TPM, another one, a
 // damaged file, an older store, dead TPM indexes. A quorum still opens it.
 func TestUnattendedStaysSealed(t *testing.T) {
-	x := newMachine(t)
-	x.grant("nights")
-	a := x.process()
-	x.Open3(t, a, openrequest.Create)
+	x, a := newGranted(t)
 	older, err := os.ReadFile(filepath.Join(x.c.Store.Dir, seal.FileName))
 	if err != nil {
 		t.Fatal(err)
@@ -315,10 +317,7 @@ func (x *machine) putStore(data []byte) {
 
 // New shares make what was kept under the old ones useless, and resealing keeps anew.
 func TestUnattendedAfterAReshare(t *testing.T) {
-	x := newMachine(t)
-	x.grant("nights")
-	a := x.process()
-	x.Open3(t, a, openrequest.Create)
+	x, a := newGranted(t)
 	old := x.kept()
 	reshare(t, x.Vault, x.Shares)
 	if err := a.Tend(); err != nil || x.c.Unattended.Holds() {
@@ -355,10 +354,7 @@ func TestNothingCanBeKept(t *testing.T) {
 // A PIN that the token refuses is given to it once: the shares were dealt anew, and this
 // host has not heard of it. Trying again would lock the token.
 func TestUnattendedPINIsTriedOnce(t *testing.T) {
-	x := newMachine(t)
-	x.grant("nights")
-	a := x.process()
-	x.Open3(t, a, openrequest.Create)
+	x, a := newGranted(t)
 	x.died(a)
 	before, err := charter.Fold(x.Charter, x.World.World, x.State.Vault)
 	if err != nil {

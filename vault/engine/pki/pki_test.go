@@ -27,6 +27,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
+	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/seal"
 )
 
@@ -52,7 +53,7 @@ func TestIssuedCertificatesHold(t *testing.T) {
 					t.Errorf("%s: number of %d bits, until %s", typ, c.SerialNumber.BitLen(), c.NotAfter)
 				}
 				files := map[string][]byte{"ca": r.raw(engine.Read, "ca/pem", nil), "crl": r.raw(engine.Read, "crl/pem", nil), "leaf": []byte(out["certificate"].(string))}
-				if _, text, err := openssl(t, files, "verify", "-x509_strict", "-crl_check", "-CRLfile", "crl", "-CAfile", "ca", "leaf"); err != nil {
+				if _, text, err := enginetest.OpenSSL(t, files, "verify", "-x509_strict", "-crl_check", "-CRLfile", "crl", "-CAfile", "ca", "leaf"); err != nil {
 					t.Errorf("%s: openssl: %s", typ, text)
 				}
 			}
@@ -167,7 +168,7 @@ func TestSignedRequests(t *testing.T) {
 		"a key of the vault too": {fault.Usage, body{"csr": string(broken), "key_type": "ecdsa-p256"}},
 	} {
 		_, err := r.try("sign/plant", x.body)
-		r.refused(what, x.class, err)
+		enginetest.Refused(r.t, what, x.class, err)
 	}
 }
 
@@ -207,7 +208,7 @@ func TestNamesOfTheRole(t *testing.T) {
 		"a number of the caller's": {fault.Usage, body{"common_name": "mes.example.com", "serial_number": "01"}},
 	} {
 		_, err := r.try("issue/plant", x.body)
-		r.refused(what, x.class, err)
+		enginetest.Refused(r.t, what, x.class, err)
 	}
 	if _, err := r.try("issue/nobody", body{"common_name": "mes.example.com"}); !errors.Is(err, engine.ErrNotThere) {
 		t.Errorf("an unknown role: %v", err)
@@ -267,7 +268,7 @@ func TestRelayCertificates(t *testing.T) {
 	}
 	for what, b := range map[string]body{"a URI": {"common_name": "vpn1.relay.example.com", "uri_sans": birthcert.RoleURI("access")}, "another name": {"common_name": "vpn1.example.com"}} {
 		_, err := r.try("issue/plant", b)
-		r.refused(what, fault.Policy, err)
+		enginetest.Refused(r.t, what, fault.Policy, err)
 	}
 }
 

@@ -37,7 +37,7 @@ func TestRevocation(t *testing.T) {
 			t.Fatal(err)
 		}
 		zlintedList(t, der)
-		if _, text, err := openssl(t, map[string][]byte{"ca": ca, "crl": der}, "crl", "-inform", "DER", "-in", "crl", "-noout", "-CAfile", "ca"); err != nil || !strings.Contains(text, "verify OK") {
+		if _, text, err := enginetest.OpenSSL(t, map[string][]byte{"ca": ca, "crl": der}, "crl", "-inform", "DER", "-in", "crl", "-noout", "-CAfile", "ca"); err != nil || !strings.Contains(text, "verify OK") {
 			t.Errorf("openssl crl: %v %s", err, text)
 		}
 		return l
@@ -60,7 +60,7 @@ func TestRevocation(t *testing.T) {
 	for name, want := range map[string]bool{"good": true, "bad": false} {
 		leaf := map[string]any{"good": good["certificate"], "bad": bad["certificate"]}[name].(string)
 		files := map[string][]byte{"ca": ca, "crl": r.raw(engine.Read, "crl/pem", nil), "leaf": []byte(leaf)}
-		if _, text, err := openssl(t, files, "verify", "-crl_check", "-CRLfile", "crl", "-CAfile", "ca", "leaf"); (err == nil) != want {
+		if _, text, err := enginetest.OpenSSL(t, files, "verify", "-crl_check", "-CRLfile", "crl", "-CAfile", "ca", "leaf"); (err == nil) != want {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
@@ -81,7 +81,7 @@ func TestRevocation(t *testing.T) {
 	}
 	for what, b := range map[string]body{"nothing": {}, "both": {"serial_number": "00", "certificate": "x"}, "too short": {"serial_number": "01:02"}, "no hex": {"serial_number": strings.Repeat("zz", 16)}, "no PEM": {"certificate": "x"}} {
 		_, err := r.try("revoke", b)
-		r.refused(what, fault.Usage, err)
+		enginetest.Refused(r.t, what, fault.Usage, err)
 	}
 	if _, err := r.try("revoke", body{"serial_number": strings.Repeat("41", 16)}); !errors.Is(err, engine.ErrNotThere) {
 		t.Errorf("an unknown number: %v", err)
@@ -94,7 +94,7 @@ func (r *room) ocspOf(ca []byte, leaf string) string {
 	t := r.t
 	t.Helper()
 	files := map[string][]byte{"ca": ca, "leaf": []byte(leaf)}
-	dir, text, err := openssl(t, files, "ocsp", "-issuer", "ca", "-cert", "leaf", "-no_nonce", "-reqout", "req")
+	dir, text, err := enginetest.OpenSSL(t, files, "ocsp", "-issuer", "ca", "-cert", "leaf", "-no_nonce", "-reqout", "req")
 	if err != nil {
 		t.Fatal(text)
 	}
@@ -103,7 +103,7 @@ func (r *room) ocspOf(ca []byte, leaf string) string {
 		t.Fatal(err)
 	}
 	files["resp"] = r.raw(engine.Write, "ocsp", body{"request": base64.StdEncoding.EncodeToString(req)})
-	_, text, err = openssl(t, files, "ocsp", "-issuer", "ca", "-cert", "leaf", "-no_nonce", "-respin", "resp", "-CAfile", "ca")
+	_, text, err = enginetest.OpenSSL(t, files, "ocsp", "-issuer", "ca", "-cert", "leaf", "-no_nonce", "-respin", "resp", "-CAfile", "ca")
 	if err != nil || !strings.Contains(text, "Response verify OK") {
 		t.Errorf("openssl ocsp: %v %s", err, text)
 	}
@@ -142,7 +142,7 @@ func TestOCSPOfNothing(t *testing.T) {
 		"another number": {[]string{"-issuer", "ours", "-serial", "0x41424344454647484142434445464748"}, "unknown"},
 		"two at once":    {[]string{"-issuer", "ours", "-cert", "leaf", "-serial", "0x41"}, "malformed"},
 	} {
-		dir, text, err := openssl(t, files, append([]string{"ocsp", "-no_nonce", "-reqout", "req"}, c.args...)...)
+		dir, text, err := enginetest.OpenSSL(t, files, append([]string{"ocsp", "-no_nonce", "-reqout", "req"}, c.args...)...)
 		if err != nil {
 			t.Fatal(text)
 		}
@@ -151,7 +151,7 @@ func TestOCSPOfNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		files["resp"] = r.raw(engine.Write, "ocsp", body{"request": base64.StdEncoding.EncodeToString(req)})
-		_, text, _ = openssl(t, files, append([]string{"ocsp", "-no_nonce", "-respin", "resp", "-CAfile", "ours"}, c.args...)...)
+		_, text, _ = enginetest.OpenSSL(t, files, append([]string{"ocsp", "-no_nonce", "-respin", "resp", "-CAfile", "ours"}, c.args...)...)
 		if !strings.Contains(strings.ToLower(text), c.want) {
 			t.Errorf("%s: %s", what, text)
 		}

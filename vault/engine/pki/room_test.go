@@ -9,9 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -20,7 +17,6 @@ import (
 	"github.com/zmap/zlint/v3/lint"
 
 	"keyrite/artifact/charter"
-	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/engine/pki"
@@ -92,11 +88,7 @@ func (r *room) state(f func(*charter.PKIRole)) {
 
 func (r *room) try(path string, b body) (map[string]any, error) {
 	r.t.Helper()
-	a, err := r.Do(r.e, engine.Write, path, b)
-	if err != nil {
-		return nil, err
-	}
-	return enginetest.Data(r.t, a), nil
+	return r.Write(r.e, path, b)
 }
 
 func (r *room) do(path string, b body) map[string]any {
@@ -117,13 +109,6 @@ func (r *room) raw(m engine.Method, path string, b body) []byte {
 	return a.Raw
 }
 
-func (r *room) refused(what string, c fault.Class, err error) {
-	r.t.Helper()
-	if fault.ClassOf(err) != c {
-		r.t.Errorf("%s: class %q, want %q: %v", what, fault.ClassOf(err), c, err)
-	}
-}
-
 func parse(t *testing.T, text any) *x509.Certificate {
 	t.Helper()
 	s, _ := text.(string)
@@ -136,21 +121,6 @@ func parse(t *testing.T, text any) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return c
-}
-
-// openssl runs it in a folder with the files.
-func openssl(t *testing.T, files map[string][]byte, args ...string) (dir, out string, err error) {
-	t.Helper()
-	dir = t.TempDir()
-	for n, b := range files {
-		if err := os.WriteFile(filepath.Join(dir, n), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), "openssl", args...)
-	cmd.Dir = dir
-	text, err := cmd.CombinedOutput()
-	return dir, string(text), err
 }
 
 // zlinted wants nothing found by zlint, with the sources that fit certificates of

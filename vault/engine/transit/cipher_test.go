@@ -9,6 +9,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
+	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/seal"
 )
 
@@ -47,7 +48,7 @@ func TestEncryption(t *testing.T) {
 		"not base64":          {k, "vault:v1:%%%", "plc1", fault.Verify},
 	} {
 		_, err := r.try("decrypt/"+c.path, body{"ciphertext": c.ciphertext, "associated_data": b64([]byte(c.ad))})
-		r.refused(what, c.class, err)
+		enginetest.Refused(r.t, what, c.class, err)
 	}
 	for what, b := range map[string]body{
 		"a derived key":     {"plaintext": "AAAA", "context": "AAAA"},
@@ -58,11 +59,11 @@ func TestEncryption(t *testing.T) {
 		"a version to come": {"plaintext": "AAAA", "key_version": "7", "reference": 1},
 	} {
 		_, err := r.try("encrypt/"+k, b)
-		r.refused(what, fault.Usage, err)
+		enginetest.Refused(r.t, what, fault.Usage, err)
 	}
 	for _, v := range []any{2, "2", -1} {
 		_, err := r.try("encrypt/"+k, body{"plaintext": "AAAA", "key_version": v})
-		r.refused("key_version", fault.Policy, err)
+		enginetest.Refused(r.t, "key_version", fault.Policy, err)
 	}
 }
 
@@ -99,11 +100,11 @@ func TestRotation(t *testing.T) {
 		r.state(name(n), charter.SoftwareKey{MinDecryption: 2, MinEncryption: 2, Type: n, Versions: 2})
 	}
 	_, err := r.try("decrypt/"+k, body{"ciphertext": old})
-	r.refused("a version that is shut out", fault.Policy, err)
+	enginetest.Refused(r.t, "a version that is shut out", fault.Policy, err)
 	_, err = r.try("verify/k-ecdsa-p256", body{"input": b64([]byte("x")), "signature": sig})
-	r.refused("a version that is shut out", fault.Policy, err)
+	enginetest.Refused(r.t, "a version that is shut out", fault.Policy, err)
 	_, err = r.try("sign/k-ecdsa-p256", body{"input": b64([]byte("x")), "key_version": 1})
-	r.refused("a version that is shut out", fault.Policy, err)
+	enginetest.Refused(r.t, "a version that is shut out", fault.Policy, err)
 	if got := r.look(k); got["latest_version"] != 2.0 || got["min_decryption_version"] != 2.0 || len(got["keys"].(map[string]any)) != 1 {
 		t.Error(got)
 	}
@@ -147,7 +148,7 @@ func TestDataKey(t *testing.T) {
 		t.Error("a wrapped data key shows itself")
 	}
 	_, err := r.try("datakey/plaintext/k-aes256-gcm96", body{"bits": 8})
-	r.refused("8 bits", fault.Usage, err)
+	enginetest.Refused(r.t, "8 bits", fault.Usage, err)
 }
 
 // TestUsesAreBounded: a version that encrypted 2^32 times encrypts no more.
@@ -170,6 +171,6 @@ func TestUsesAreBounded(t *testing.T) {
 	set("4294967295")
 	ct := r.do("encrypt/"+k, body{"plaintext": "AAAA"})["ciphertext"]
 	_, err := r.try("encrypt/"+k, body{"plaintext": "AAAA"})
-	r.refused("once more", fault.Quota, err)
+	enginetest.Refused(r.t, "once more", fault.Quota, err)
 	r.do("decrypt/"+k, body{"ciphertext": ct})
 }

@@ -71,6 +71,6 @@ func afterKill(t *testing.T, dir, want string) {
 			t.Errorf("asked again: %v %v", out, err)
 		}
 	default:
-		r.refused("without a token", "sealed", err)
+		enginetest.Refused(r.t, "without a token", "sealed", err)
 	}
 }

@@ -66,7 +66,7 @@ func TestTokenKeysSign(t *testing.T) {
 		if c.openssl == nil {
 			args = []string{"pkeyutl", "-verify", "-pubin", "-inkey", "pub", "-rawin", "-in", "msg", "-sigfile", "sig"}
 		}
-		if out, err := openssl(t, map[string][]byte{"pub": r.public(key), "sig": made(t, sig["signature"]), "msg": msg}, args...); err != nil {
+		if _, out, err := enginetest.OpenSSL(t, map[string][]byte{"pub": r.public(key), "sig": made(t, sig["signature"]), "msg": msg}, args...); err != nil {
 			t.Errorf("%s: openssl refuses it: %s", c.path, out)
 		}
 		c.params["signature"] = sig["signature"]
@@ -85,7 +85,7 @@ func TestTokenKeysSign(t *testing.T) {
 		"encrypt":         {"encrypt/free-rsa", body{"plaintext": "AAAA"}},
 	} {
 		_, err := r.try(c.path, c.params)
-		r.refused(what, fault.Usage, err)
+		enginetest.Refused(r.t, what, fault.Usage, err)
 	}
 	for _, path := range []string{"random/seal", "random/all"} {
 		if b := unb64(t, r.do(path, nil)["random_bytes"].(string)); len(b) != 32 {
@@ -94,7 +94,7 @@ func TestTokenKeysSign(t *testing.T) {
 	}
 	r.Host.Token = nil
 	_, err := r.try("sign/free-p256", body{"input": "AAAA"})
-	r.refused("no token", fault.Sealed, err)
+	enginetest.Refused(r.t, "no token", fault.Sealed, err)
 }
 
 // approve allows a key to sign msg.
@@ -143,7 +143,7 @@ func TestReleaseKeySignsApprovedBytesOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	files := map[string][]byte{"pub": r.public("image"), "sig": made(t, first), "msg": one}
-	if out, err := openssl(t, files, "dgst", "-sha256", "-verify", "pub", "-signature", "sig", "msg"); err != nil {
+	if _, out, err := enginetest.OpenSSL(t, files, "dgst", "-sha256", "-verify", "pub", "-signature", "sig", "msg"); err != nil {
 		t.Error(out)
 	}
 	sum := sha256.Sum256(one)
@@ -167,11 +167,11 @@ func TestReleaseKeySignsApprovedBytesOnly(t *testing.T) {
 		t.Errorf("what was signed before is not given again: %v", err)
 	}
 	_, err = r.try("sign/image", body{"batch_input": []body{{"input": b64(one)}}})
-	r.refused("a batch", fault.Usage, err)
+	enginetest.Refused(r.t, "a batch", fault.Usage, err)
 	_, err = r.try("sign/image/sha2-512", body{"input": b64(one)})
-	r.refused("another hash", fault.Policy, err)
+	enginetest.Refused(r.t, "another hash", fault.Policy, err)
 	_, err = r.try("sign/image", body{"input": b64(one), "key_version": 2})
-	r.refused("another version", fault.Policy, err)
+	enginetest.Refused(r.t, "another version", fault.Policy, err)
 	r.Caller.Bound = false
 	if _, err := sign("image", one); !errors.Is(err, transit.ErrBound) {
 		t.Errorf("a bearer token: %v", err)
@@ -239,7 +239,7 @@ func TestReleaseRefusals(t *testing.T) {
 	r.do("sign/image", body{"input": b64([]byte("high"))}) // the kept one does not expire
 	r.World.Approve(charter.TypeKeyRetired, charter.KeyRetired{ID: "image", Reason: charter.ReasonCompromised, Record: "keyrite/record/test"})
 	_, err := r.try("sign/image", body{"input": b64([]byte("old"))})
-	r.refused("a retired key", fault.Policy, err)
+	enginetest.Refused(r.t, "a retired key", fault.Policy, err)
 }
 
 // TestReleaseThatIsLost: what was begun and has no result is not signed again, by
@@ -291,7 +291,7 @@ func TestReleaseThatIsLost(t *testing.T) {
 	tok := r.Host.Token
 	r.Host.Token = nil
 	_, err := r.try("sign/image", body{"input": b64([]byte("two"))})
-	r.refused("no token", fault.Sealed, err)
+	enginetest.Refused(r.t, "no token", fault.Sealed, err)
 	if got := r.states("image"); got["r2"] != "approved" {
 		t.Error(got)
 	}
@@ -391,12 +391,12 @@ func TestSuccessorIsTheNextVersion(t *testing.T) {
 	next := v.Later("free-p256-b", anchor.DomainGeneral, "free-p256")
 	v.Approve(charter.TypeKeyRetired, charter.KeyRetired{ID: "free-p256", Reason: charter.ReasonRetired, Record: "keyrite/record/test"})
 	_, err := r.try("sign/free-p256", body{"input": "AAAA"})
-	r.refused("between retirement and succession", fault.Policy, err)
+	enginetest.Refused(r.t, "between retirement and succession", fault.Policy, err)
 	v.Approve(charter.TypeSuccessor, charter.Successor{ID: "free-p256", Record: "keyrite/record/test", Successor: next.ID})
 	got := r.look("free-p256")
 	if got["latest_version"] != 2.0 || got["min_decryption_version"] != 2.0 || got["keys"].(map[string]any)["2"] == nil {
 		t.Error(got)
 	}
 	_, err = r.try("verify/free-p256", body{"input": "AAAA", "signature": old})
-	r.refused("a signature of the retired key", fault.Policy, err)
+	enginetest.Refused(r.t, "a signature of the retired key", fault.Policy, err)
 }

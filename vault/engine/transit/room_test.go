@@ -3,14 +3,10 @@ package transit_test
 import (
 	"encoding/base64"
 	"encoding/pem"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"keyrite/artifact/charter"
-	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/engine/transit"
@@ -52,11 +48,7 @@ type body map[string]any
 
 func (r *room) try(path string, b body) (map[string]any, error) {
 	r.t.Helper()
-	a, err := r.Do(r.e, engine.Write, path, b)
-	if err != nil {
-		return nil, err
-	}
-	return enginetest.Data(r.t, a), nil
+	return r.Write(r.e, path, b)
 }
 
 func (r *room) do(path string, b body) map[string]any {
@@ -75,14 +67,6 @@ func (r *room) look(name string) map[string]any {
 		r.t.Fatal(err)
 	}
 	return enginetest.Data(r.t, a)
-}
-
-// refused wants the class, and says what was asked.
-func (r *room) refused(what string, c fault.Class, err error) {
-	r.t.Helper()
-	if fault.ClassOf(err) != c {
-		r.t.Errorf("%s: class %q, want %q: %v", what, fault.ClassOf(err), c, err)
-	}
 }
 
 func b64(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
@@ -105,21 +89,6 @@ func made(t *testing.T, v any) []byte {
 		t.Fatalf("%q is nothing that the engine made", s)
 	}
 	return unb64(t, rest)
-}
-
-// openssl runs it in a folder with the files, and returns its output.
-func openssl(t *testing.T, files map[string][]byte, args ...string) (string, error) {
-	t.Helper()
-	dir := t.TempDir()
-	for n, b := range files {
-		if err := os.WriteFile(filepath.Join(dir, n), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.CommandContext(t.Context(), "openssl", args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // public is version 1's public half as PEM.

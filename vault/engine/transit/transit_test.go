@@ -49,10 +49,10 @@ func TestSignaturesHoldInOpenSSL(t *testing.T) {
 				}
 				return append(c.openssl, "-verify", "pub", "-signature", "sig", msg)
 			}
-			if out, err := openssl(t, files, args("msg")...); err != nil {
+			if _, out, err := enginetest.OpenSSL(t, files, args("msg")...); err != nil {
 				t.Errorf("openssl refuses it: %s", out)
 			}
-			if out, err := openssl(t, files, args("other")...); err == nil {
+			if _, out, err := enginetest.OpenSSL(t, files, args("other")...); err == nil {
 				t.Errorf("openssl takes it for another message: %s", out)
 			}
 			c.params["signature"] = sig["signature"]
@@ -127,7 +127,7 @@ func TestWhatCosignSends(t *testing.T) {
 		t.Error(got)
 	}
 	files := map[string][]byte{"pub": r.public("k-ecdsa-p256"), "sig": made(t, sig["signature"]), "msg": []byte("an image")}
-	if out, err := openssl(t, files, "dgst", "-sha256", "-verify", "pub", "-signature", "sig", "msg"); err != nil {
+	if _, out, err := enginetest.OpenSSL(t, files, "dgst", "-sha256", "-verify", "pub", "-signature", "sig", "msg"); err != nil {
 		t.Error(out)
 	}
 }
@@ -186,9 +186,9 @@ func TestHMAC(t *testing.T) {
 		t.Error("two keys give the same")
 	}
 	_, err := r.try("sign/k-hmac", body{"input": "AAAA"})
-	r.refused("hmac signs", fault.Usage, err)
+	enginetest.Refused(r.t, "hmac signs", fault.Usage, err)
 	_, err = r.try("encrypt/k-hmac", body{"plaintext": "AAAA"})
-	r.refused("hmac encrypts", fault.Usage, err)
+	enginetest.Refused(r.t, "hmac encrypts", fault.Usage, err)
 }
 
 // TestSigningThatIsRefused: digests that cannot be, schemes that do not fit.
@@ -220,17 +220,17 @@ func TestSigningThatIsRefused(t *testing.T) {
 		"a batch of null":           {"k-ecdsa-p256", body{"batch_input": []any{1}}},
 	} {
 		_, err := r.try("sign/"+c.path, c.body)
-		r.refused(what, fault.Usage, err)
+		enginetest.Refused(r.t, what, fault.Usage, err)
 	}
 	huge := make([]body, 100_000)
 	for i := range huge {
 		huge[i] = body{"input": "AAAA"}
 	}
 	_, err := r.try("sign/k-ecdsa-p256", body{"batch_input": huge})
-	r.refused("a batch of 100,000", fault.Usage, err)
+	enginetest.Refused(r.t, "a batch of 100,000", fault.Usage, err)
 	for _, path := range []string{"sign", "sign/k-ecdsa-p256/sha2-256/x", "encrypt/k-aes256-gcm96/sha2-256", "nothing", "keys/a/b", "hash/a/b", "random/a/b/c", "datakey/k-aes256-gcm96", "keys"} {
 		_, err := r.try(path, body{})
-		r.refused(path, fault.Usage, err)
+		enginetest.Refused(r.t, path, fault.Usage, err)
 	}
 	for _, path := range []string{"sign/nobody", "verify/nobody", "encrypt/nobody", "hmac/nobody", "datakey/wrapped/nobody"} {
 		b := body{"input": "AAAA", "plaintext": "AAAA", "signature": "vault:v1:AAAA"}
@@ -287,7 +287,7 @@ func TestJWS(t *testing.T) {
 		}
 	}
 	_, err := r.try("verify/k-ecdsa-p256", body{"input": "AAAA", "signature": "vault:v1:AAAA", "marshaling_algorithm": "jws"})
-	r.refused("three bytes", fault.Usage, err)
+	enginetest.Refused(r.t, "three bytes", fault.Usage, err)
 }
 
 // TestRandomAndHash: lengths, encodings and bounds; the hash against openssl's.
@@ -306,11 +306,11 @@ func TestRandomAndHash(t *testing.T) {
 	}
 	for _, b := range []body{{"bytes": 200_000}, {"bytes": -1}, {"format": "raw"}} {
 		_, err := r.try("random", b)
-		r.refused("random", fault.Usage, err)
+		enginetest.Refused(r.t, "random", fault.Usage, err)
 	}
 	_, err := r.try("random/seal", nil)
-	r.refused("a token that is not there", fault.Sealed, err)
-	want, err := openssl(t, map[string][]byte{"msg": []byte("x")}, "dgst", "-sha384", "-r", "msg")
+	enginetest.Refused(r.t, "a token that is not there", fault.Sealed, err)
+	_, want, err := enginetest.OpenSSL(t, map[string][]byte{"msg": []byte("x")}, "dgst", "-sha384", "-r", "msg")
 	if err != nil {
 		t.Fatal(want)
 	}
