@@ -39,15 +39,7 @@ station_start() {
   keyrite-station serve --state-dir station --listen factory=127.0.0.1:0 >log/station.out 2>>log/station.err 3>&- &
   station_pid=$!
   later "$station_pid"
-  STATION=
-  for _ in $(seq 200); do
-    STATION=$(awk '$1 == "ready" && $2 == "factory" {print $3}' log/station.out)
-    if [ -n "$STATION" ]; then return; fi
-    if ! kill -0 "$station_pid" 2>/dev/null; then break; fi
-    sleep 0.05
-  done
-  cat log/station.err >&2
-  exit 1
+  STATION=$(ready_at station "$station_pid" factory) || exit 1
 }
 station_stop() { kill "$station_pid" && wait "$station_pid"; }
 born() { keyrite-gateway birth --element "$(cat "devices/$1/element")" --station "$STATION" --pin-cert station/station-cert.pem --anchor anchors.json --out "devices/$1"; }

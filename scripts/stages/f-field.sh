@@ -8,16 +8,8 @@ relay_start() {
   keyrite-relay serve --state-dir relay --listen access=127.0.0.1:0 --listen vpn=127.0.0.1:0 "${TRUST[@]}" --tuf repo >log/relay.out 2>>log/relay.err 3>&- &
   relay_pid=$!
   later "$relay_pid"
-  ACCESS='' VPN=''
-  for _ in $(seq 200); do
-    ACCESS=$(awk '$1 == "ready" && $2 == "access" {print $3}' log/relay.out)
-    VPN=$(awk '$1 == "ready" && $2 == "vpn" {print $3}' log/relay.out)
-    if [ -n "$ACCESS" ] && [ -n "$VPN" ]; then return; fi
-    if ! kill -0 "$relay_pid" 2>/dev/null; then break; fi
-    sleep 0.05
-  done
-  cat log/relay.err >&2
-  exit 1
+  ACCESS=$(ready_at relay "$relay_pid" access) || exit 1
+  VPN=$(ready_at relay "$relay_pid" vpn) || exit 1
 }
 
 # gateway N COMMAND…: a command of device N. gateway_start N LAN…: lets it run

@@ -29,15 +29,8 @@ vault_start() {
 # vault_ready: waits until it listens; its addresses go to $API and $PAGE. Sealing starts the
 # process anew, so it is "ready" again.
 vault_ready() {
-  for _ in $(seq 200); do
-    API=$(awk '$1 == "ready" && $2 == "api" {print $3}' log/vault.out)
-    PAGE=$(awk '$1 == "ready" && $2 == "page" {print $3}' log/vault.out)
-    if [ -n "$API" ] && [ -n "$PAGE" ]; then return; fi
-    if ! kill -0 "$vault_pid" 2>/dev/null; then break; fi
-    sleep 0.05
-  done
-  cat log/vault.err >&2
-  return 1
+  API=$(ready_at vault "$vault_pid" api) || return
+  PAGE=$(ready_at vault "$vault_pid" page)
 }
 # attempt NAME OPERATION: asks the key masters for their shares; answer ATTEMPT WHO SAFE:
 # one of them answers from home, with what he saw on the request.

@@ -14,6 +14,20 @@ pids=()
 # later PID: a process to end when the demo ends.
 later() { pids+=("$1"); }
 
+# ready_at LOG PID ROLE: prints where the program listens in a role, as soon as it says
+# so; what it complained of if it ends or takes ten seconds.
+ready_at() {
+  local at
+  for _ in $(seq 200); do
+    at=$(awk -v r="$3" '$1 == "ready" && $2 == r {print $3}' "log/$1.out")
+    if [ -n "$at" ]; then echo "$at"; return; fi
+    if ! kill -0 "$2" 2>/dev/null; then break; fi
+    sleep 0.05
+  done
+  cat "log/$1.err" >&2
+  return 1
+}
+
 demo_end() {
   local rc=$?
   local p
