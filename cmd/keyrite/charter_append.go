@@ -99,10 +99,11 @@ func runCharterAppend(c *cobra.Command, o *charterAppendOptions, path string) er
 // that serves holds it for the moment in which it takes statements over.
 const freeWithin = 5 * time.Second
 
-// whenFree repeats do, which changes nothing while the file is in use.
+// whenFree repeats do, which changes nothing while the file is in use. Who gives up
+// waiting, by ctx, is told that he did.
 func whenFree(ctx context.Context, do func() (*charter.State, error)) (*charter.State, error) {
-	ctx, cancel := context.WithTimeout(ctx, freeWithin)
-	defer cancel()
+	long := time.NewTimer(freeWithin)
+	defer long.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -112,7 +113,9 @@ func whenFree(ctx context.Context, do func() (*charter.State, error)) (*charter.
 		}
 		select {
 		case <-ctx.Done():
-			return nil, err
+			return nil, fault.Errorf(fault.Interrupted, "interrupted, nothing was appended: %w", err)
+		case <-long.C:
+			return nil, fault.Hint(err, "a vault, or another append, has had it for seconds: see who, and append again")
 		case <-tick.C:
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"keyrite/artifact/charter"
+	"keyrite/artifact/fault"
 	"keyrite/internal/durable"
 )
 
@@ -46,7 +47,7 @@ func TestAppendWaitsForAVault(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	tries = 3
-	if _, err := whenFree(ctx, take); !errors.Is(err, durable.ErrInUse) || tries != 4 {
+	if _, err := whenFree(ctx, take); !errors.Is(err, durable.ErrInUse) || fault.ClassOf(err) != fault.Interrupted || tries != 4 {
 		t.Errorf("given up after %d tries: %v", tries-3, err)
 	}
 }
