@@ -3,6 +3,7 @@ package charter
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"slices"
 	"time"
 
@@ -75,7 +76,7 @@ func (s *State) addUnattended(u *Unattended) error {
 		return err
 	}
 	if _, ok := s.Access.Hosts[u.Host]; !ok {
-		return badAccess(TypeUnattended, u.ID, "there is no host "+u.Host)
+		return badAccess(TypeUnattended, u.ID, fmt.Sprintf("there is no host %q", u.Host))
 	}
 	ends, err := ParseTime(u.Expires)
 	if err != nil {

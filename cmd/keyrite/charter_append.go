@@ -44,7 +44,7 @@ by nobody who may, 15 another process has the charter open, 18 not written.`,
 			case 1:
 				return nil
 			case 0:
-				return cli.Usagef("which proposal?")
+				return cli.Usagef("which proposal? Name the file that 'keyrite charter propose' wrote")
 			}
 			return cli.Usagef("one proposal is appended at a time; write --approval before each approval")
 		},

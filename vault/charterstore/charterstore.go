@@ -94,11 +94,12 @@ func Open(data []byte, st *charter.State) (*Proposal, error) {
 // it fits a charter is not looked at, and nobody can approve it.
 func Read(data []byte, w world.World) (*Proposal, error) {
 	var f file
+	const hint = "a proposal is what 'keyrite charter propose' writes; is it this file?"
 	if err := jcs.Unmarshal(data, &f); err != nil {
-		return nil, err
+		return nil, fault.Hint(fault.Errorf(fault.ClassOf(err), "the proposal: %w", err), hint)
 	}
 	if f.Format != Format {
-		return nil, fault.Errorf(fault.Verify, "proposal has format %.60q", f.Format)
+		return nil, fault.Hint(fault.Errorf(fault.Verify, "proposal has format %.60q", f.Format), hint)
 	}
 	if err := world.Match(w, f.World); err != nil {
 		return nil, err
