@@ -41,9 +41,11 @@ type Reply struct {
 	Request string // id of the call in the audit
 	// Identity is who asked, as the charter knows it; "" if it is not known.
 	Identity string
-	Answer   *engine.Answer
-	Lease    *Lease // nil if nothing was leased
-	sealing  bool
+	// Needs is what a rule must give for the call; "" where it is not known.
+	Needs   access.Capability
+	Answer  *engine.Answer
+	Lease   *Lease // nil if nothing was leased
+	sealing bool
 }
 
 // Lease is a lease that was given.
@@ -126,7 +128,11 @@ func (x *call) heard(err error) error {
 }
 
 func (x *call) reply(a *engine.Answer) *Reply {
-	return &Reply{Request: x.entry.Request, Identity: x.caller.Identity, Answer: a, Lease: given(a), sealing: a != nil && x.sealing}
+	r := &Reply{Request: x.entry.Request, Identity: x.caller.Identity, Answer: a, Lease: given(a), sealing: a != nil && x.sealing}
+	if x.plan != nil {
+		r.Needs = x.plan.Needs
+	}
+	return r
 }
 
 func (v *vault) newEntry(k trail.Kind) *audit.Entry {

@@ -71,8 +71,8 @@ func (x *look) call(m engine.Method, path string, params map[string]any, out any
 	if reply != nil && reply.Identity != "" {
 		x.identity = reply.Identity
 	}
-	if errors.Is(err, access.ErrDenied) && x.identity != "" {
-		return &refusal{x.identity, needs(m), path, err.Error(), reply.Request}
+	if errors.Is(err, access.ErrDenied) && x.identity != "" && reply != nil && reply.Needs != "" {
+		return &refusal{x.identity, reply.Needs, path, err.Error(), reply.Request}
 	}
 	if err != nil || out == nil {
 		return err
@@ -93,17 +93,4 @@ func decode(a *engine.Answer, out any) error {
 		return fmt.Errorf("read the vault's answer: %w", err)
 	}
 	return nil
-}
-
-// needs is the capability that a policy would have to give.
-func needs(m engine.Method) access.Capability {
-	switch m {
-	case engine.Read:
-		return access.Read
-	case engine.List:
-		return access.List
-	case engine.Delete:
-		return access.Delete
-	}
-	return access.Update
 }

@@ -63,7 +63,7 @@ func showOverview(x *look) (any, error) {
 		return nil, err
 	}
 	o.Acts = o.acts()
-	can, err := x.capabilities()
+	can, err := x.capabilities(x.s.rulePaths()...)
 	if err != nil {
 		return nil, err
 	}
@@ -81,18 +81,23 @@ func showOverview(x *look) (any, error) {
 	return &o, nil
 }
 
-// capabilities are what who asks may on the paths of the pages, by his policies alone. It
-// is free for whoever is known.
-func (x *look) capabilities() (map[string][]access.Capability, error) {
+// capabilities are what who asks may on paths, by his policies alone. It is free for
+// whoever is known.
+func (x *look) capabilities(paths ...string) (map[string][]access.Capability, error) {
+	out := map[string][]access.Capability{}
+	return out, x.call(engine.Write, capabilitiesPath, map[string]any{"paths": paths}, &out)
+}
+
+// rulePaths are the paths that the pages are about.
+func (s *Server) rulePaths() []string {
 	var paths []string
-	for _, v := range x.s.views {
+	for _, v := range s.views {
 		if v.rule.Path != "" {
 			paths = append(paths, v.rule.Path)
 		}
 	}
 	slices.Sort(paths)
-	out := map[string][]access.Capability{}
-	return out, x.call(engine.Write, capabilitiesPath, map[string]any{"paths": slices.Compact(paths)}, &out)
+	return slices.Compact(paths)
 }
 
 // acts are what the state asks of people.

@@ -150,8 +150,8 @@ func showDraft(x *look) (any, error) {
 // before he writes, and nothing that he sends is read. The vault decides again when it is
 // asked.
 func (x *look) mayPropose() error {
-	can := map[string][]access.Capability{}
-	if err := x.call(engine.Write, capabilitiesPath, map[string]any{"paths": []string{proposalsPath}}, &can); err != nil {
+	can, err := x.capabilities(proposalsPath)
+	if err != nil {
 		return err
 	}
 	if !slices.Contains(can[proposalsPath], access.Create) {
