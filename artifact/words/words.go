@@ -7,7 +7,10 @@
 // words back.
 package words
 
-import "strings"
+import (
+	"encoding/hex"
+	"strings"
+)
 
 // Of returns one word for each byte of data, separated by spaces.
 func Of(data []byte) string {
@@ -17,6 +20,25 @@ func Of(data []byte) string {
 		out[i] = lists[i%2][b]
 	}
 	return strings.Join(out, " ")
+}
+
+// List returns the words of a hash in hex, one for each byte; nil for what is no hex, and
+// for nothing.
+func List(hash string) []string {
+	raw, err := hex.DecodeString(hash)
+	if err != nil || len(raw) == 0 {
+		return nil
+	}
+	return strings.Fields(Of(raw))
+}
+
+// Group writes a hash in hex in groups of four digits, as people read it.
+func Group(hash string) string {
+	var out []string
+	for len(hash) > 4 {
+		out, hash = append(out, hash[:4]), hash[4:]
+	}
+	return strings.Join(append(out, hash), " ")
 }
 
 const even = `

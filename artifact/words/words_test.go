@@ -47,3 +47,20 @@ func TestListsAreComplete(t *testing.T) {
 		}
 	}
 }
+
+// What is shown of a hash in hex; nothing of what is none.
+func TestListAndGroup(t *testing.T) {
+	for _, c := range []struct{ hash, words, groups string }{
+		{"e58294f2e9", "topmost Istanbul Pluto vagabond treadmill", "e582 94f2 e9"},
+		{"", "", ""},
+		{"e58", "", "e58"},
+		{"none", "", "none"},
+	} {
+		if got := strings.Join(List(c.hash), " "); got != c.words {
+			t.Errorf("%q in words: %q", c.hash, got)
+		}
+		if got := Group(c.hash); got != c.groups {
+			t.Errorf("%q in groups: %q", c.hash, got)
+		}
+	}
+}

@@ -113,7 +113,7 @@ func visible(s string) string {
 // pages are all templates; each file defines them by name.
 func pages(sources ...string) (*template.Template, error) {
 	t := template.New("").Funcs(template.FuncMap{
-		"group": group, "wordList": wordList, "blanks": blanks, "seq": func(n int) []struct{} { return make([]struct{}, n) },
+		"group": words.Group, "wordList": words.List, "blanks": blanks, "seq": func(n int) []struct{} { return make([]struct{}, n) },
 		"clock": clock, "mono": isHash, "number": isNumber, "limit": limit, "add": func(a, b int) int { return a + b }, "qr": qr.SVG,
 	})
 	for _, src := range append([]string{layoutHTML}, sources...) {
@@ -175,15 +175,6 @@ func (v *visibleWriter) flush() error {
 	return err
 }
 
-// group writes hex in groups of four, as people read it.
-func group(s string) string {
-	var out []string
-	for len(s) > 4 {
-		out, s = append(out, s[:4]), s[4:]
-	}
-	return strings.Join(append(out, s), " ")
-}
-
 // isHash says whether a text is a hash, which is shown as one and may be broken
 // anywhere.
 func isHash(s string) bool {
@@ -192,15 +183,6 @@ func isHash(s string) bool {
 }
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
-
-// wordList turns a hash in hex into numbered words.
-func wordList(h string) []string {
-	raw, err := hex.DecodeString(h)
-	if err != nil || len(raw) == 0 {
-		return nil
-	}
-	return strings.Fields(words.Of(raw))
-}
 
 // blanks are places for the words of one hash.
 func blanks() []string { return make([]string, sha256.Size) }

@@ -36,7 +36,7 @@ type pages struct {
 
 func newPages() (*pages, error) {
 	t, err := template.New("").Funcs(template.FuncMap{
-		"group": group, "words": wordList, "when": when, "join": strings.Join, "capital": capital, "add": func(a, b int) int { return a + b },
+		"group": words.Group, "words": words.List, "when": when, "join": strings.Join, "capital": capital, "add": func(a, b int) int { return a + b },
 	}).ParseFS(sources, "*.html")
 	if err != nil {
 		return nil, fault.Errorf(fault.Unexpected, "page templates: %w", err)
@@ -119,24 +119,6 @@ func visible(s string) string {
 		lines[i] = cli.Escape(l)
 	}
 	return strings.Join(lines, "\n")
-}
-
-// group writes hex in groups of four, as people read it.
-func group(s string) string {
-	var out []string
-	for len(s) > 4 {
-		out, s = append(out, s[:4]), s[4:]
-	}
-	return strings.Join(append(out, s), " ")
-}
-
-// wordList turns a hash in hex into words that two people can compare aloud.
-func wordList(h string) []string {
-	raw, err := hex.DecodeString(h)
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(words.Of(raw))
 }
 
 // when shows a time of RFC 3339 to people, in UTC and to the second.
