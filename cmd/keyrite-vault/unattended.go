@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"time"
@@ -53,13 +54,30 @@ func (v *vault) freshAndTend(size *int64) error {
 	if !v.place.Holds() {
 		return nil
 	}
-	if st, err := os.Stat(v.charter.path); v.attempts.Sealed() && err == nil && st.Size() != *size {
-		if err := v.charter.Fresh(); err != nil {
-			return err // what the charter is now, nobody knows; nothing is opened with it either
+	if v.attempts.Sealed() {
+		if err := v.freshIfGrown(size); err != nil {
+			// What the charter is now, nobody knows, and nothing is opened with it either.
+			// What ends by the one before, or by its time, ends all the same.
+			return errors.Join(err, v.attempts.Tend())
 		}
-		*size = st.Size()
 	}
 	return v.attempts.Tend()
+}
+
+// freshIfGrown takes a newer charter over. A file that cannot be looked at is an error.
+func (v *vault) freshIfGrown(size *int64) error {
+	st, err := os.Stat(v.charter.path)
+	if err != nil {
+		return fault.Errorf(fault.Storage, "look at the charter: %w", err)
+	}
+	if st.Size() == *size {
+		return nil
+	}
+	if err := v.charter.Fresh(); err != nil {
+		return err
+	}
+	*size = st.Size()
+	return nil
 }
 
 // tend is called when the charter changed. What it could not destroy is tried again,
@@ -95,8 +113,11 @@ func (v *vault) restart(ctx context.Context, l *slog.Logger) {
 
 // forgetRestart destroys what was kept by a vault that does not run.
 func forgetRestart(b *bind, dir string) error {
-	if _, err := os.Lstat(dir); err != nil {
+	switch _, err := os.Lstat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil // there never was a vault here
+	case err != nil:
+		return fault.Errorf(fault.Storage, "look at the state folder: %w", err)
 	}
 	p, err := b.place(dir)
 	if err != nil {
