@@ -1,21 +1,16 @@
 package main
 
 import (
-	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/words"
 	"keyrite/internal/cli"
-	"keyrite/internal/durable"
 	"keyrite/internal/intake"
 	"keyrite/vault/charterstore"
 )
@@ -77,9 +72,7 @@ func runCharterAppend(c *cobra.Command, o *charterAppendOptions, path string) er
 			return err
 		}
 	}
-	state, err := whenFree(c.Context(), func() (*charter.State, error) {
-		return charterstore.Append(o.charter, anchors.World, anchors.Vault, proposal, approvals)
-	})
+	state, err := charterstore.AppendWhenFree(c.Context(), o.charter, anchors.World, anchors.Vault, proposal, approvals)
 	if err != nil {
 		return err
 	}
@@ -93,32 +86,6 @@ func runCharterAppend(c *cobra.Command, o *charterAppendOptions, path string) er
 	return cli.Print(c, res, func(w io.Writer) {
 		fmt.Fprintf(w, "appended; the charter has %d statements\nhead %s\n  in words: %s\n", res.Size, head, headWords(head))
 	})
-}
-
-// freeWithin is how long a charter file may be in use before that is an error: a vault
-// that serves holds it for the moment in which it takes statements over.
-const freeWithin = 5 * time.Second
-
-// whenFree repeats do, which changes nothing while the file is in use. Who gives up
-// waiting, by ctx, is told that he did.
-func whenFree(ctx context.Context, do func() (*charter.State, error)) (*charter.State, error) {
-	long := time.NewTimer(freeWithin)
-	defer long.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		st, err := do()
-		if !errors.Is(err, durable.ErrInUse) {
-			return st, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fault.Errorf(fault.Interrupted, "interrupted, nothing was appended: %w", err)
-		case <-long.C:
-			return nil, fault.Hint(err, "a vault, or another append, has had it for seconds: see who, and append again")
-		case <-tick.C:
-		}
-	}
 }
 
 // headWords are the first 16 bytes of a hex hash, to be read aloud.
