@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/json"
 	"reflect"
+	"time"
 
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
@@ -45,6 +46,10 @@ type Open struct {
 	Title       string            `json:"title"`
 	World       world.World       `json:"world"`
 }
+
+// RehearsalCounts is for how long a rehearsal counts for a live run of the same script,
+// from its first entry on.
+const RehearsalCounts = 30 * 24 * time.Hour
 
 // Format names the record.
 const Format = "keyrite/record/v1"

@@ -93,9 +93,6 @@ answers can be prepared.
 	return c
 }
 
-// maxRehearsalAge is how old the rehearsal of a live run may be.
-const maxRehearsalAge = 30 * 24 * time.Hour
-
 func loadScript(path string) (*script.Script, []byte, error) {
 	data, err := intake.Read(path, script.MaxBytes)
 	if err != nil {
@@ -264,7 +261,7 @@ func rehearsalRef(dir string, s *script.Script) (*record.Ref, error) {
 		return nil, fault.Errorf(fault.Policy, "%q is not a rehearsal of this script", dir)
 	}
 	at, err := time.Parse(time.RFC3339, v.Timeline[0].Time)
-	if err != nil || time.Since(at) > maxRehearsalAge || time.Since(at) < 0 {
+	if err != nil || time.Since(at) > record.RehearsalCounts || time.Since(at) < 0 {
 		return nil, fault.Errorf(fault.Policy, "the rehearsal in %q is older than 30 days", dir)
 	}
 	return &record.Ref{Record: v.Open.Record, Root: v.Root}, nil

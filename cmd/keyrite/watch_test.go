@@ -35,7 +35,7 @@ func TestRehearsalIsWatched(t *testing.T) {
 	}
 	for _, x := range ends() {
 		left := time.Until(x.Ends)
-		if x.Fault != "" || left > maxRehearsalAge || left < maxRehearsalAge-time.Hour {
+		if x.Fault != "" || left > record.RehearsalCounts || left < record.RehearsalCounts-time.Hour {
 			t.Errorf("%+v", x)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -136,9 +138,12 @@ func readDir(dir string) ([]fs.DirEntry, error) {
 		return nil, fault.Errorf(fault.Usage, "open the folder: %w", err)
 	}
 	defer f.Close()
-	entries, err := f.ReadDir(maxFolder)
-	if err != nil {
+	entries, err := f.ReadDir(maxFolder + 1)
+	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: it is empty
 		return nil, fault.Errorf(fault.Usage, "read the folder: %w", err)
+	}
+	if len(entries) > maxFolder {
+		return nil, fault.Errorf(fault.Usage, "the folder has more than %d entries, and which is the newest is not known", maxFolder)
 	}
 	return entries, nil
 }
@@ -171,9 +176,6 @@ func parseTUF(data []byte, role string) (time.Time, error) {
 	}
 	return at.UTC(), nil
 }
-
-// rehearsedFor is how long a rehearsal counts for a live run, from its first entry.
-const rehearsedFor = 30 * 24 * time.Hour
 
 // seenRecord is what a record said when its files were of that size and time.
 type seenRecord struct {
@@ -215,7 +217,7 @@ func (w *Watch) rehearsals(dir string) []duty.Thing {
 		return []duty.Thing{unreadable(t.Kind, t.Name, t.About, err)}
 	}
 	t.About = "rehearsal of " + newest.title + " in " + dir
-	t.From, t.Ends = newest.began, newest.began.Add(rehearsedFor)
+	t.From, t.Ends = newest.began, newest.began.Add(record.RehearsalCounts)
 	return []duty.Thing{t}
 }
 

@@ -212,3 +212,14 @@ func FuzzTUF(f *testing.F) {
 		}
 	})
 }
+
+// TestEmptyFolders: a folder with nothing in it is told of as that.
+func TestEmptyFolders(t *testing.T) {
+	dir := t.TempDir()
+	got := look(Config{Files: Files{TUF: []string{dir}, Rehearsals: []string{dir}}}, artifacttest.New(t))
+	for kind, want := range map[string]string{duty.TUFRoot: "there is none", duty.TUFTimestamp: "there is none", duty.Rehearsal: "there is no closed rehearsal"} {
+		if f := got[kind+"/"+dir].Fault; !strings.Contains(f, want) {
+			t.Errorf("%s: %q, want %q", kind, f, want)
+		}
+	}
+}
