@@ -16,6 +16,7 @@
 package tpm
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -267,11 +268,10 @@ func (d *Device) count(x Index, auth []byte) (uint64, error) {
 	if err != nil || b == nil {
 		return 0, err
 	}
-	var n uint64
-	for _, c := range b {
-		n = n<<8 | uint64(c)
+	if len(b) != 8 { // TPM 2.0 Library, part 2, TPM_NT_COUNTER: 8 octets
+		return 0, ErrForeign
 	}
-	return n, nil
+	return binary.BigEndian.Uint64(b), nil
 }
 
 // Step counts up by one and returns the new value.

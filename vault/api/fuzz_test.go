@@ -54,7 +54,7 @@ func FuzzObject(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := object(data)
+		p, err := Object(data)
 		if err != nil {
 			return
 		}

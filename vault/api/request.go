@@ -193,7 +193,7 @@ func params(body []byte, query url.Values) (engine.Params, error) {
 	p := engine.Params{}
 	if len(bytes.TrimSpace(body)) > 0 {
 		var err error
-		if p, err = object(body); err != nil {
+		if p, err = Object(body); err != nil {
 			return nil, err
 		}
 	}
@@ -210,13 +210,9 @@ func params(body []byte, query url.Values) (engine.Params, error) {
 	return p, nil
 }
 
-// Object reads one JSON object as the body of a request is read, for who got it in
-// another way.
-func Object(data []byte) (engine.Params, error) { return object(data) }
-
-// object reads one JSON object: no member twice at any depth, nothing after it, valid
-// UTF-8, at most maxDepth deep.
-func object(data []byte) (engine.Params, error) {
+// Object reads one JSON object, as the body of a request: no member twice at any depth,
+// nothing after it, valid UTF-8, at most maxDepth deep.
+func Object(data []byte) (engine.Params, error) {
 	if !utf8.Valid(data) {
 		return nil, fault.New(fault.Usage, "the body is not UTF-8")
 	}

@@ -192,7 +192,7 @@ func (c closer) Close() error { return c.n.seal(context.Background()) }
 
 // open makes a vault of what was opened, up to its first entry in the log.
 func open(ctx context.Context, c *Config, o Opened) (*vault, error) {
-	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), folding: make(chan struct{}, 1), searching: make(chan struct{}, maxLooks), counted: make(chan struct{}), ended: make(chan struct{})}
+	v := &vault{cfg: c, store: o.Store, head: o.Head, token: o.Token, journal: audit.NewJournal(o.Store), since: c.Now(), folding: make(chan struct{}, 1), searching: make(chan struct{}, maxSearches), counted: make(chan struct{}), ended: make(chan struct{})}
 	v.refused, v.looks = newRefusals(c.Now), newRefusals(c.Now)
 	v.anybodies, v.signings = newPace(anybodyBurst, anybodyEvery, c.Now()), newPace(signingBurst, signingEvery, c.Now())
 	v.ctx, v.end = context.WithCancel(context.WithoutCancel(ctx))

@@ -79,9 +79,9 @@ const followPeriod = 250 * time.Millisecond
 // housekeeping is what an open vault does by itself, until it is sealed.
 func (v *vault) housekeeping() {
 	defer close(v.counted)
-	summaries, looks := time.NewTicker(summaryPeriod), time.NewTicker(followPeriod)
+	summaries, follows := time.NewTicker(summaryPeriod), time.NewTicker(followPeriod)
 	defer summaries.Stop()
-	defer looks.Stop()
+	defer follows.Stop()
 	for {
 		select {
 		case <-v.ctx.Done():
@@ -92,7 +92,7 @@ func (v *vault) housekeeping() {
 			v.summary()
 			v.tellPulled(v.ctx)
 			v.expire(v.ctx)
-		case <-looks.C:
+		case <-follows.C:
 			v.follow(v.ctx)
 			v.settle(v.ctx)
 		}

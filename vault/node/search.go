@@ -16,10 +16,10 @@ import (
 
 // Bounds of one look into the trail. Whoever wants more asks again from where it ended.
 const (
-	maxScanned = 20_000 // entries that are looked through
-	maxFound   = 200    // that are answered
-	defFound   = 50
-	maxLooks   = 2 // at a time; others wait
+	maxScanned  = 20_000 // entries that are looked through
+	maxFound    = 200    // that are answered
+	defFound    = 50
+	maxSearches = 2 // at a time; others wait
 )
 
 // searchTrail answers entries of the trail, newest first. It reads beside the writer of
