@@ -63,9 +63,9 @@ func TestEnvironmentIsRead(t *testing.T) {
 	}
 }
 
-// What a script demands is enforced, with a hint.
+// What a script demands is enforced, with a hint. It moves the files that every
+// ceremony of this process reads, so no other test may run beside it.
 func TestEnvironmentIsEnforced(t *testing.T) {
-	t.Parallel()
 	h := newHouse(t)
 	h.write(t, "image", []byte("a boot image"))
 	for _, tt := range []struct {
