@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"keyrite/artifact/fault"
+	"keyrite/vault/api"
 	"keyrite/vault/control"
 	"keyrite/vault/quorum"
 	"keyrite/vault/seal"
@@ -166,6 +167,7 @@ func runServe(c *cobra.Command, o *serveOptions) error {
 		return err
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "world %s, sealed\n", b.World)
+	api.TuneCollector()
 	l, err := o.open(c.Context(), b)
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 
 	"keyrite/hsm"
 	"keyrite/hsm/hsmtest"
+	"keyrite/vault/api"
 )
 
 // TestBenchVault is scripts/bench vault: it writes its figures as lines of kind, name,
@@ -36,6 +37,7 @@ func TestBenchVault(t *testing.T) {
 	if out == "" || peer == "" {
 		t.Skip("long: scripts/bench vault runs it")
 	}
+	api.TuneCollector() // as keyrite-vault does
 	r := newTokenRig(t)
 	f := startFloor(t, r, peer)
 	var text bytes.Buffer
@@ -271,6 +273,7 @@ func BenchmarkWrite(b *testing.B) {
 }
 
 func (r *rig) benchCPU(b *testing.B, kind string) {
+	api.TuneCollector()
 	r.load(b, kind, 32, 500) // handshakes and caches
 	n := max(b.N, 500)
 	b.ResetTimer()

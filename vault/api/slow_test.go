@@ -43,6 +43,7 @@ func serveAlone(file string) error {
 	if err := json.Unmarshal(raw, &a); err != nil {
 		return err
 	}
+	api.TuneCollector()
 	n, metrics, _, err := a.Folder.open(context.Background(), nil, engines())
 	if err != nil {
 		return err
