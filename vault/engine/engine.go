@@ -88,8 +88,8 @@ type Plan struct {
 	Intent bool
 	// Reserve changes the store in the transaction of the intent's entry, before Work:
 	// what is taken there stays taken, unless Undo gives it back. An error refuses the
-	// request, with nothing done. It needs Intent, must not block, and may be nil.
-	// Where Strict is set it is set for this transaction too.
+	// request, with nothing done. It needs Intent, must not block, and may be nil. That
+	// transaction is strict in any case: what is taken is counted.
 	Reserve func(tx *seal.Tx) error
 	// Undo gives back what Reserve took, in the transaction of the result's entry, where
 	// the call came to nothing: the head did not get to know of the intent, so Work is

@@ -20,6 +20,7 @@ import (
 	"keyrite/internal/redact"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
+	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/identity"
 	"keyrite/vault/seal"
 )
@@ -30,7 +31,8 @@ type bench struct {
 	t     testing.TB
 	reg   *identity.Registry
 	store *seal.Store
-	dir   string // of the store
+	away  *enginetest.Away // keeps its head
+	dir   string           // of the store
 
 	mu    sync.Mutex // guards state and now
 	state *charter.State
@@ -43,7 +45,8 @@ func newBench(t testing.TB) *bench {
 	b := &bench{World: artifacttest.New(t), t: t, now: time.Now}
 	b.decide(charter.TypeMount, charter.Mount{Engine: "kv", ID: "kv"})
 	b.decide(charter.TypePolicy, charter.Policy{ID: "reader", Version: 1, Rules: []access.Rule{{Path: "kv/data/*", Can: []access.Capability{access.Read}}}})
-	b.store, b.dir = newStore(t, b.World)
+	b.away = &enginetest.Away{}
+	b.store, b.dir = newStore(t, b.World, b.away)
 	var err error
 	b.reg, err = identity.New(identity.Config{
 		Charter: b.charter, View: b.store.View,
@@ -69,7 +72,7 @@ func (b *bench) other(t *testing.T) *identity.Registry {
 	return r
 }
 
-func newStore(t testing.TB, w *artifacttest.World) (*seal.Store, string) {
+func newStore(t testing.TB, w *artifacttest.World, away *enginetest.Away) (*seal.Store, string) {
 	t.Helper()
 	k, err := seal.NewDataKey()
 	if err != nil {
@@ -84,7 +87,9 @@ func newStore(t testing.TB, w *artifacttest.World) (*seal.Store, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := seal.Config{Dir: dir, Place: seal.Place{Vault: [32]byte{1}, World: w.World, Epoch: 1}, Head: keeper, Check: func(_ context.Context, path string) (seal.Counted, error) { return seal.Check(path) }}
+	away.Keeper = keeper
+	// The head may be behind for an hour, whatever the machine does meanwhile.
+	c := seal.Config{Dir: dir, Place: seal.Place{Vault: [32]byte{1}, World: w.World, Epoch: 1}, Head: away, Window: time.Hour, Check: func(_ context.Context, path string) (seal.Counted, error) { return seal.Check(path) }}
 	if err := seal.Create(t.Context(), c, k, map[string]string{"did": "create"}); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +144,11 @@ func lifeEntry() *audit.Entry {
 // do makes the effect of a plan with its entry in the log.
 func (b *bench) do(p *engine.Plan) (*engine.Answer, error) {
 	var out *engine.Answer
-	_, err := audit.NewJournal(b.store).Do(context.Background(), seal.Durable, &audit.Entry{Kind: audit.Request, Operation: string(p.Needs), Params: p.Shown, Time: trail.FormatTime(time.Now())}, func(tx *seal.Tx) (err error) {
+	promise := seal.Durable
+	if p.Strict {
+		promise = seal.Strict
+	}
+	_, err := audit.NewJournal(b.store).Do(context.Background(), promise, &audit.Entry{Kind: audit.Request, Operation: string(p.Needs), Params: p.Shown, Time: trail.FormatTime(time.Now())}, func(tx *seal.Tx) (err error) {
 		out, err = p.Apply(tx)
 		return err
 	})

@@ -48,7 +48,7 @@ func (r *Registry) loginCertificate(state *charter.State, p engine.Params, peer 
 	if err := called(p, "name", x); err != nil {
 		return nil, err
 	}
-	return &proof{means: MeansCertificate, identity: *x, until: until, spend: spendNothing}, nil
+	return &proof{means: MeansCertificate, identity: *x, until: until}, nil
 }
 
 // certified is the identity that the client certificate proves, and until when. Only

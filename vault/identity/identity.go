@@ -138,11 +138,14 @@ func (r *Registry) Login(means string, p engine.Params, peer Peer) (*engine.Plan
 		return nil, err
 	}
 	return &engine.Plan{
-		Needs: access.Update,
-		Shown: map[string]any{"identity": t.identity, "means": t.means},
+		Needs:  access.Update,
+		Strict: who.spend != nil,
+		Shown:  map[string]any{"identity": t.identity, "means": t.means},
 		Apply: func(tx *seal.Tx) (*engine.Answer, error) {
-			if err := who.spend(tx); err != nil {
-				return nil, err
+			if who.spend != nil {
+				if err := who.spend(tx); err != nil {
+					return nil, err
+				}
 			}
 			if err := r.add(t, secret); err != nil {
 				return nil, err
@@ -159,11 +162,10 @@ type proof struct {
 	means    string
 	identity charter.Identity
 	until    time.Time // beyond which the proof says nothing; zero if it does not say
-	// spend uses up what may be shown only so many times, in the login's transaction.
+	// spend uses up what may be shown only so many times, in the login's transaction,
+	// which waits for the head outside the store. Nil: it may be shown again.
 	spend func(*seal.Tx) error
 }
-
-func spendNothing(*seal.Tx) error { return nil }
 
 // prove judges what the process shows. Its error is a Refusal, or of class usage if
 // the request is not one.
@@ -254,7 +256,7 @@ func loginUnix(state *charter.State, p engine.Params, peer *Peer) (*proof, error
 	if err := called(p, "role", x); err != nil {
 		return nil, err
 	}
-	return &proof{means: MeansUnix, identity: *x, spend: spendNothing}, nil
+	return &proof{means: MeansUnix, identity: *x}, nil
 }
 
 // called checks that a process that says who it wants to be is that one.

@@ -16,6 +16,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
 	"keyrite/vault/identity"
+	"keyrite/vault/seal"
 )
 
 // TestTokenIsBound: a token that was given out over mutual TLS is nothing without that
@@ -346,6 +347,37 @@ func TestTokensAreCounted(t *testing.T) {
 	b.mustLogin(identity.MeansUnix, nil, onHost(1001))
 	b.at(11 * time.Minute)
 	b.mustLogin(identity.MeansUnix, nil, onHost(1000))
+}
+
+// TestLoginsThatUseSomethingUp: a secret id and a job's token are used up in a transaction
+// that the keeper of the head confirms, since a store put back would revive them; who
+// shows what counts again waits for nobody.
+func TestLoginsThatUseSomethingUp(t *testing.T) {
+	b, i, m := newBench(t), newIssuer(t), newMaker(t)
+	b.decide(charter.TypeIdentity, i.identity("build", map[string]string{}))
+	b.decide(charter.TypeIdentity, roleIdentity("historian", "10.1.0.0/16"))
+	b.decide(charter.TypeIdentity, unixIdentity("local", 1000))
+	b.decide(charter.TypeIdentity, certIdentity("mes", mes, m.ca("ca", "plant CA", "")))
+	many, _ := b.secretID("historian", map[string]any{"num_uses": 3})
+	b.away.Gone.Store(true)
+	b.mustLogin(identity.MeansUnix, nil, onHost(1000))
+	b.mustLogin(identity.MeansCertificate, nil, withCert(m.leaf("ca", "x", clientExt+uri(mes))))
+	tok := i.sign(i.header(), i.claims())
+	if err := b.loginJob("build", tok); !errors.Is(err, seal.ErrUnconfirmed) {
+		t.Errorf("a job's token: %v (%s)", err, cause(err))
+	}
+	if _, err := b.loginRole("historian", many, from("10.1.2.3")); !errors.Is(err, seal.ErrUnconfirmed) {
+		t.Errorf("a secret id: %v (%s)", err, cause(err))
+	}
+	b.away.Gone.Store(false)
+	wantRefused(t, b.loginJob("build", tok))
+	for range 2 {
+		if _, err := b.loginRole("historian", many, from("10.1.2.3")); err != nil {
+			t.Error(cause(err))
+		}
+	}
+	_, err := b.loginRole("historian", many, from("10.1.2.3"))
+	wantRefused(t, err)
 }
 
 // TestTokensAreHashed: the vault keeps no token, and what is printed shows none.

@@ -279,7 +279,7 @@ func (n *notes) Plan(r *engine.Request) (*engine.Plan, error) {
 			}
 		}
 		return &engine.Plan{
-			Needs: access.Update, Intent: text == "intend" || reserve != nil, Reserve: reserve, Undo: n.undo(key), Work: work, Strict: work != nil, Shown: map[string]any{"bytes": len(text)},
+			Needs: access.Update, Intent: text == "intend" || reserve != nil, Reserve: reserve, Undo: n.undo(key), Work: work, Shown: map[string]any{"bytes": len(text)},
 			Apply: func(tx *seal.Tx) (*engine.Answer, error) {
 				return &engine.Answer{Result: map[string]any{"kept": true}}, tx.Put(n.host.Bucket("notes"), key, []byte(text))
 			},

@@ -16,7 +16,11 @@ func (x *call) intend(ctx context.Context) error {
 	e := *x.entry
 	e.Kind = audit.Intent
 	var refused error
-	seq, err := x.journal.Do(ctx, x.promise(), &e, func(tx *seal.Tx) error {
+	promise := x.promise()
+	if x.plan.Reserve != nil {
+		promise = seal.Strict
+	}
+	seq, err := x.journal.Do(ctx, promise, &e, func(tx *seal.Tx) error {
 		if x.plan.Reserve == nil {
 			return nil
 		}

@@ -147,7 +147,11 @@ func (b *Bench) Run(e engine.Engine, r *engine.Request) (*engine.Answer, error) 
 	if plan.Intent {
 		intent := *entry
 		intent.Kind = audit.Intent
-		n, err := b.Journal.Do(b.t.Context(), promise(plan), &intent, plan.Reserve)
+		taken := promise(plan)
+		if plan.Reserve != nil {
+			taken = seal.Strict
+		}
+		n, err := b.Journal.Do(b.t.Context(), taken, &intent, plan.Reserve)
 		if err != nil && !errors.Is(err, seal.ErrUnconfirmed) {
 			return nil, err
 		}

@@ -45,6 +45,7 @@ type issue struct {
 
 	wrong    error // said after the decision: who may not ask learns nothing
 	reserved bool
+	asked    bool // the token may have signed
 	private  crypto.Signer
 	der      []byte
 	issuer   *x509.Certificate
@@ -54,7 +55,7 @@ type issue struct {
 // one for which a CSR stands.
 func (e *Engine) planIssue(r *engine.Request, role string, csr bool) (*engine.Plan, error) {
 	x := &issue{e: e, serial: birthcert.NewCertSerial(), identity: r.Caller.Identity, now: r.Now.UTC().Truncate(time.Second)}
-	plan := &engine.Plan{Needs: access.Update, Intent: true, Reserve: x.reserve, Work: x.work, Apply: x.apply}
+	plan := &engine.Plan{Needs: access.Update, Intent: true, Reserve: x.reserve, Undo: x.undo, Work: x.work, Apply: x.apply}
 	if x.wrong = x.read(r.Params, role, csr); x.wrong == nil {
 		plan.Shown = map[string]any{"names": x.names.all(), "role": role, "role_version": x.role.Version, "serial": x.serial.String(), "ttl": int64(x.ttl / time.Second)}
 	}
@@ -184,6 +185,17 @@ func (x *issue) reserve(tx *seal.Tx) error {
 	return nil
 }
 
+// undo gives the number back, if the token was surely not asked: a keeper of the head out
+// of reach must not fill the role.
+func (x *issue) undo(tx *seal.Tx) (map[string]any, error) {
+	if !x.reserved || x.asked {
+		return nil, nil //nolint:nilnil // nothing is given back, and that is no error
+	}
+	serial := x.serial.String()
+	shown := map[string]any{"serial": serial, "undone": "the token was not asked; the number was given back"}
+	return shown, x.e.forget(tx, indexed(x.role.Name, x.now.Add(x.ttl), serial), serial)
+}
+
 // work makes the key, if none is there, and has the CA sign what passed its
 // examination.
 func (x *issue) work(ctx context.Context) error {
@@ -207,6 +219,7 @@ func (x *issue) work(ctx context.Context) error {
 		}
 		x.public = x.private.Public()
 	}
+	x.asked = true
 	if x.role.Relay != "" {
 		x.der, err = x.relay(signer)
 	} else {

@@ -17,13 +17,15 @@ import (
 )
 
 // TestKilledWhileIssuing: killed at any point, a certificate is either recorded and
-// good, or its number stands in the list, or nothing was signed at all.
+// good, or its number stands in the list, or nothing was signed at all: not asked for
+// yet, or given back before the token was.
 func TestKilledWhileIssuing(t *testing.T) {
 	if point, dir := enginetest.Child(); point != "" {
 		issueUntilKilled(t, point, dir)
 	}
 	for point, want := range map[string]string{
 		enginetest.Planned: "unknown", enginetest.Reserved: "revoked", enginetest.Worked: "revoked", enginetest.Applied: "good",
+		enginetest.Unconfirmed: "revoked", enginetest.Undone: "unknown",
 	} {
 		t.Run(point, func(t *testing.T) {
 			if got := afterKill(t, enginetest.Kill(t, point)); got != want {
@@ -38,21 +40,19 @@ func TestKilledWhileIssuing(t *testing.T) {
 func issueUntilKilled(t *testing.T, point, dir string) {
 	v := vaulttest.NewWith(t, []vaulttest.Key{{ID: "plant-ca", Algorithm: anchor.P256, Domain: "x509"}})
 	enginetest.LeaveToken(t, dir, v.HSM.Dir)
-	v.Approve(charter.TypeMount, charter.Mount{Engine: "pki", ID: "pki"})
-	b := enginetest.Over(t, v.World, enginetest.StoreIn(t, dir, nil), "pki")
-	b.Host.Token, b.Now = v.Open(), time.Now()
-	r := &room{Bench: b, e: pki.New(b.Host), v: v, t: t}
-	r.ca = r.authority()
+	away := &enginetest.Away{}
+	r := roomOver(t, v, enginetest.StoreIn(t, dir, away))
 	r.state(func(*charter.PKIRole) {})
 	enginetest.LeaveCharter(t, dir, v.World)
 	kill := enginetest.KillAt(point)
-	b.Reached = func(p string, plan *engine.Plan) {
+	away.Gone.Store(point == enginetest.Unconfirmed || point == enginetest.Undone)
+	r.Reached = func(p string, plan *engine.Plan) {
 		if p == enginetest.Planned {
 			enginetest.Leave(t, dir, "serial", []byte(plan.Shown["serial"].(string)))
 		}
 		kill(p, plan)
 	}
-	_, err := b.Do(r.e, engine.Write, "issue/plant", body{"common_name": "mes.example.com"})
+	_, err := r.Do(r.e, engine.Write, "issue/plant", body{"common_name": "mes.example.com"})
 	t.Fatalf("the child is still there: %v", err)
 }
 

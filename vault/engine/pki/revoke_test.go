@@ -20,6 +20,7 @@ import (
 	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/engine/pki"
 	"keyrite/vault/seal"
+	"keyrite/vault/vaulttest"
 )
 
 // TestRevocation: what was revoked stands in the next list and is told by OCSP, in
@@ -251,5 +252,38 @@ func TestLeasesAndLimits(t *testing.T) {
 	r.do("issue/plant", body{"common_name": "mes.example.com", "ttl": "1h"})
 	if _, err := r.Do(r.e, engine.Read, "cert/"+a.Lease.Object, nil); !errors.Is(err, engine.ErrNotThere) {
 		t.Errorf("a week after its end it is still there: %v", err)
+	}
+}
+
+// TestNumbersAreConfirmed: while the head of the store is out of reach no certificate is
+// signed, since a store put back would forget its number; the number is given back, so
+// that the role is not filled. The certificate itself waits for nobody.
+func TestNumbersAreConfirmed(t *testing.T) {
+	v := vaulttest.NewWith(t, []vaulttest.Key{{ID: "plant-ca", Algorithm: anchor.P256, Domain: "x509"}})
+	away := &enginetest.Away{}
+	r := roomOver(t, v, enginetest.StoreIn(t, t.TempDir(), away))
+	t.Cleanup(func() { _ = r.Store.Close() })
+	r.state(func(x *charter.PKIRole) { x.MaxLive = 2 })
+	away.Gone.Store(true)
+	for range 3 {
+		if _, err := r.try("issue/plant", body{"common_name": "mes.example.com"}); !errors.Is(err, seal.ErrUnconfirmed) {
+			t.Fatalf("the head is out of reach: %v", err)
+		}
+	}
+	if log := r.Audit(); strings.Count(log, `"undone":"the token was not asked; the number was given back"`) != 3 {
+		t.Error("the log does not say that the numbers were given back")
+	}
+	away.Gone.Store(false)
+	tok := r.Host.Token
+	r.Host.Token = nil
+	_, err := r.try("issue/plant", body{"common_name": "mes.example.com"})
+	enginetest.Refused(t, "no token", fault.Sealed, err)
+	r.Host.Token = tok
+	r.do("issue/plant", body{"common_name": "mes.example.com"})
+	r.Reached = func(point string, _ *engine.Plan) { away.Gone.Store(point == enginetest.Worked) }
+	r.do("issue/plant", body{"common_name": "mes.example.com"})
+	r.Reached = nil
+	if _, err := r.try("issue/plant", body{"common_name": "mes.example.com"}); !errors.Is(err, pki.ErrFull) {
+		t.Errorf("a third: %v", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"keyrite/vault/engine"
 	"keyrite/vault/engine/enginetest"
 	"keyrite/vault/engine/pki"
+	"keyrite/vault/seal"
 	"keyrite/vault/vaulttest"
 )
 
@@ -39,8 +40,14 @@ type body map[string]any
 func newRoom(t *testing.T, alg string) *room {
 	t.Helper()
 	v := vaulttest.NewWith(t, []vaulttest.Key{{ID: "plant-ca", Algorithm: alg, Domain: "x509"}})
+	return roomOver(t, v, v.Store())
+}
+
+// roomOver is a room of a vault that has the CA's key, over a store.
+func roomOver(t *testing.T, v *vaulttest.Vault, s *seal.Store) *room {
+	t.Helper()
 	v.Approve(charter.TypeMount, charter.Mount{Engine: "pki", ID: "pki"})
-	b := enginetest.Over(t, v.World, v.Store(), "pki")
+	b := enginetest.Over(t, v.World, s, "pki")
 	b.Host.Token, b.Now = v.Open(), time.Now()
 	r := &room{Bench: b, e: pki.New(b.Host), v: v, t: t}
 	r.ca = r.authority()
