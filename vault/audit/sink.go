@@ -3,9 +3,9 @@ package audit
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -43,29 +43,38 @@ type SinkState struct {
 	ID, Kind string
 	Cursor   uint64 // entries that it has
 	Behind   uint64 // entries that it has not
-	// Error is why the last try failed, nil if it did not; Since is when the trouble
-	// began.
+	// Error is why the last try failed, or that it does not end; nil if it went well.
+	// Since is when the trouble began.
 	Error error
 	Since time.Time
 }
 
 // Sinks copies the trail to the sinks of the charter. A sink that hangs, is full or
 // is gone holds up nobody; it catches up when it works again, from where it was.
-// Delivery is at least once: after a crash the last lines may come again.
+// Delivery is at least once: after a crash, or where it hung while it was ended, the last
+// lines may come again.
 type Sinks struct {
 	store *seal.Store
 	dir   string
 	now   func() time.Time
+	log   *slog.Logger
 	retry time.Duration // after a failure
+	limit time.Duration // of one step
+	// open makes the writer of a sink.
+	open func(charter.AuditSink) writer
+
+	setting sync.Mutex // one Set at a time; held while those that end are waited for
 
 	mu      sync.Mutex // guards running
 	running map[string]*sink
 }
 
 // NewSinks copies from the store. Files, and for each sink the cursor up to which it
-// has the trail, lie in dir, which must exist.
-func NewSinks(s *seal.Store, dir string, now func() time.Time) *Sinks {
-	return &Sinks{store: s, dir: dir, now: now, retry: sinkRetry, running: map[string]*sink{}}
+// has the trail, lie in dir, which is made for the first. log is the operator's.
+func NewSinks(s *seal.Store, dir string, now func() time.Time, log *slog.Logger) *Sinks {
+	x := &Sinks{store: s, dir: dir, now: now, log: log, retry: sinkRetry, limit: sinkTimeout, running: map[string]*sink{}}
+	x.open = x.writer
+	return x
 }
 
 // sink is one that is running.
@@ -79,24 +88,53 @@ type sink struct {
 
 	mu    sync.Mutex // guards the rest
 	state SinkState
+	began time.Time // what is being done; zero between two tries
 }
 
 // Set makes the sinks those of the charter: it starts new ones and ends those that
-// are no more. Ended ones are waited for; Set(nil) ends all.
+// are no more; Set(nil) ends all. Ended ones are waited for, but for 10 seconds at most:
+// one that hangs is left behind, and the operator is told.
 func (s *Sinks) Set(want map[string]charter.AuditSink) {
+	s.setting.Lock()
+	defer s.setting.Unlock()
+	s.await(s.others(want))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, x := range s.running {
-		if want[id] == x.AuditSink {
-			continue
-		}
-		x.cancel()
-		<-x.ended
-		delete(s.running, id)
-	}
 	for id, w := range want {
 		if s.running[id] == nil {
 			s.running[id] = s.start(w)
+		}
+	}
+}
+
+// others takes out those that run and are not wanted, and tells them to end.
+func (s *Sinks) others(want map[string]charter.AuditSink) (out []*sink) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, x := range s.running {
+		if want[id] != x.AuditSink {
+			x.cancel()
+			out = append(out, x)
+			delete(s.running, id)
+		}
+	}
+	return out
+}
+
+// await waits for sinks that were told to end.
+func (s *Sinks) await(ending []*sink) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.limit)
+	defer cancel()
+	for _, x := range ending {
+		select {
+		case <-x.ended:
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case <-x.ended:
+		default:
+			s.log.ErrorContext(ctx, "an audit sink hangs and was left behind: what it was given last may come later, and again", slog.String("id", x.ID))
 		}
 	}
 }
@@ -113,80 +151,104 @@ func (s *Sinks) Wake() {
 	}
 }
 
-// States tells how each sink is.
+// States tells how each sink is. It never waits.
 func (s *Sinks) States() map[string]SinkState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	size := uint64(s.store.Head().Size)
 	out := map[string]SinkState{}
 	for id, x := range s.running {
-		x.mu.Lock()
-		st := x.state
-		x.mu.Unlock()
+		st := x.shown()
 		st.Behind = size - min(size, st.Cursor)
 		out[id] = st
 	}
 	return out
 }
 
+// shown is the state, with what is being done and does not end.
+func (x *sink) shown() SinkState {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	st := x.state
+	if x.began.IsZero() {
+		return st
+	}
+	if d := time.Since(x.began); d > x.all.limit {
+		st.Error = fault.Errorf(fault.Storage, "it hangs: nothing has come back for %s", d.Round(time.Second))
+		if st.Since.IsZero() {
+			st.Since = x.all.now().Add(-d)
+		}
+	}
+	return st
+}
+
 func (s *Sinks) start(w charter.AuditSink) *sink {
 	ctx, cancel := context.WithCancel(context.Background())
-	x := &sink{AuditSink: w, all: s, wake: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{})}
+	x := &sink{AuditSink: w, all: s, out: s.open(w), wake: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{})}
 	x.state = SinkState{ID: w.ID, Kind: w.Kind}
-	if w.Kind == "syslog" {
-		x.out = &syslog{address: w.Address, id: w.ID}
-	} else {
-		x.out = &file{path: filepath.Join(s.dir, w.ID+".jsonl")}
-	}
 	go x.run(ctx)
 	return x
+}
+
+// writer is what writes to a sink.
+func (s *Sinks) writer(w charter.AuditSink) writer {
+	if w.Kind == "syslog" {
+		return &syslog{address: w.Address, id: w.ID}
+	}
+	return &file{path: filepath.Join(s.dir, w.ID+".jsonl")}
 }
 
 // run copies until it is told to end.
 func (x *sink) run(ctx context.Context) {
 	defer close(x.ended)
 	defer x.out.close()
-	cursor, err := x.load()
-	x.note(cursor, err)
 	tick := time.NewTicker(x.all.retry)
 	defer tick.Stop()
-	for {
-		more := false
-		if err == nil {
-			cursor, more, err = x.step(ctx, cursor)
-			x.note(cursor, err)
-		}
-		if more && err == nil && ctx.Err() == nil {
+	cursor, more, err := uint64(0), false, error(errCursor) // it was not read yet
+	for ctx.Err() == nil {
+		if cursor, more, err = x.try(ctx, cursor, err); more && err == nil {
 			continue
+		}
+		wake := x.wake
+		if err != nil {
+			wake = nil // new entries mend nothing
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-x.wake:
+		case <-wake:
 		case <-tick.C:
-			if err != nil {
-				cursor, err = x.again(cursor, err)
-			}
 		}
 	}
 }
 
-// again begins after a failure: where the cursor could not be read, with reading it.
-func (x *sink) again(cursor uint64, err error) (uint64, error) {
-	if errors.Is(err, errCursor) {
+// try does what is next after last, and keeps how it went: where the cursor could not be
+// read that comes first, and after another failure the sink is opened anew.
+func (x *sink) try(ctx context.Context, cursor uint64, last error) (_ uint64, more bool, err error) {
+	x.begin()
+	defer func() { x.note(cursor, err) }()
+	if errors.Is(last, errCursor) {
 		cursor, err = x.load()
-		x.note(cursor, err)
-		return cursor, err
+	} else if last != nil {
+		x.out.close()
 	}
-	x.out.close()
-	return cursor, nil
+	if err == nil {
+		cursor, more, err = x.step(ctx, cursor)
+	}
+	return cursor, more, err
 }
 
-// note keeps what States shows.
+// begin keeps since when something is being done, which may hang.
+func (x *sink) begin() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.began = time.Now()
+}
+
+// note keeps how what was begun ended.
 func (x *sink) note(cursor uint64, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.state.Cursor, x.state.Error = cursor, err
+	x.began, x.state.Cursor, x.state.Error = time.Time{}, cursor, err
 	switch {
 	case err == nil:
 		x.state.Since = time.Time{}
@@ -209,7 +271,7 @@ func (x *sink) step(ctx context.Context, cursor uint64) (uint64, bool, error) {
 	if batch == nil {
 		return cursor, false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, sinkTimeout)
+	ctx, cancel := context.WithTimeout(ctx, x.all.limit)
 	defer cancel()
 	if err := x.out.write(ctx, batch); err != nil {
 		return cursor, false, err
@@ -225,6 +287,9 @@ func (x *sink) cursorPath() string { return filepath.Join(x.all.dir, x.ID+".curs
 // load reads how far the sink came. A cursor beyond the trail is one of another
 // store.
 func (x *sink) load() (uint64, error) {
+	if err := os.MkdirAll(x.all.dir, 0o700); err != nil {
+		return 0, errors.Join(errCursor, fault.Errorf(fault.Storage, "make the folder of audit sinks: %w", err))
+	}
 	data, err := intake.Read(x.cursorPath(), 32)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
@@ -241,100 +306,4 @@ func (x *sink) load() (uint64, error) {
 
 func (x *sink) save(n uint64) error {
 	return durable.Replace(x.cursorPath(), strconv.AppendUint(nil, n, 10), 0o600)
-}
-
-// file appends leaves to a file, one a line. Who moves the file away gets a new
-// one, which goes on where the old one ended.
-type file struct {
-	path string
-	f    *os.File
-}
-
-func (w *file) close() {
-	if w.f != nil {
-		_ = w.f.Close()
-		w.f = nil
-	}
-}
-
-func (w *file) write(_ context.Context, leaves []numberedLeaf) error {
-	if err := w.open(); err != nil {
-		return err
-	}
-	start, err := w.f.Seek(0, 2)
-	if err != nil {
-		return fault.Errorf(fault.Storage, "write audit sink: %w", err)
-	}
-	var b bytes.Buffer
-	for _, l := range leaves {
-		b.Write(l.raw)
-		b.WriteByte('\n')
-	}
-	_, err = w.f.Write(b.Bytes())
-	if err == nil {
-		err = w.f.Sync()
-	}
-	if err != nil {
-		_ = w.f.Truncate(start) // no half lines where there was no room for whole ones
-		return fault.Errorf(fault.Storage, "write audit sink: %w", err)
-	}
-	return nil
-}
-
-// open opens the file under its name, if it is not the one that is open. A file that
-// is none, such as a pipe that nobody reads, is refused at once.
-func (w *file) open() error {
-	st, err := os.Lstat(w.path)
-	switch {
-	case err == nil && !st.Mode().IsRegular():
-		return fault.Errorf(fault.Storage, "audit sink %q is not a regular file", w.path)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fault.Errorf(fault.Storage, "open audit sink: %w", err)
-	case err == nil && w.f != nil:
-		if have, e := w.f.Stat(); e == nil && os.SameFile(st, have) {
-			return nil
-		}
-	}
-	w.close()
-	if w.f, err = os.OpenFile(w.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|noFollow, 0o600); err != nil {
-		return fault.Errorf(fault.Storage, "open audit sink: %w", err)
-	}
-	if err := durable.SyncDir(filepath.Dir(w.path)); err != nil {
-		w.close()
-		return err
-	}
-	return mend(w.f, w.path)
-}
-
-// mend cuts off a last line that a crash left without its end.
-func mend(f *os.File, path string) error {
-	st, err := f.Stat()
-	if err != nil || st.Size() == 0 {
-		return err
-	}
-	r, err := os.Open(path)
-	if err != nil {
-		return fault.Errorf(fault.Storage, "read audit sink: %w", err)
-	}
-	defer r.Close()
-	tail := make([]byte, min(st.Size(), 2<<20))
-	if _, err := r.ReadAt(tail, st.Size()-int64(len(tail))); err != nil {
-		return fault.Errorf(fault.Storage, "read audit sink: %w", err)
-	}
-	end := bytes.LastIndexByte(tail, '\n') + 1
-	if end == len(tail) {
-		return nil
-	}
-	return f.Truncate(st.Size() - int64(len(tail)-end))
-}
-
-// decode reads what a syslog line needs of a leaf.
-func decode(raw []byte) (*Entry, error) {
-	var leaf struct {
-		Entry Entry `json:"entry"`
-	}
-	if err := json.Unmarshal(raw, &leaf); err != nil {
-		return nil, fault.Errorf(fault.Verify, "read the trail: %w", err)
-	}
-	return &leaf.Entry, nil
 }

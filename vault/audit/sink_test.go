@@ -2,12 +2,16 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +23,7 @@ import (
 
 func (b *bench) sinks(dir string, want map[string]charter.AuditSink) *Sinks {
 	b.t.Helper()
-	s := NewSinks(b.store, dir, time.Now)
+	s := NewSinks(b.store, dir, time.Now, slog.New(slog.DiscardHandler))
 	s.retry = 20 * time.Millisecond
 	s.Set(want)
 	b.t.Cleanup(func() { s.Set(nil) })
@@ -246,4 +250,104 @@ func TestSinksFollowTheCharter(t *testing.T) {
 	if st := s.States(); len(st) != 1 {
 		t.Errorf("states %+v", st)
 	}
+}
+
+// hung is a writer that never comes back by itself.
+type hung struct {
+	at, back chan struct{}
+	release  func()
+}
+
+func (w *hung) write(context.Context, []numberedLeaf) error {
+	select {
+	case w.at <- struct{}{}:
+	default:
+	}
+	<-w.back
+	return nil
+}
+
+func (*hung) close() {}
+
+// withHung has one sink that hangs and one that works, and returns when the first hangs.
+func (b *bench) withHung(limit time.Duration, log io.Writer) (*Sinks, *hung, *sink) {
+	b.t.Helper()
+	w := &hung{at: make(chan struct{}, 1), back: make(chan struct{})}
+	w.release = sync.OnceFunc(func() { close(w.back) })
+	s := NewSinks(b.store, b.t.TempDir(), time.Now, slog.New(slog.NewTextHandler(log, nil)))
+	s.retry, s.limit = 20*time.Millisecond, limit
+	s.open = func(c charter.AuditSink) writer {
+		if c.ID == "hung" {
+			return w
+		}
+		return s.writer(c)
+	}
+	b.j.Tell(s.Wake)
+	both := fileSink("good")
+	both["hung"] = charter.AuditSink{ID: "hung", Kind: "file"}
+	s.Set(both)
+	b.t.Cleanup(func() { s.Set(nil) })
+	b.t.Cleanup(w.release)
+	<-w.at
+	return s, w, s.running["hung"]
+}
+
+// TestHungSinkHoldsUpNobody: beside a sink that hangs requests go on, another one gets
+// all, its state says that it hangs, and so it is while it is ended, which is waited for.
+func TestHungSinkHoldsUpNobody(t *testing.T) {
+	b := newBench(t)
+	s, w, x := b.withHung(time.Hour, io.Discard)
+	b.fill(3)
+	caughtUp(t, s, "good")
+	if st := s.States()["hung"]; st.Error != nil || st.Behind != 4 {
+		t.Errorf("before it is late: %+v", st)
+	}
+	ended := make(chan struct{})
+	go func() { s.Set(fileSink("good")); close(ended) }()
+	until(t, "it is taken out", func() bool { return len(s.States()) == 1 })
+	b.fill(3)
+	caughtUp(t, s, "good")
+	select {
+	case <-ended:
+		t.Error("it was not waited for")
+	default:
+	}
+	w.release()
+	<-ended
+	select {
+	case <-x.ended:
+	default:
+		t.Error("it has not ended")
+	}
+}
+
+// TestHungSinkIsLeftBehind: a sink that does not come back shows that, is ended all the
+// same, and does no harm when it comes back, even after the store was closed.
+func TestHungSinkIsLeftBehind(t *testing.T) {
+	b := newBench(t)
+	var log bytes.Buffer
+	s, w, x := b.withHung(50*time.Millisecond, &log)
+	until(t, "it shows", func() bool { return s.States()["hung"].Error != nil })
+	st := s.States()["hung"]
+	if fault.ClassOf(st.Error) != fault.Storage || !strings.Contains(st.Error.Error(), "it hangs") || st.Since.IsZero() || time.Since(st.Since) < s.limit {
+		t.Errorf("it shows %+v", st)
+	}
+	b.fill(2)
+	caughtUp(t, s, "good")
+	ended := make(chan struct{})
+	go func() { s.Set(nil); close(ended) }()
+	until(t, "all are ended", func() bool {
+		select {
+		case <-ended:
+			return true
+		default:
+			return false
+		}
+	})
+	if !strings.Contains(log.String(), "left behind") || !strings.Contains(log.String(), "id=hung") || strings.Contains(log.String(), "id=good") {
+		t.Errorf("the log has %q", log.String())
+	}
+	must(t, b.store.Close())
+	w.release()
+	<-x.ended
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -11,8 +12,6 @@ import (
 
 	"keyrite/artifact/fault"
 )
-
-const noFollow = syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 
 // Priorities of a line (RFC 5424, section 6.2.1): facility 13, log audit; refusals
 // are warnings.
@@ -114,4 +113,15 @@ func (w *syslog) line(l numberedLeaf) ([]byte, error) {
 		priority = priorityWarning
 	}
 	return fmt.Appendf(nil, "<%d>1 %s %.255s keyrite-vault %d %d - %s", priority, e.Time, w.host, os.Getpid(), l.seq, l.raw), nil
+}
+
+// decode reads what a syslog line needs of a leaf.
+func decode(raw []byte) (*Entry, error) {
+	var leaf struct {
+		Entry Entry `json:"entry"`
+	}
+	if err := json.Unmarshal(raw, &leaf); err != nil {
+		return nil, fault.Errorf(fault.Verify, "read the trail: %w", err)
+	}
+	return &leaf.Entry, nil
 }

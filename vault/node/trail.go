@@ -3,8 +3,6 @@ package node
 import (
 	"context"
 	"io"
-	"log/slog"
-	"os"
 	"time"
 
 	"keyrite/artifact/fault"
@@ -13,19 +11,11 @@ import (
 	"keyrite/vault/seal"
 )
 
-// copies makes the sinks those of the charter in force. A folder that cannot be made
-// shows at each sink.
+// copies makes the sinks those of the charter in force.
 func (v *vault) copies() {
-	if v.sinks == nil {
-		return
+	if v.sinks != nil {
+		v.sinks.Set(v.charter().Audit.Sinks)
 	}
-	want := v.charter().Audit.Sinks
-	if len(want) > 0 {
-		if err := os.MkdirAll(v.cfg.Copies, 0o700); err != nil {
-			v.cfg.Log.ErrorContext(v.ctx, "the folder for copies of the trail cannot be made", slog.String("error", err.Error()))
-		}
-	}
-	v.sinks.Set(want)
 }
 
 // startCopies begins to copy the trail, if there is a folder for it.
@@ -33,13 +23,13 @@ func (v *vault) startCopies() {
 	if v.cfg.Copies == "" {
 		return
 	}
-	v.sinks = audit.NewSinks(v.store, v.cfg.Copies, v.cfg.Now)
+	v.sinks = audit.NewSinks(v.store, v.cfg.Copies, v.cfg.Now, v.cfg.Log)
 	v.journal.Tell(v.sinks.Wake)
 	v.copies()
 }
 
-// endCopies waits for the sinks to end. What they did not copy yet they copy when the
-// vault is opened again.
+// endCopies waits for the sinks to end, but not for one that hangs. What they did not copy
+// yet they copy when the vault is opened again.
 func (v *vault) endCopies() {
 	if v.sinks != nil {
 		v.sinks.Set(nil)

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
@@ -93,15 +96,12 @@ func TestSinksOfTheCharter(t *testing.T) {
 	b := newBench(t)
 	copies := filepath.Join(b.dir, "copies")
 	b.openChanged(func(c *Config) { c.Copies = copies })
-	before := len(b.Charter)
-	b.Approve(charter.TypeAuditSink, charter.AuditSink{ID: "copy", Kind: "file"})
-	_, err := b.node.Append(t.Context(), b.lines(before))
-	b.ok(err)
+	b.sink(charter.AuditSink{ID: "copy", Kind: "file"})
 	has := func() int {
 		data, _ := os.ReadFile(filepath.Join(copies, "copy.jsonl"))
 		return strings.Count(string(data), "\n")
 	}
-	_, err = b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`)
+	_, err := b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`)
 	b.ok(err)
 	if !clitest.Await(time.Minute, func() bool { return int64(has()) == b.size() }) {
 		t.Fatalf("the copy has %d of %d entries: %+v", has(), b.size(), b.node.Status().Sinks)
@@ -109,15 +109,86 @@ func TestSinksOfTheCharter(t *testing.T) {
 	if st := b.node.Status().Sinks["copy"]; st.Error != nil || st.Kind != "file" {
 		t.Errorf("its state is %+v", st)
 	}
-	before = len(b.Charter)
-	b.Approve(charter.TypeAccessEnded, charter.AccessEnded{ID: "copy", Type: charter.TypeAuditSink})
-	_, err = b.node.Append(t.Context(), b.lines(before))
-	b.ok(err)
+	b.statement(charter.TypeAccessEnded, charter.AccessEnded{ID: "copy", Type: charter.TypeAuditSink})
 	ended := has()
 	_, err = b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"y"}`)
 	b.ok(err)
 	b.shut()
 	if has() != ended || len(b.node.Status().Sinks) != 0 {
 		t.Errorf("it was ended with %d lines and has %d", ended, has())
+	}
+}
+
+// hang makes whoever opens the file at path wait, as a mount does whose server is gone,
+// until it is let go: another has a lease on it (fcntl, F_SETLEASE), which the kernel
+// breaks after 45 s.
+func (b *bench) hang(path string) (release func()) {
+	b.t.Helper()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	b.ok(err)
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	b.ok(err)
+	release = sync.OnceFunc(func() { b.ok(f.Close()) })
+	b.t.Cleanup(release)
+	return release
+}
+
+// sink has the charter name a sink.
+func (b *bench) sink(s charter.AuditSink) { b.statement(charter.TypeAuditSink, s) }
+
+// statement appends one that the approvers signed.
+func (b *bench) statement(kind string, body any) {
+	b.t.Helper()
+	before := len(b.Charter)
+	b.Approve(kind, body)
+	_, err := b.node.Append(b.t.Context(), b.lines(before))
+	b.ok(err)
+}
+
+// TestHungSinksHoldUpNobody: where sinks hang, requests are answered, also while one of
+// them is ended by the approvers; the status says so, and the vault can be sealed.
+func TestHungSinksHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	copies := filepath.Join(b.dir, "copies")
+	b.ok(os.Mkdir(copies, 0o700))
+	free := []func(){b.hang(filepath.Join(copies, "one.jsonl")), b.hang(filepath.Join(copies, "two.jsonl"))}
+	b.openChanged(func(c *Config) { c.Copies = copies })
+	for _, id := range []string{"one", "two", "good"} {
+		b.sink(charter.AuditSink{ID: id, Kind: "file"})
+	}
+	before := len(b.Charter)
+	b.Approve(charter.TypeAccessEnded, charter.AccessEnded{ID: "one", Type: charter.TypeAuditSink})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := b.node.Append(t.Context(), b.lines(before))
+		ended <- err
+	}()
+	meanwhile := false // requests and status go on while it is waited for
+	if !clitest.Await(30*time.Second, func() bool {
+		if _, err := b.call(1001, engine.Write, "kv/data/line1/plc", `{"text":"x"}`); err != nil && !errors.Is(err, ErrTakingOver) {
+			t.Fatal(err)
+		}
+		sinks := b.node.Status().Sinks
+		_, there := sinks["one"]
+		meanwhile = meanwhile || !there && len(ended) == 0
+		return sinks["two"].Error != nil && !sinks["two"].Since.IsZero()
+	}) {
+		t.Error("the sink that hangs does not show")
+	}
+	b.ok(<-ended)
+	if !meanwhile {
+		t.Error("nothing was answered while the sink that hangs was ended")
+	}
+	if st := b.node.Status().Sinks["good"]; st.Error != nil || st.Cursor == 0 {
+		t.Errorf("the sink that works is %+v", st)
+	}
+	b.shut()
+	for i, id := range []string{"one", "two"} {
+		free[i]()
+		// What it was given last it has after all.
+		if !clitest.Await(time.Minute, func() bool { _, err := os.Stat(filepath.Join(copies, id+".cursor")); return err == nil }) {
+			t.Errorf("%s does not come back", id)
+		}
 	}
 }
