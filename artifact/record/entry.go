@@ -65,6 +65,9 @@ var (
 	// ErrVoid says that the record is of a void ceremony.
 	ErrVoid = fault.New(fault.Void, "the ceremony is void")
 
+	// ErrFew says that a ceremony fell before its conductor and witnesses were there.
+	ErrFew = fault.Errorf(fault.Verify, "%w: too few people", ErrRecord)
+
 	// errChain says that an entry does not carry the hash of the one before it;
 	// Read finds out which of the two was altered.
 	errChain = fault.Errorf(fault.Verify, "%w: it does not follow the one before it", ErrEntry)

@@ -21,6 +21,10 @@ import (
 type Void struct {
 	Verified
 	Left Left // also what it was to adopt itself
+	// Signed is the conductor of the charter who signed a checkpoint over all of it;
+	// empty if there is none. One that was killed has none, and then nobody vouches for
+	// what no signature in it is over.
+	Signed string
 }
 
 // Ref is how the next attempt names it.
@@ -36,7 +40,8 @@ func (v *Void) Pending(s *charter.State) (Left, error) { return v.Left.in(s) }
 // which may have grown since. What it left alone moves nothing: an epoch is adopted
 // by a ceremony that opens the safe with as many of its shares as it takes.
 //
-// A ceremony that is not over is an error of class void.
+// A ceremony that is not over is an error of class void; one that fell before conductor
+// and witnesses were there is ErrFew.
 func VerifyVoid(fsys fs.FS, trusted *anchor.Anchors, lines []byte) (*Void, error) {
 	return verifyVoid(fsys, trusted, lines, 0)
 }
@@ -75,11 +80,20 @@ func verifyVoid(fsys fs.FS, trusted *anchor.Anchors, lines []byte, depth int) (*
 		}
 	}
 	c.Fell = append(c.fallen(), c.Fell...)
-	v := &Void{Verified: c.Verified, Left: c.left}
+	v := &Void{Verified: c.Verified, Left: c.left, Signed: c.signedInForce()}
 	if err := c.leaves(&v.Left); err != nil {
 		return nil, err
 	}
 	return v, nil
+}
+
+// signedInForce is the conductor in force whose checkpoint was verified, or empty.
+func (c *checker) signedInForce() string {
+	log, err := c.conductor()
+	if err != nil || c.note == nil || !inForce(c.base, c.People[log.Name], charter.RoleConductor) {
+		return ""
+	}
+	return log.Name
 }
 
 // loadVoid folds the charter up to where the void ceremony began, and what it adopted.
@@ -114,7 +128,7 @@ func (c *checker) checkVoidPresent() error {
 		count[role]++
 	}
 	if count[charter.RoleConductor] != 1 || count[charter.RoleWitness] < minWitnesses {
-		return bad("%w: %d conductors and %d witnesses were there", ErrRecord, count[charter.RoleConductor], count[charter.RoleWitness])
+		return bad("%w: %d conductors and %d witnesses were there", ErrFew, count[charter.RoleConductor], count[charter.RoleWitness])
 	}
 	return nil
 }

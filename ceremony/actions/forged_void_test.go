@@ -162,7 +162,7 @@ func TestForgedVoidRecordIsRefused(t *testing.T) {
 			x.rechain(t, forged, tt.edit(entries(t, forged)))
 			v, err := record.VerifyVoid(os.DirFS(forged), founded.Anchors, lines)
 			if name == "nothing changed" {
-				if err != nil || len(v.Left.Epochs) != 1 {
+				if err != nil || len(v.Left.Epochs) != 1 || v.Signed != "" {
 					t.Fatalf("the forger's own tools break it: %v", err)
 				}
 				return
@@ -172,6 +172,16 @@ func TestForgedVoidRecordIsRefused(t *testing.T) {
 			}
 		})
 	}
+	t.Run("signed by its conductor", func(t *testing.T) {
+		signed := filepath.Join(t.TempDir(), "copy")
+		if err := os.CopyFS(signed, os.DirFS(void)); err != nil {
+			t.Fatal(err)
+		}
+		x.forgeAs(t, signed, entries(t, signed))
+		if v, err := record.VerifyVoid(os.DirFS(signed), founded.Anchors, lines); err != nil || v.Signed != "conductor" {
+			t.Errorf("not signed: %v", err)
+		}
+	})
 	t.Run("signed by nobody who was there", func(t *testing.T) {
 		forged := filepath.Join(t.TempDir(), "copy")
 		if err := os.CopyFS(forged, os.DirFS(void)); err != nil {

@@ -8,8 +8,8 @@ import (
 //go:embed evidence.html
 var evidenceHTML string
 
-// Evidence is what a folder for auditors holds; every file of it was verified by
-// whoever fills this in. WriteEvidence makes its first page.
+// Evidence is what a folder for auditors holds; every file of it but those in Unsigned
+// was verified by whoever fills this in. WriteEvidence makes its first page.
 type Evidence struct {
 	World, Vault   string
 	From, To, Made string
@@ -21,6 +21,8 @@ type Evidence struct {
 	Ends           []EvidenceEnd
 	Trails         []EvidenceTrail
 	Files          []EvidenceFile
+	// Unsigned are the files that prove nothing, each with the reason.
+	Unsigned []string
 	// Lacks says what an auditor may ask for and this folder does not have.
 	Lacks []string
 }
@@ -29,6 +31,7 @@ type Evidence struct {
 type EvidenceRecord struct {
 	Dir, Title, Kind, State string
 	Void                    string // why it is void
+	Unsigned                string // why it proves nothing, if it does not
 	Keys, Cosigners         string
 	Missing                 string // who has not cosigned
 }

@@ -37,7 +37,8 @@ func newEvidenceExport() *cobra.Command {
 of the vault's audit trail, and put them into one folder with a page in plain words
 that says what each is and which keyrite-verify command checks it. What does not
 verify is not put there, and nothing is written then. Records of void ceremonies
-belong in, too: the page says what voided them.
+belong in, too: the page says what voided them, and which of them nobody signed, so
+that they prove nothing.
 
 DAY is a day in UTC; --to is the first day that is not meant any more.
 
@@ -72,6 +73,8 @@ type evidenceResult struct {
 	Records int      `json:"records"`
 	Keys    int      `json:"keys"`
 	Lacks   []string `json:"lacks"`
+	// Unsigned are files that prove nothing, each with the reason.
+	Unsigned []string `json:"unsigned"`
 }
 
 func runEvidenceExport(c *cobra.Command, o *evidenceOptions) error {
@@ -93,12 +96,15 @@ func runEvidenceExport(c *cobra.Command, o *evidenceOptions) error {
 	}
 	r := evidenceResult{
 		Schema: "keyrite/evidence-export/v1", World: e.World, Vault: e.Vault, Out: o.out, Index: filepath.Join(o.out, evidenceIndex),
-		Records: len(e.Records), Keys: len(e.Keys), Lacks: append([]string{}, e.Lacks...),
+		Records: len(e.Records), Keys: len(e.Keys), Lacks: append([]string{}, e.Lacks...), Unsigned: append([]string{}, e.Unsigned...),
 	}
 	return cli.Print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "written: %s, with %d records and %d keys; open %s\n", cli.Escape(r.Out), r.Records, r.Keys, cli.Escape(r.Index))
 		for _, l := range r.Lacks {
 			fmt.Fprintf(w, "not in it: %s\n", l)
+		}
+		for _, u := range r.Unsigned {
+			fmt.Fprintf(w, "not signed, so it proves nothing: %s\n", cli.Escape(u))
 		}
 	})
 }

@@ -21,7 +21,6 @@ import (
 	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
-	"keyrite/artifact/record"
 	"keyrite/artifact/share"
 	"keyrite/artifact/trail"
 	"keyrite/ceremony/paper"
@@ -36,7 +35,8 @@ type gathering struct {
 	dir      string
 	from, to time.Time
 	page     paper.Evidence
-	anchors  *anchor.Anchors
+	anchors  *anchor.Anchors // of the genesis, which records were held under
+	lines    []byte          // of the charter
 	state    *charter.State
 	receipts map[share.Place]time.Time
 	taken    map[string]bool
@@ -133,18 +133,21 @@ func (g *gathering) trust() error {
 	if copied.charter, err = g.take("charter.jsonl", g.o.charter, "every decision of the approvers, from the genesis on", "keyrite-verify charter charter.jsonl"+checkTrust); err != nil {
 		return err
 	}
-	g.anchors, g.state, err = copied.load()
+	if _, g.state, err = copied.load(); err != nil {
+		return err
+	}
+	copied.succession = ""
+	if g.anchors, err = copied.loadAnchors(); err != nil {
+		return err
+	}
+	g.lines, err = intake.Read(g.in("charter.jsonl"), maxCharterBytes)
 	return err
 }
 
 // charter lists the statements of the period.
 func (g *gathering) charter(context.Context) error {
-	data, err := intake.Read(g.in("charter.jsonl"), maxCharterBytes)
-	if err != nil {
-		return err
-	}
 	names := g.state.Names()
-	for line := range bytes.Lines(data) {
+	for line := range bytes.Lines(g.lines) {
 		l, err := charter.Describe(bytes.TrimSuffix(line, []byte("\n")), names)
 		if err != nil {
 			return err
@@ -160,71 +163,6 @@ func (g *gathering) charter(context.Context) error {
 		g.page.Statements = append(g.page.Statements, paper.EvidenceStatement{Seq: l.Seq, Time: strings.TrimSuffix(strings.Replace(l.Time, "T", " ", 1), "Z"), Type: l.Type, About: l.About, Signers: strings.Join(l.Signers, ", ")})
 	}
 	return nil
-}
-
-// records copies each record as it is, after verifying the copy.
-func (g *gathering) records(ctx context.Context) error {
-	g.receipts = map[share.Place]time.Time{}
-	for _, dir := range g.o.records {
-		if err := interrupted(ctx); err != nil {
-			return err
-		}
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return cli.Usagef("there is no record folder %q", dir)
-		}
-		name := g.free("records", dir)
-		to := g.in(name)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // evidence is public
-			return fault.Errorf(fault.Storage, "make folder: %w", err)
-		}
-		if err := os.CopyFS(to, os.DirFS(dir)); err != nil {
-			return fault.Errorf(fault.Storage, "copy record %q: %w", dir, err)
-		}
-		if err := g.record(name, to); err != nil {
-			return fault.Errorf(fault.ClassOf(err), "record %q: %w", dir, err)
-		}
-	}
-	return nil
-}
-
-func (g *gathering) record(name, dir string) error {
-	fsys := os.DirFS(dir)
-	v, err := record.Verify(fsys, g.anchors)
-	check := "keyrite-verify record " + name + checkTrust
-	void := ""
-	switch class := fault.ClassOf(err); {
-	case err == nil:
-	case class == fault.Void, class == fault.Quorum:
-		if class == fault.Void {
-			check += " (exit 11: void)"
-		}
-		if v, err = record.Read(fsys); v == nil {
-			return err
-		}
-		void = v.Cause
-	default:
-		return err
-	}
-	if v.Open.World != g.state.World {
-		return fault.Errorf(fault.Policy, "it is of world %s, the vault of %s", v.Open.World, g.state.World)
-	}
-	r := paper.EvidenceRecord{
-		Dir: name, Title: v.Open.Title, Kind: v.Open.Kind, State: v.State, Void: void,
-		Cosigners: strings.Join(v.Cosigners, ", "), Missing: strings.Join(v.Missing, ", "),
-	}
-	var keys []string
-	for _, k := range v.Keys {
-		keys = append(keys, k.Key.ID)
-	}
-	r.Keys = strings.Join(keys, ", ")
-	g.page.Records = append(g.page.Records, r)
-	g.list(name, "the record of a ceremony: "+v.Open.Title, check)
-	if void != "" {
-		return nil
-	}
-	got, err := receiptsOf(dir, g.state)
-	maps.Copy(g.receipts, got)
-	return err
 }
 
 // proofs counts the shares that are known to be alive.

@@ -64,7 +64,7 @@ func (a *adopting) evidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"records/void", "(exit 11: void)", "3 of master1, master2, master3, master4, master5", ">dormant<", ">in force<"} {
+	for _, want := range []string{"records/void", "(exit 11: void)", "not signed: proves nothing", "3 of master1, master2, master3, master4, master5", ">dormant<", ">in force<"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("the page does not say %q", want)
 		}
@@ -74,6 +74,23 @@ func (a *adopting) evidence(t *testing.T) {
 	}
 	if code, _, errs := a.run(t, "keyrite-verify", "record", "evidence/records/void", "--anchor", "evidence/anchors.json"); code != 11 {
 		t.Errorf("the void record: exit %d\n%s", code, errs)
+	}
+	if strings.Contains(string(page), allVerified) {
+		t.Error("the page says that everything was verified, with a record that was killed")
+	}
+	// Of another vault of the same world, nothing void is taken either.
+	for _, dir := range []string{"void", "record-one"} {
+		exportEvidence(t, map[string]int{"void": 13, "record-one": 14}[dir], "--record", a.path(dir))
+	}
+	cut := a.path("cut")
+	if err := os.CopyFS(cut, os.DirFS(a.path("taken"))); err != nil {
+		t.Fatal(err)
+	}
+	strip(t, cut, 2)
+	exportEvidence(t, 13, "--record", cut)
+	if code, _, errs := a.run(t, "evidence", "export", "--from", "2020-01-01", "--to", "2100-01-01", "--out", "evidence3", "--anchor", "anchors.json",
+		"--charter", "taken/outputs/charter.jsonl", "--record", "cut"); code != 0 || !strings.Contains(mustRead(t, a.path("evidence3/index.html")), "it was never ended") {
+		t.Errorf("a stripped record: exit %d\n%s", code, errs)
 	}
 	// An altered record goes nowhere.
 	if err := os.WriteFile(a.path("taken/outputs/extra"), nil, 0o600); err != nil {
