@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -232,29 +233,7 @@ func TestServeClients(t *testing.T) {
 		t.Errorf("sealed: %d", code)
 	}
 
-	// Its key masters open it over HTTP; a share in the clear is not taken.
-	if code, body := c.ask(h, "PUT", "sys/unseal", `{"key":"8d2c0f"}`); code != 400 || !strings.Contains(fmt.Sprint(body), "share open") {
-		t.Errorf("a share in the clear: %d %v", code, body)
-	}
-	h.vault(0, "unseal", "--new-attempt", "--out", "http.request")
-	for i, name := range []string{"master2", "master4", "master5"} {
-		if code, text := h.answer("http.request", name, name+".http"); code != 0 {
-			t.Fatalf("%s: exit %d: %s", name, code, text)
-		}
-		key, err := json.Marshal(string(h.read(name + ".http")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		code, body := c.ask(h, "PUT", "sys/unseal", `{"key":`+string(key)+`}`)
-		if code != 200 || body["sealed"] != (i < 2) || i < 2 && body["progress"] != float64(i+1) || body["t"] != 3.0 || body["n"] != 5.0 {
-			t.Fatalf("answer %d: %d %v", i, code, body)
-		}
-		if i == 0 {
-			if code, body := c.ask(h, "PUT", "sys/unseal", `{"key":`+string(key)+`}`); code != 403 || !strings.Contains(fmt.Sprint(body), name) {
-				t.Errorf("twice: %d %v", code, body)
-			}
-		}
-	}
+	h.openOverHTTP(c)
 	if code, body := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 200 || !strings.Contains(fmt.Sprint(body), "a:b") {
 		t.Errorf("read: %d %v", code, body)
 	}
@@ -275,6 +254,58 @@ func TestServeClients(t *testing.T) {
 	h.noCanary()
 	if bytes.Contains(s.errs.Bytes(), []byte("canary")) {
 		t.Error("a secret stands in the log")
+	}
+}
+
+// openOverHTTP has key masters open the vault with the requests that stock clients make;
+// what is refused leaves the progress.
+func (h *house) openOverHTTP(c *clients) {
+	t := h.t
+	t.Helper()
+	h.vault(0, "unseal", "--new-attempt", "--out", "http.request")
+	answers := map[string]string{}
+	for _, name := range []string{"master2", "master4", "master5"} {
+		if code, text := h.answer("http.request", name, name+".http"); code != 0 {
+			t.Fatalf("%s: exit %d: %s", name, code, text)
+		}
+		key, err := json.Marshal(string(h.read(name + ".http")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers[name] = string(key)
+	}
+	wants := func(body map[string]any, progress int) bool {
+		return body["sealed"] == true && body["progress"] == float64(progress) && body["t"] == 3.0 && body["n"] == 5.0
+	}
+	wrong := strings.Replace(answers["master2"], `\"share\":\"`, `\"share\":\"AAAA`, 1)
+	refused := func(progress int, says string, want int, body string) {
+		t.Helper()
+		if code, out := c.ask(h, "PUT", "sys/unseal", body); code != want || !strings.Contains(fmt.Sprint(out), says) {
+			t.Errorf("%.60s: %d %v", body, code, out)
+		}
+		if _, st := c.ask(h, "GET", "sys/seal-status", ""); !wants(st, progress) {
+			t.Errorf("after %.60s: %v", body, st)
+		}
+	}
+	refused(0, "share open", 400, `{"key":"8d2c0f"}`)
+	refused(0, "master2", 400, `{"key":`+wrong+`}`)
+	refused(0, "reset", 400, `{"reset":true,"migrate":false}`)
+	refused(0, "migrate", 400, `{"key":`+answers["master2"]+`,"reset":false,"migrate":true}`)
+	refused(0, "other", 400, `{"key":`+answers["master2"]+`,"other":false}`)
+
+	// As the Vault CLI sends it.
+	if code, body := c.ask(h, "PUT", "sys/unseal", `{"key":`+answers["master2"]+`,"reset":false,"migrate":false}`); code != 200 || !wants(body, 1) {
+		t.Fatalf("first: %d %v", code, body)
+	}
+	refused(1, "master2", 403, `{"key":`+answers["master2"]+`}`)
+	refused(1, "master4", 400, `{"key":`+strings.Replace(answers["master4"], `\"share\":\"`, `\"share\":\"AAAA`, 1)+`}`)
+	h.write("ca.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.ca.Raw}))
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/python3", "testdata/hvac_unseal.py", c.base, h.path("ca.pem"), h.path("master4.http"))
+	if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "progress 2" {
+		t.Fatalf("hvac: %v: %s", err, out)
+	}
+	if code, body := c.ask(h, "PUT", "sys/unseal", `{"key":`+answers["master5"]+`}`); code != 200 || body["sealed"] != false {
+		t.Fatalf("last: %d %v", code, body)
 	}
 }
 

@@ -192,10 +192,23 @@ func (o opening) Progress() api.Progress {
 }
 
 // Unseal takes one answer of 'keyrite share open', as the text of its file. A share in
-// the clear, as clients of other vaults send it, is refused.
+// the clear, as clients of other vaults send it, is refused. They also say that they want
+// neither a reset nor a migration, which there is not here.
 func (o opening) Unseal(ctx context.Context, p engine.Params) error {
-	if err := p.Only("key"); err != nil {
+	if err := p.Only("key", "migrate", "reset"); err != nil {
 		return err
+	}
+	for _, x := range []struct{ name, hint string }{
+		{"migrate", "the charter says what opens the vault"},
+		{"reset", "on the host: keyrite-vault unseal --drop ATTEMPT"},
+	} {
+		wanted, err := p.Bool(x.name)
+		if err != nil {
+			return err
+		}
+		if wanted {
+			return fault.Hint(fault.Errorf(fault.Usage, "%q is not done over HTTP", x.name), x.hint)
+		}
 	}
 	key, err := p.String("key")
 	if err != nil {

@@ -28,7 +28,9 @@ func operations() []operation {
 type (
 	anyMap     = map[string]any
 	unsealBody struct {
-		Answer string `json:"key" doc:"what 'keyrite share open' wrote"`
+		Answer  string `json:"key" doc:"what 'keyrite share open' wrote"`
+		Migrate bool   `json:"migrate,omitempty" doc:"false"`
+		Reset   bool   `json:"reset,omitempty" doc:"false"`
 	}
 	healthQuery struct {
 		Active int `json:"activecode,omitempty" doc:"status instead of 200"`
