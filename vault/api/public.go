@@ -208,10 +208,14 @@ type Leader struct {
 	PerformanceStandby   bool   `json:"performance_standby"`
 }
 
+// errNoLeader is that of a sealed vault in the words of HashiCorp's: their command
+// "status" goes on only if it finds them.
+var errNoLeader = fault.New(fault.Sealed, "Vault is sealed")
+
 func (s *Server) leader(*http.Request, url.Values) told {
 	st := s.cfg.Vault.Status()
 	if st.Sealed {
-		return told{err: node.ErrSealed}
+		return told{err: errNoLeader}
 	}
 	return told{status: http.StatusOK, body: Leader{IsSelf: true, ActiveTime: st.Since.UTC().Format(time.RFC3339)}}
 }
