@@ -74,11 +74,12 @@ func newService(v *vault, head seal.Keeper, sealing func() error, l *slog.Logger
 		return nil, err
 	}
 	metrics = api.NewMetrics(s.node.Status)
-	if s.api, err = api.New(api.Config{Vault: s.node, Opening: opening{v}, Version: apiVersion, Metrics: metrics, Log: l}); err != nil {
+	newest := v.charter.newest(time.Now)
+	if s.api, err = api.New(api.Config{Vault: s.node, Opening: opening{v}, Version: apiVersion, Metrics: metrics, Charter: newest, Log: l}); err != nil {
 		return nil, err
 	}
 	s.lists = s.api.Lists()
-	s.page, err = page.New(page.Config{Vault: s.node, Progress: opening{v}.Progress, Attempts: v.attempts.Status, Charter: v.charter.newest(time.Now), Log: l})
+	s.page, err = page.New(page.Config{Vault: s.node, Progress: opening{v}.Progress, Attempts: v.attempts.Status, Charter: newest, Log: l})
 	return s, err
 }
 

@@ -5,8 +5,9 @@
 // It reads a request strictly, hands it to vault/node, and writes the answer in the
 // shape that clients expect. The path is taken as it came over the wire and never
 // decoded. It must never decide who may do what, nor answer anything that node did not
-// answer, but how the vault is: those few paths are listed in public.go, and node is
-// told of each look at them but sys/health, for its entry in the log.
+// answer, but how the vault is: those few paths are listed in public.go, and the metrics
+// of a vault that is sealed or stopped are for whom node.MayWhileSealed lets. Node is told
+// of each look at them but sys/health, for its entry in the log.
 package api
 
 import (
@@ -15,6 +16,7 @@ import (
 	"net/http"
 	"time"
 
+	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/vault/engine"
 	"keyrite/vault/node"
@@ -57,6 +59,10 @@ type Config struct {
 	Log *slog.Logger
 	// Metrics counts; nil counts nothing.
 	Metrics *Metrics
+	// Charter is the newest charter that was verified by the anchors: it says who reads
+	// the metrics while the vault is sealed or its store stopped. After an error, and if it
+	// is nil, nobody does.
+	Charter func() (*charter.State, error)
 }
 
 // Server serves one vault.
@@ -111,6 +117,9 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request) int {
 		c = s.read(w, r, raw, query)
 	}
 	defer s.give(c.size)
+	if status, ok := s.figures(w, r, c); ok {
+		return status
+	}
 	return s.do(w, r, c)
 }
 

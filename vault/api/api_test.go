@@ -3,6 +3,7 @@ package api_test
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,7 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
+	"keyrite/vault/api"
 )
 
 // TestShapes: what clients of HashiCorp Vault read in an answer is there, in the form
@@ -111,6 +114,10 @@ func TestHealth(t *testing.T) {
 		if got := status("GET", path); got != want {
 			t.Errorf("sealed: %s: %d, want %d", path, got, want)
 		}
+	}
+	// The command "vault status" knows a sealed vault by these words.
+	if p := r.ask(anonymous, "GET", "sys/leader", ""); fmt.Sprint(p.body["errors"]) != "[Vault is sealed]" {
+		t.Errorf("leader: %s", p.raw)
 	}
 	if p := r.ask(anonymous, "GET", "sys/seal-status", ""); p.body["sealed"] != true || p.body["t"] != 3.0 || p.body["n"] != 5.0 {
 		t.Errorf("seal-status %s", p.raw)
@@ -252,16 +259,7 @@ func TestOwnPaths(t *testing.T) {
 // says its class, and the vault can be sealed.
 func TestStoppedStore(t *testing.T) {
 	r := newRig(t)
-	// Another copy of the store went on: what is kept outside is ahead.
-	head := fmt.Sprintf(`{"format":"keyrite/store-head/v1","root":"%064d","size":1000000,"vault":%q,"world":%q}`, 0, r.Vault, r.folder.World)
-	r.ok(os.WriteFile(filepath.Join(r.Dir, "head"), []byte(head), 0o600))
-	end := time.Now().Add(20 * time.Second)
-	for r.node.Status().Store.Stopped == nil {
-		if time.Now().After(end) {
-			t.Fatal("it does not stop")
-		}
-		r.put("kv/data/line1/x", `{"data":{}}`)
-	}
+	r.stopStore()
 	for _, p := range []*reply{r.put("kv/data/line1/x", `{"data":{}}`), r.get("kv/data/line2/x"), r.put("auth/cert/login", "")} {
 		if p.status != 503 || !strings.Contains(string(p.raw), "stopped") {
 			t.Errorf("%d %s", p.status, p.raw)
@@ -279,5 +277,65 @@ func TestStoppedStore(t *testing.T) {
 	_ = r.seal() // the store cannot advance its head any more, and says so
 	if !r.node.Status().Sealed {
 		t.Error("it is not sealed")
+	}
+}
+
+// TestMetricsOfASilentVault: a vault that is sealed, or whose store stopped, tells whom the
+// charter lets read the metrics that it is so, and nobody else.
+func TestMetricsOfASilentVault(t *testing.T) {
+	for name, c := range map[string]struct {
+		silence func(*rig)
+		want    []string
+	}{
+		"sealed":  {func(r *rig) { r.ok(r.seal()) }, []string{"keyrite_vault_sealed 1", "keyrite_vault_stopped 0"}},
+		"stopped": {(*rig).stopStore, []string{"keyrite_vault_sealed 0", "keyrite_vault_stopped 1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := found(t, artifacttest.New(t))
+			r.Approve(charter.TypeIdentity, charter.Identity{ID: "plain", Policies: []string{"line1"}, TTL: 600, Certificate: &charter.Certificate{CA: r.ca.cert.Raw, URI: "spiffe://example.com/line1/plain"}})
+			r.start(nil, engines(), api.Limits{})
+			token, _ := r.put("auth/cert/login", "").body["auth"].(map[string]any)["client_token"].(string)
+			c.silence(r)
+			p := r.get("sys/metrics?format=prometheus")
+			for _, want := range c.want {
+				if p.status != 200 || !strings.Contains(string(p.raw), "\n"+want+"\n") {
+					t.Errorf("%d, no %q in %.300s", p.status, want, p.raw)
+				}
+			}
+			plain, foreign := r.ca.issue(t, "plain", "spiffe://example.com/line1/plain", nil), newAuthority(t).issue(t, "mes", uriMES, nil)
+			refused := func(who string, p *reply) {
+				t.Helper()
+				if p.status != 503 && p.status != 403 && p.status != 400 || strings.Contains(string(p.raw), "keyrite_vault") {
+					t.Errorf("%s: %d %.200s", who, p.status, p.raw)
+				}
+			}
+			refused("nobody", r.ask(r.as(nil), "GET", "sys/metrics", ""))
+			refused("one without the rule", r.ask(r.as(&plain), "GET", "sys/metrics", ""))
+			refused("of another CA", r.ask(r.as(&foreign), "GET", "sys/metrics", ""))
+			refused("a token alone", r.ask(r.as(nil), "GET", "sys/metrics", "", "X-Vault-Token", token))
+			refused("another parameter", r.get("sys/metrics?format=prometheus&x=1"))
+			refused("a page of another origin", r.ask(r.client, "GET", "sys/metrics", "", "Origin", "https://example.com"))
+			refused("another method", r.put("sys/metrics", ""))
+			refused("another path", r.get("sys/mounts"))
+			r.broken = errors.New("an older charter was put back")
+			refused("by a doubtful charter", r.get("sys/metrics"))
+			r.broken = nil
+			r.Approve(charter.TypeAccessEnded, charter.AccessEnded{Type: charter.TypeIdentity, ID: "mes"})
+			refused("whose identity was ended", r.get("sys/metrics"))
+		})
+	}
+}
+
+// stopStore stops the store: another copy of it went on, what is kept outside is ahead.
+func (r *rig) stopStore() {
+	r.t.Helper()
+	head := fmt.Sprintf(`{"format":"keyrite/store-head/v1","root":"%064d","size":1000000,"vault":%q,"world":%q}`, 0, r.Vault, r.folder.World)
+	r.ok(os.WriteFile(filepath.Join(r.Dir, "head"), []byte(head), 0o600))
+	end := time.Now().Add(20 * time.Second)
+	for r.node.Status().Store.Stopped == nil {
+		if time.Now().After(end) {
+			r.t.Fatal("it does not stop")
+		}
+		r.put("kv/data/line1/x", `{"data":{}}`)
 	}
 }

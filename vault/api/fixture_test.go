@@ -159,6 +159,7 @@ type rig struct {
 	mes     tls.Certificate
 	client  *http.Client // with the certificate of mes
 	opening *opening
+	broken  error // why the newest charter cannot be read
 }
 
 const (
@@ -225,7 +226,7 @@ func (r *rig) start(tok engine.Token, eng map[string]func(*engine.Host) (engine.
 	r.ok(err)
 	r.node, r.seal = n, shut
 	t.Cleanup(func() { _ = shut() })
-	s, err := api.New(api.Config{Vault: n, Version: "1.15.0", Limits: limits, Metrics: metrics, Opening: r.opening, Log: slog.New(slog.NewTextHandler(logTo{t}, nil))})
+	s, err := api.New(api.Config{Vault: n, Version: "1.15.0", Limits: limits, Metrics: metrics, Opening: r.opening, Charter: func() (*charter.State, error) { return r.State, r.broken }, Log: slog.New(slog.NewTextHandler(logTo{t}, nil))})
 	r.ok(err)
 	r.server = s
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"context"
+	"log/slog"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
 
+	"keyrite/artifact/access"
 	"keyrite/vault/engine"
 	"keyrite/vault/node"
 	"keyrite/vault/seal"
@@ -78,22 +81,59 @@ func (m *Metrics) Plan(p engine.Params) (*engine.Plan, error) {
 	if err := p.Only("format"); err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
+	var out []byte
 	return &engine.Plan{
-		Work: func(context.Context) error {
-			families, err := m.registry.Gather()
-			if err != nil {
-				return err
-			}
-			for _, f := range families {
-				if _, err := expfmt.MetricFamilyToText(&out, f); err != nil {
-					return err
-				}
-			}
-			return nil
+		Work: func(context.Context) (err error) {
+			out, err = m.text()
+			return err
 		},
 		Apply: func(*seal.Tx) (*engine.Answer, error) {
-			return &engine.Answer{Raw: out.Bytes(), ContentType: string(expfmt.NewFormat(expfmt.TypeTextPlain))}, nil
+			return &engine.Answer{Raw: out, ContentType: metricsType()}, nil
 		},
 	}, nil
+}
+
+func metricsType() string { return string(expfmt.NewFormat(expfmt.TypeTextPlain)) }
+
+func (m *Metrics) text() ([]byte, error) {
+	families, err := m.registry.Gather()
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&out, f); err != nil {
+			return nil, err
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// pathMetrics is where the figures are.
+const pathMetrics = "sys/metrics"
+
+// figures answers sys/metrics of a vault that is sealed or whose store stopped, which
+// could write no entry: that it is so is what the figures are to tell then. It is for
+// whom the newest charter lets read them, by certificate or user alone. Everybody else,
+// and whatever is wrong, is left to node, which refuses.
+func (s *Server) figures(w http.ResponseWriter, r *http.Request, c *call) (status int, ok bool) {
+	st := s.cfg.Vault.Status()
+	if c.RawPath != pathMetrics || c.Method != engine.Read || c.Fault != nil || c.Token.Len() > 0 || c.Params.Only("format") != nil ||
+		s.cfg.Metrics == nil || s.cfg.Charter == nil || !st.Sealed && st.Store.Stopped == nil {
+		return 0, false
+	}
+	newest, err := s.cfg.Charter()
+	if err != nil {
+		s.cfg.Log.LogAttrs(r.Context(), slog.LevelError, "the charter cannot be read, so nobody is known", slog.String("error", err.Error()))
+		return 0, false
+	}
+	if _, err := node.MayWhileSealed(newest, c.Peer, pathMetrics, access.Read, time.Now); err != nil {
+		return 0, false
+	}
+	out, err := s.cfg.Metrics.text()
+	if err != nil {
+		return 0, false
+	}
+	s.cfg.Vault.Looked(r.Context(), node.Look{Operation: string(access.Read), Path: pathMetrics, Peer: c.Peer})
+	return write(w, http.StatusOK, metricsType(), out), true
 }
