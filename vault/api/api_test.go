@@ -70,11 +70,18 @@ func TestConfigurationIsTheCharters(t *testing.T) {
 	for path, word := range map[string]string{
 		"sys/mounts/other": "mount", "sys/remount": "mount", "sys/auth/github": "identity", "sys/policies/acl/root": "policy", "sys/policy/root": "policy",
 		"auth/token/create": "identity", "auth/jwt/role/ci": "identity", "identity/entity": "identity",
+		"sys/audit/file": "audit-sink", "sys/mounts/kv/tune": "mount", "sys/auth/jwt/tune": "identity", "sys/policies/password/plc": "password-policy",
 	} {
-		p := r.put(path, `{"type":"kv"}`)
-		hint, _ := p.body["keyrite"].(map[string]any)["hint"].(string)
-		if p.status != 403 || !strings.HasPrefix(hint, "keyrite charter propose "+word+" ") {
-			t.Errorf("%s: %d %s", path, p.status, p.raw)
+		for _, m := range []string{"PUT", "POST", "DELETE"} {
+			want := word
+			if m == "DELETE" {
+				want = "access-ended"
+			}
+			p := r.ask(r.client, m, path, `{"type":"kv"}`)
+			hint, _ := p.body["keyrite"].(map[string]any)["hint"].(string)
+			if p.status != 403 || !strings.HasPrefix(hint, "keyrite charter propose "+want+" ") {
+				t.Errorf("%s %s: %d %s", m, path, p.status, p.raw)
+			}
 		}
 	}
 	for _, path := range []string{"sys/generate-root/attempt", "sys/rekey/init", "sys/rotate", "sys/raw/x", "sys/plugins/catalog/secret/x", "sys/storage/raft/snapshot", "cubbyhole/x", "sys/step-down"} {

@@ -116,6 +116,9 @@ func (x *call) own(segments []string) error {
 	}
 	if x.Method != engine.Read && x.Method != engine.List {
 		if what := configures(segments); what != "" {
+			if x.Method == engine.Delete {
+				what = charter.TypeAccessEnded
+			}
 			return ByCharter(what)
 		}
 	}
@@ -141,11 +144,16 @@ func configures(s []string) string {
 		return charter.TypeIdentity
 	case "sys":
 		switch s[1] {
+		case "audit":
+			return charter.TypeAuditSink
 		case "mounts", "remount":
 			return charter.TypeMount
 		case "auth":
 			return charter.TypeIdentity
 		case "policies", "policy":
+			if len(s) > 2 && s[2] == "password" {
+				return charter.TypePasswordPolicy
+			}
 			return charter.TypePolicy
 		}
 	}
