@@ -5,34 +5,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"io"
-	"math/big"
 
 	"github.com/google/go-tpm/tpm2"
 
 	"keyrite/artifact/fault"
+	"keyrite/internal/tpm"
 )
-
-// deviceTemplate is the device key: born in this TPM, never to leave it, good
-// for nothing but ECDSA over P-256 with SHA-256.
-func deviceTemplate() tpm2.TPMTPublic {
-	return tpm2.TPMTPublic{
-		Type: tpm2.TPMAlgECC, NameAlg: tpm2.TPMAlgSHA256,
-		ObjectAttributes: tpm2.TPMAObject{
-			FixedTPM: true, FixedParent: true, SensitiveDataOrigin: true,
-			UserWithAuth: true, NoDA: true, SignEncrypt: true,
-		},
-		Parameters: tpm2.NewTPMUPublicParms(tpm2.TPMAlgECC, &tpm2.TPMSECCParms{
-			CurveID: tpm2.TPMECCNistP256,
-			Scheme: tpm2.TPMTECCScheme{
-				Scheme:  tpm2.TPMAlgECDSA,
-				Details: tpm2.NewTPMUAsymScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSigSchemeECDSA{HashAlg: tpm2.TPMAlgSHA256}),
-			},
-		}),
-	}
-}
 
 // CreateKey makes the device key inside the element and returns its signer. It
 // happens once in a device's life: with a key present it is ErrKeyExists.
@@ -62,7 +42,7 @@ func (e *Element) makeKey() (err error) {
 	}
 	defer func() { err = errors.Join(err, e.flush(root.ObjectHandle)) }()
 	parent := tpm2.NamedHandle{Handle: root.ObjectHandle, Name: root.Name}
-	made, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(deviceTemplate())}.Execute(e.t)
+	made, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(tpm.SigningKey())}.Execute(e.t)
 	if err != nil {
 		return wrap("make the device key", err)
 	}
@@ -100,7 +80,7 @@ func (e *Element) key() (crypto.Signer, error) {
 	if err != nil {
 		return nil, fault.Errorf(fault.Token, "read the device key's public area: %w", err)
 	}
-	if want := deviceTemplate(); pub.Type != want.Type || pub.ObjectAttributes != want.ObjectAttributes {
+	if want := tpm.SigningKey(); pub.Type != want.Type || pub.ObjectAttributes != want.ObjectAttributes {
 		return nil, fault.Errorf(fault.Verify, "device key: %w", ErrContent)
 	}
 	k, err := tpm2.Pub(*pub)
@@ -129,29 +109,14 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byt
 		return nil, fault.New(fault.Unexpected, "the device key signs SHA-256 digests only")
 	}
 	defer s.e.enter()()
-	r, err := tpm2.Sign{
-		KeyHandle: tpm2.NamedHandle{Handle: deviceKey, Name: s.name},
-		Digest:    tpm2.TPM2BDigest{Buffer: digest},
-		InScheme: tpm2.TPMTSigScheme{
-			Scheme:  tpm2.TPMAlgECDSA,
-			Details: tpm2.NewTPMUSigScheme(tpm2.TPMAlgECDSA, &tpm2.TPMSSchemeHash{HashAlg: tpm2.TPMAlgSHA256}),
-		},
-		Validation: tpm2.TPMTTKHashCheck{Tag: tpm2.TPMSTHashCheck},
-	}.Execute(s.e.t)
+	cmd := tpm.Signing(digest)
+	cmd.KeyHandle = tpm2.NamedHandle{Handle: deviceKey, Name: s.name}
+	r, err := cmd.Execute(s.e.t)
 	if err != nil {
 		return nil, wrap("sign with the device key", err)
 	}
-	sig, err := r.Signature.Signature.ECDSA()
-	if err != nil {
-		return nil, fault.Errorf(fault.Token, "sign with the device key: %w", err)
-	}
-	der, err := asn1.Marshal(struct{ R, S *big.Int }{
-		new(big.Int).SetBytes(sig.SignatureR.Buffer), new(big.Int).SetBytes(sig.SignatureS.Buffer),
-	})
-	if err != nil || !ecdsa.VerifyASN1(s.pub, digest, der) {
-		return nil, fault.New(fault.Token, "sign with the device key: the element gave a signature that does not hold")
-	}
-	return der, nil
+	der, err := tpm.Signature(r, s.pub, digest)
+	return der, wrap("sign with the device key", err)
 }
 
 // TLSCertificate returns the birth certificate with its key for use in TLS 1.3,

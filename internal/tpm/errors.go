@@ -18,17 +18,19 @@ func (e *Error) FaultClass() string { return e.class }
 var (
 	// ErrAbsent says that no TPM answers at the address.
 	ErrAbsent = &Error{"unreachable", "the TPM does not answer"}
-	// ErrMissing says that there is no such index in this TPM.
-	ErrMissing = &Error{"verify", "the TPM has no such index: it was removed, the TPM was cleared, or it is another TPM"}
-	// ErrForeign says that an index is not the one that was defined.
-	ErrForeign = &Error{"verify", "the index in the TPM is not the one that was defined for this vault"}
-	// ErrDefined says that there is an index at the place already.
-	ErrDefined = &Error{"exists", "the TPM has an index at this place already"}
+	// ErrMissing says that there is no such index or key in this TPM.
+	ErrMissing = &Error{"verify", "the TPM has nothing at this place: it was removed, the TPM was cleared, or it is another TPM"}
+	// ErrForeign says that an index or key is not the one that was made.
+	ErrForeign = &Error{"verify", "what the TPM has at this place is not what was made for this vault"}
+	// ErrDefined says that there is an index or key at the place already.
+	ErrDefined = &Error{"exists", "the TPM has something at this place already"}
 	// ErrRefused says that the TPM refused: a wrong authorisation, or a policy that
 	// does not hold.
 	ErrRefused = &Error{"policy", "the TPM refused"}
 	// ErrTorn says that the TPM does not hold what was written.
 	ErrTorn = &Error{"token", "the TPM does not hold what was written"}
+	// ErrFaulty says that a signature of the TPM does not hold.
+	ErrFaulty = &Error{"token", "the TPM gave a signature that does not hold"}
 )
 
 // wrap gives an error of the TPM its class: what it refuses is policy, what it cannot

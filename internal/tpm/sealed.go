@@ -163,7 +163,7 @@ func (d *Device) Seal(secretBytes []byte, l Lock, auth []byte) (*Sealed, error) 
 		return nil, err
 	}
 	var out *Sealed
-	err = d.storage(func(srk *tpm2.CreatePrimaryResponse, public *tpm2.TPMTPublic) error {
+	err = d.storage(nil, func(srk *tpm2.CreatePrimaryResponse, public *tpm2.TPMTPublic) error {
 		r, err := tpm2.Create{
 			ParentHandle: tpm2.AuthHandle{Handle: srk.ObjectHandle, Name: srk.Name, Auth: secret(nil, srk, public, true)},
 			InSensitive:  tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: secretBytes})}},
@@ -200,7 +200,7 @@ func (d *Device) Unseal(x *Sealed, l Lock, auth []byte) ([]byte, error) {
 	}
 	defer d.enter()()
 	var out []byte
-	err = d.storage(func(srk *tpm2.CreatePrimaryResponse, parent *tpm2.TPMTPublic) error {
+	err = d.storage(nil, func(srk *tpm2.CreatePrimaryResponse, parent *tpm2.TPMTPublic) error {
 		o, err := tpm2.Load{
 			ParentHandle: tpm2.AuthHandle{Handle: srk.ObjectHandle, Name: srk.Name, Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, 16)},
 			InPrivate:    *private, InPublic: *public,

@@ -3,10 +3,11 @@
 //
 // Dial gives the bare connection, on which gateway/secureelement runs its own
 // commands. Open gives a Device, for the vault: NV indexes of its own whose public
-// area is compared at each use, and secrets sealed to the state of the host.
+// area is compared at each use, a key that signs, and secrets sealed to the state of
+// the host.
 //
 // Authorisations go to the TPM as the keys of HMAC sessions and never over the bus,
-// but for the moment at which an index is defined; there and wherever a secret goes
+// but for the moment at which an index or a key is made; there and wherever a secret goes
 // in or comes out, the parameter is encrypted under a session salted with a key of
 // the TPM. Every answer of an authorised command is authenticated with the index's
 // authorisation, so that an index that somebody removed and defined anew under
@@ -86,9 +87,11 @@ func (d *Device) enter() func() {
 	}
 }
 
-// storage makes the storage root key, which is the same at each call, for f.
-func (d *Device) storage(f func(parent *tpm2.CreatePrimaryResponse, public *tpm2.TPMTPublic) error) error {
-	srk, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(d.w)
+// storage makes the storage root key, which is the same at each call, for f. owner is
+// the authorisation of the TPM's owner.
+func (d *Device) storage(owner []byte, f func(parent *tpm2.CreatePrimaryResponse, public *tpm2.TPMTPublic) error) error {
+	as := tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, 16, tpm2.Auth(owner))}
+	srk, err := tpm2.CreatePrimary{PrimaryHandle: as, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(d.w)
 	if err != nil {
 		return wrap("make the storage key", err)
 	}
@@ -133,7 +136,7 @@ func (x Index) public() tpm2.TPMSNVPublic {
 // is empty on most machines. An index that is there already is ErrDefined.
 func (d *Device) Define(x Index, auth, owner []byte) error {
 	defer d.enter()()
-	return d.storage(func(srk *tpm2.CreatePrimaryResponse, public *tpm2.TPMTPublic) error {
+	return d.storage(owner, func(srk *tpm2.CreatePrimaryResponse, public *tpm2.TPMTPublic) error {
 		_, err := tpm2.NVDefineSpace{
 			AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: secret(owner, srk, public, true)},
 			Auth:       tpm2.TPM2BAuth{Buffer: auth}, PublicInfo: tpm2.New2B(x.public()),
