@@ -29,7 +29,8 @@ func newCreate() *cobra.Command {
 		Short: "Make the state folder of a vault and the keys of its host",
 		Long: `Make the state folder and two keys of this host: one signs the requests for shares,
 the other the head of the store's log. Approvers then put the host into the charter, as
-the command that is printed proposes. The store itself is made by the key masters: start
+the command that is printed proposes. Where the host has a TPM, 'keyrite-vault tpm host-key'
+makes the first of the two there, and it is that one which is proposed. The store itself is made by the key masters: start
 'keyrite-vault serve', and 'keyrite-vault unseal --new-attempt --operation create'.
 
 Exit codes: 0 made, 2 binding or folder not usable, 13 another world, 16 the folder exists.`,
@@ -63,9 +64,17 @@ func runCreate(c *cobra.Command, o *placeOptions) error {
 		Schema: "keyrite/vault-create/v1", StateDir: o.stateDir, Host: b.Host, HostKey: filepath.Join(o.stateDir, hostPubFile),
 		LogKey: base64.StdEncoding.EncodeToString(pub),
 	}
-	res.Propose = fmt.Sprintf("keyrite charter propose host --id %s --key %s --charter %s --anchor %s --out %s.proposal", b.Host, res.HostKey, b.path(b.Charter), b.path(b.Anchors), b.Host)
+	res.Propose = b.propose(res.HostKey)
 	return cli.Print(c, res, func(w io.Writer) {
 		fmt.Fprintf(w, "%s is made. The host must be put into the charter:\n  %s\n", cli.Escape(res.StateDir), cli.Escape(res.Propose))
+		if b.tpm() != "" {
+			fmt.Fprintln(w, "this host has a TPM: 'keyrite-vault tpm host-key' makes its key there, to be proposed instead of that file's")
+		}
 		fmt.Fprintf(w, "key of the log, for the charter's audit-log statement: %s\n", res.LogKey)
 	})
+}
+
+// propose is the command that puts the host into the charter, by that public key.
+func (b *bind) propose(key string) string {
+	return fmt.Sprintf("keyrite charter propose host --id %s --key %s --charter %s --anchor %s --out %s.proposal", b.Host, key, b.path(b.Charter), b.path(b.Anchors), b.Host)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +73,7 @@ type vault struct {
 	bind     *bind
 	dir      string
 	charter  *charterFile
+	key      crypto.Signer // the host's
 	attempts *unseal.Attempts
 	keeper   seal.Keeper   // of the store's head; nil if it is only looked at
 	service  *service      // nil if it is only looked at
@@ -83,19 +85,19 @@ type vault struct {
 // openVault reads everything that a vault is made of. It opens no token and no store,
 // and takes no lock. Without serving it is only looked at, and nothing is written.
 func openVault(b *bind, dir string, serving bool) (*vault, error) {
-	key, err := loadKey(dir, hostKeyFile)
-	if err != nil {
+	v := &vault{bind: b, dir: dir, expired: make(chan struct{})}
+	var err error
+	if v.charter, err = openCharter(b, dir, serving); err != nil {
 		return nil, err
 	}
-	v := &vault{bind: b, dir: dir, expired: make(chan struct{})}
-	if v.charter, err = openCharter(b, dir, serving); err != nil {
+	if v.key, err = loadHostKey(b, dir, v.charter.State()); err != nil {
 		return nil, err
 	}
 	if _, err := v.charter.State().Epoch(b.Safe); err != nil {
 		return nil, err
 	}
 	c := unseal.Config{
-		Charter: v.state, Safe: b.Safe, Host: b.Host, HostKey: key, HSM: b.hsm(), Dir: dir,
+		Charter: v.state, Safe: b.Safe, Host: b.Host, HostKey: v.key, HSM: b.hsm(), Dir: dir,
 		Opened:  func(ctx context.Context, o *unseal.Opened) (io.Closer, error) { return v.service.Opened(ctx, o) },
 		Expired: sync.OnceFunc(func() { close(v.expired) }),
 	}
@@ -140,8 +142,8 @@ func (v *vault) status() control.Status {
 		s.Serving = v.service.Status()
 	}
 	s.Due = v.due(st)
-	if _, s.HostOK = st.Access.Hosts[v.bind.Host]; !s.HostOK {
-		s.Warnings = append(s.Warnings, "the charter does not know host "+v.bind.Host+", so no key master's program will answer it: see 'keyrite charter propose host'")
+	if s.HostOK = hostIs(st, v.bind.Host, v.key.Public()); !s.HostOK {
+		s.Warnings = append(s.Warnings, "the charter does not know host "+v.bind.Host+" by the key that it has, so no key master's program will answer it: see 'keyrite charter propose host'")
 	}
 	if u, err := st.UnattendedAt(v.bind.Host, time.Now()); err == nil && v.bind.tpm() == "" {
 		s.Warnings = append(s.Warnings, "the charter lets this host open by itself ("+u.ID+"), and its binding names no TPM: it does not")

@@ -95,18 +95,70 @@ func newTPM() *cobra.Command {
 		Use:   "tpm",
 		Short: "Prepare the TPM of a vault's host",
 	}
-	c.AddCommand(newTPMCreate())
+	c.AddCommand(newTPMCreate(), newTPMHostKey())
 	return c
 }
 
-type tpmCreateOptions struct {
+// tpmOptions are those of what makes something in the TPM.
+type tpmOptions struct {
 	placeOptions
 	ownerFD int
 	replace bool
 }
 
+func (o *tpmOptions) addFlags(c *cobra.Command, replace string) {
+	o.placeOptions.addFlags(c)
+	c.Flags().IntVar(&o.ownerFD, "owner-auth-fd", -1, "descriptor with the authorisation of the TPM's owner, one line; without it, the empty one")
+	c.Flags().BoolVar(&o.replace, "replace", false, replace)
+}
+
+// tpmJob is a TPM in which something is made, while no vault runs from the folder.
+type tpmJob struct {
+	bind    *bind
+	device  *tpm.Device
+	owner   *redact.Secret // the owner's authorisation
+	release func()
+}
+
+// begin needs what a tpmJob has. The caller ends it.
+func (o *tpmOptions) begin() (*tpmJob, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	b, err := loadBind(o.bind)
+	if err != nil {
+		return nil, err
+	}
+	if b.tpm() == "" {
+		return nil, fault.Hint(fault.New(fault.Usage, "the binding names no TPM"), "head: {tpm: /dev/tpmrm0}, or tpm: /dev/tpmrm0 for the host's key and unattended restarts alone; see docs/formats/vault-bind.md")
+	}
+	release, err := holdState(o.stateDir)
+	if err != nil {
+		return nil, err
+	}
+	j := &tpmJob{bind: b, release: release}
+	if j.owner, err = o.ownerAuth(); err == nil {
+		j.device, err = tpm.Open(b.tpm())
+	}
+	if err != nil {
+		j.end()
+		return nil, err
+	}
+	return j, nil
+}
+
+func (j *tpmJob) end() {
+	if j.device != nil {
+		_ = j.device.Close() // every answer has been read
+	}
+	if j.owner != nil {
+		j.owner.Zero()
+	}
+	j.release()
+}
+
 func newTPMCreate() *cobra.Command {
-	var o tpmCreateOptions
+	var o tpmOptions
 	c := &cobra.Command{
 		Use:   "create --bind FILE --state-dir DIR [--owner-auth-fd N] [--replace]",
 		Short: "Make the vault's indexes in the TPM of this host",
@@ -125,45 +177,23 @@ no TPM answers.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return runTPMCreate(c, &o) },
 	}
-	o.addFlags(c)
-	c.Flags().IntVar(&o.ownerFD, "owner-auth-fd", -1, "descriptor with the authorisation of the TPM's owner, one line; without it, the empty one")
-	c.Flags().BoolVar(&o.replace, "replace", false, "remove indexes that are there first")
+	o.addFlags(c, "remove indexes that are there first")
 	return c
 }
 
-func runTPMCreate(c *cobra.Command, o *tpmCreateOptions) error {
-	if err := o.check(); err != nil {
-		return err
-	}
-	b, err := loadBind(o.bind)
+func runTPMCreate(c *cobra.Command, o *tpmOptions) error {
+	j, err := o.begin()
 	if err != nil {
 		return err
 	}
-	if b.tpm() == "" {
-		return fault.Hint(fault.New(fault.Usage, "the binding names no TPM"), "head: {tpm: /dev/tpmrm0}, or tpm: /dev/tpmrm0 for unattended restarts alone; see docs/formats/vault-bind.md")
-	}
-	release, err := holdState(o.stateDir)
-	if err != nil {
-		return err
-	}
-	defer release()
-	owner, err := o.owner()
-	if err != nil {
-		return err
-	}
-	defer owner.Zero()
-	d, err := tpm.Open(b.tpm())
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	auth, err := makeAuth(o.stateDir, b.World)
+	defer j.end()
+	auth, err := makeAuth(o.stateDir, j.bind.World)
 	if err != nil {
 		return err
 	}
 	defer clear(auth)
 	for _, x := range tpmIndexes() {
-		if err := o.define(d, x, auth, owner.Bytes()); err != nil {
+		if err := o.define(j.device, x, auth, j.owner.Bytes()); err != nil {
 			return err
 		}
 	}
@@ -171,7 +201,7 @@ func runTPMCreate(c *cobra.Command, o *tpmCreateOptions) error {
 		Schema  string   `json:"schema"`
 		TPM     string   `json:"tpm"`
 		Indexes []string `json:"indexes"`
-	}{Schema: "keyrite/vault-tpm-create/v1", TPM: b.tpm()}
+	}{Schema: "keyrite/vault-tpm-create/v1", TPM: j.bind.tpm()}
 	for _, x := range tpmIndexes() {
 		res.Indexes = append(res.Indexes, fmt.Sprintf("%#x", x.Handle))
 	}
@@ -180,8 +210,8 @@ func runTPMCreate(c *cobra.Command, o *tpmCreateOptions) error {
 	})
 }
 
-// owner is the owner's authorisation.
-func (o *tpmCreateOptions) owner() (*redact.Secret, error) {
+// ownerAuth is the owner's authorisation.
+func (o *tpmOptions) ownerAuth() (*redact.Secret, error) {
 	if o.ownerFD < 0 {
 		return redact.New(nil), nil
 	}
@@ -189,7 +219,7 @@ func (o *tpmCreateOptions) owner() (*redact.Secret, error) {
 }
 
 // define makes one index.
-func (o *tpmCreateOptions) define(d *tpm.Device, x tpm.Index, auth, owner []byte) error {
+func (o *tpmOptions) define(d *tpm.Device, x tpm.Index, auth, owner []byte) error {
 	if o.replace {
 		if err := d.Undefine(x, owner); err != nil && !errors.Is(err, tpm.ErrMissing) {
 			return err
@@ -202,6 +232,16 @@ func (o *tpmCreateOptions) define(d *tpm.Device, x tpm.Index, auth, owner []byte
 	return err
 }
 
+// newAuth is a new authorisation.
+func newAuth() (string, error) {
+	raw := make([]byte, authBytes)
+	defer clear(raw)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fault.Errorf(fault.Unexpected, "read system random: %w", err)
+	}
+	return hex.EncodeToString(raw), nil
+}
+
 // makeAuth is the folder's authorisation; a new one is on the disk before it is used.
 func makeAuth(dir string, w world.World) ([]byte, error) {
 	auth, err := loadTPM(dir, w)
@@ -211,12 +251,11 @@ func makeAuth(dir string, w world.World) ([]byte, error) {
 	if _, there := os.Lstat(filepath.Join(dir, tpmFile)); !errors.Is(there, fs.ErrNotExist) {
 		return nil, err
 	}
-	raw := make([]byte, authBytes)
-	if _, err := rand.Read(raw); err != nil {
-		return nil, fault.Errorf(fault.Unexpected, "read system random: %w", err)
+	text, err := newAuth()
+	if err != nil {
+		return nil, err
 	}
-	defer clear(raw)
-	s := tpmState{Auth: hex.EncodeToString(raw), Format: tpmFormat, World: w}
+	s := tpmState{Auth: text, Format: tpmFormat, World: w}
 	data, err := jcs.Marshal(s)
 	if err != nil {
 		return nil, err
