@@ -3,7 +3,9 @@ package charter_test
 import (
 	"bytes"
 	"crypto"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,10 +33,17 @@ func TestFoldAcceptsTheWorld(t *testing.T) {
 	}
 }
 
-// flipEvery refuses a log with one bit flipped, for every stride-th byte.
-func flipEvery(t *testing.T, stride int) {
+// long skips a test that is for scripts/test --long.
+func long(t *testing.T) {
 	t.Helper()
-	w := artifacttest.New(t)
+	if os.Getenv("KEYRITE_TEST_LONG") == "" {
+		t.Skip("long: set KEYRITE_TEST_LONG=1")
+	}
+}
+
+// flipEvery refuses a log with one bit flipped, for every stride-th byte.
+func flipEvery(t *testing.T, w *artifacttest.World, stride int) {
+	t.Helper()
 	for i := 0; i < len(w.Charter); i += stride {
 		bad := bytes.Clone(w.Charter)
 		bad[i] ^= 1 << (i % 8)
@@ -44,39 +53,65 @@ func flipEvery(t *testing.T, stride int) {
 	}
 }
 
-func TestLongFoldRefusesEveryFlippedByte(t *testing.T) {
-	if os.Getenv("KEYRITE_TEST_LONG") == "" {
-		t.Skip("long: folds the charter once for each of its bytes")
+// cutEvery refuses a log cut at every length within a line, for every stride-th also
+// where the line was closed again. A cut between lines leaves an older, valid log,
+// which whoever has seen a later head tells by it.
+func cutEvery(t *testing.T, w *artifacttest.World, stride int) {
+	t.Helper()
+	for i := range w.Charter {
+		cut := w.Charter[:i:i]
+		s, err := charter.Fold(cut, w.World, w.Anchors.Vault)
+		switch {
+		case i > 0 && cut[i-1] == '\n':
+			if err != nil || s.Size() != bytes.Count(cut, []byte("\n")) {
+				t.Errorf("cut between lines at %d: %v", i, err)
+			} else if fault.ClassOf(s.CheckHead(w.State.Size(), w.State.Head())) != fault.Policy {
+				t.Errorf("%d statements are taken for the newest", s.Size())
+			}
+		case fault.ClassOf(err) != fault.Verify:
+			t.Errorf("cut at %d: %v", i, err)
+		case i%stride == 0 && w.Charter[i] != '\n':
+			if _, err := charter.Fold(append(cut, '\n'), w.World, w.Anchors.Vault); err == nil {
+				t.Errorf("cut at %d and closed again", i)
+			}
+		}
 	}
-	flipEvery(t, 1)
 }
 
-// Flipped bits, every cut, swap or dropped statement of a real log are refused
-// (R-CER-3); a cut between lines leaves an older, valid log.
+func TestLongFoldRefusesEveryFlippedByte(t *testing.T) {
+	long(t)
+	flipEvery(t, artifacttest.New(t), 1)
+}
+
+func TestLongFoldRefusesEveryCut(t *testing.T) {
+	long(t)
+	cutEvery(t, artifacttest.New(t), 1)
+}
+
+// Flipped bits, every cut, and every statement dropped, repeated or exchanged with
+// another of a real log are refused (R-CER-3).
 func TestFoldRefusesAlteration(t *testing.T) {
-	flipEvery(t, 61)
 	w := artifacttest.New(t)
-	fold := func(b []byte) error {
-		_, err := charter.Fold(b, w.World, w.Anchors.Vault)
-		return err
-	}
+	flipEvery(t, w, 61)
+	cutEvery(t, w, 127)
 	lines := bytes.SplitAfter(w.Charter, []byte("\n"))
 	lines = lines[:len(lines)-1]
+	refused := func(what string, lines ...[]byte) {
+		t.Helper()
+		if _, err := charter.Fold(bytes.Join(lines, nil), w.World, w.Anchors.Vault); err == nil {
+			t.Errorf("accepted: %s", what)
+		}
+	}
 	for i := range lines {
-		without := bytes.Join(append(append([][]byte{}, lines[:i]...), lines[i+1:]...), nil)
-		if i < len(lines)-1 && fold(without) == nil {
-			t.Errorf("without entry %d", i)
+		if i < len(lines)-1 {
+			refused(fmt.Sprintf("without entry %d", i), slices.Concat(lines[:i], lines[i+1:])...)
 		}
-		twice := bytes.Join(append(append([][]byte{}, lines[:i+1]...), lines[i:]...), nil)
-		if fold(twice) == nil {
-			t.Errorf("entry %d twice", i)
+		refused(fmt.Sprintf("entry %d twice", i), slices.Concat(lines[:i+1], lines[i:])...)
+		for j := range i {
+			swapped := slices.Clone(lines)
+			swapped[i], swapped[j] = lines[j], lines[i]
+			refused(fmt.Sprintf("entries %d and %d exchanged", j, i), swapped...)
 		}
-	}
-	if err := fold(w.Charter[:len(w.Charter)-1]); fault.ClassOf(err) != fault.Verify {
-		t.Errorf("cut file: %v", err)
-	}
-	if fold(nil) == nil {
-		t.Error("empty charter")
 	}
 }
 
