@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func class(t *testing.T, err error) string {
@@ -134,6 +135,57 @@ func TestAppendCutsTheUnacknowledged(t *testing.T) {
 	got, _ := os.ReadFile(p)
 	if string(got) != "a\nb\n" {
 		t.Errorf("file %q", got)
+	}
+}
+
+// A log that others write, too, is cut only when nobody wrote it for a while, and only if
+// nothing came to it meanwhile.
+func TestSharedIsCutAtRestOnly(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "log")
+	if _, _, err := OpenShared(p); class(t, err) != "usage" {
+		t.Errorf("no log: %v", err)
+	}
+	write := func(data string, ago time.Duration) {
+		t.Helper()
+		at := time.Now().Add(-ago)
+		if err := errors.Join(os.WriteFile(p, []byte(data), 0o600), os.Chtimes(p, at, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name, had, more, want string
+		ago                   time.Duration
+		later                 bool
+	}{
+		{"whole", "a\n", "", "a\nnew\n", 0, false},
+		{"somebody writes it", "a\nhal", "", "a\nhal", 0, true},
+		{"left alone", "a\nhal", "", "a\nnew\n", Rest, false},
+		{"left alone, by a clock that was ahead", "a\nhal", "", "a\nnew\n", -time.Hour, false},
+		{"written since it was looked at", "a\nhal", "a\nhalf\nb\n", "a\nhalf\nb\n", Rest, true},
+	} {
+		write(c.had, c.ago)
+		a, lines, err := OpenShared(p)
+		if err != nil || len(lines) != 1 || a.Unfinished() != strings.HasSuffix(c.had, "hal") {
+			t.Fatalf("%s: %q, %v", c.name, lines, err)
+		}
+		if a.Unfinished() && !errors.Is(a.Line([]byte("new")), ErrUnfinished) {
+			t.Errorf("%s: a line was put into another", c.name)
+		}
+		if c.more != "" {
+			write(c.more, c.ago)
+		}
+		if err = a.CutRested(); err == nil {
+			err = a.Line([]byte("new"))
+		}
+		if errors.Is(err, ErrUnfinished) != c.later || !c.later && err != nil || c.later && class(t, err) != "sealed" {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if got, _ := os.ReadFile(p); string(got) != c.want {
+			t.Errorf("%s: file %q", c.name, got)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

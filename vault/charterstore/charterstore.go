@@ -6,11 +6,8 @@ package charterstore
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -24,7 +21,6 @@ import (
 	"keyrite/artifact/signrequest"
 	"keyrite/artifact/words"
 	"keyrite/artifact/world"
-	"keyrite/internal/durable"
 )
 
 // Format names a proposal.
@@ -235,58 +231,4 @@ func Merge(p *Proposal, approvals map[string][]byte) (line []byte, err error) {
 		return nil, fault.Hint(fault.Errorf(fault.Quorum, "%d of %d approvals are there", len(by), need), "any of "+strings.Join(left, ", ")+" may add one")
 	}
 	return out.Marshal()
-}
-
-// freeWithin is how long a charter file may be in use before that is an error: a vault
-// that serves holds it for the moment in which it takes statements over.
-const freeWithin = 5 * time.Second
-
-// AppendWhenFree is Append, which waits while another process has the file: until that
-// has taken 5 seconds, or ctx is done, which is an error of class interrupted.
-func AppendWhenFree(ctx context.Context, path string, w world.World, vault string, proposal []byte, approvals map[string][]byte) (*charter.State, error) {
-	long := time.NewTimer(freeWithin)
-	defer long.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		st, err := Append(path, w, vault, proposal, approvals)
-		if !errors.Is(err, durable.ErrInUse) {
-			return st, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fault.Errorf(fault.Interrupted, "interrupted, nothing was appended: %w", err)
-		case <-long.C:
-			return nil, fault.Hint(err, "a vault, or another append, has had it for seconds: see who, and append again")
-		case <-tick.C:
-		}
-	}
-}
-
-// Append adds an approved proposal to the charter at path, durably. The whole
-// log is folded again, with the new line, before a byte is written.
-func Append(path string, w world.World, vault string, proposal []byte, approvals map[string][]byte) (*charter.State, error) {
-	a, lines, err := durable.OpenAppend(path)
-	if err != nil {
-		return nil, err
-	}
-	defer a.Close()
-	had := bytes.Join(append(lines, nil), []byte("\n"))
-	st, err := charter.Fold(had, w, vault)
-	if err != nil {
-		return nil, fault.Errorf(fault.ClassOf(err), "charter %q: %w", path, err)
-	}
-	p, err := Open(proposal, st)
-	if err != nil {
-		return nil, err
-	}
-	line, err := Merge(p, approvals)
-	if err != nil {
-		return nil, err
-	}
-	after, err := charter.Fold(fmt.Appendf(had, "%s\n", line), w, vault)
-	if err != nil {
-		return nil, err
-	}
-	return after, a.Line(line)
 }

@@ -18,6 +18,7 @@ import (
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/world"
+	"keyrite/internal/durable"
 )
 
 const testWorld = world.World("rehearsal:abcdefgh")
@@ -369,6 +370,16 @@ func TestAppendIsExclusiveAndDurable(t *testing.T) {
 		if a[n], err = Approve(open, v.keys[n]); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if _, err := Append(v.path, testWorld, v.id, p3, a); !errors.Is(err, durable.ErrUnfinished) {
+		t.Errorf("somebody may be writing: %v", err)
+	}
+	if left, err := os.ReadFile(v.path); err != nil || len(left) != len(whole)+100 {
+		t.Errorf("%d bytes are left of %d: %v", len(left), len(whole)+100, err)
+	}
+	before := time.Now().Add(-durable.Rest)
+	if err := os.Chtimes(v.path, before, before); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := Append(v.path, testWorld, v.id, p3, a); err != nil {
 		t.Fatal(err)

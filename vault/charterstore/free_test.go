@@ -1,6 +1,7 @@
 package charterstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -37,5 +38,56 @@ func TestAppendWaitsForAVault(t *testing.T) {
 	st, err := AppendWhenFree(t.Context(), v.path, testWorld, v.id, proposal, approvals)
 	if err != nil || st.Size() != 2 {
 		t.Errorf("once it is free: %v", err)
+	}
+}
+
+// TestContinue: a charter takes from a longer one what it lacks, and nothing from one
+// that does not begin as it does or does not hold.
+func TestContinue(t *testing.T) {
+	v := found(t, 2, 2)
+	had, err := os.ReadFile(v.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"ci2", "ci3"} {
+		proposal := v.propose(t, id)
+		if _, err := Append(v.path, testWorld, v.id, proposal, map[string][]byte{"1": v.approve(t, proposal, "approver1"), "2": v.approve(t, proposal, "approver2")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	longer, err := os.ReadFile(v.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(found(t, 2, 2).path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name         string
+		here, longer []byte
+		class        fault.Class
+		want         []byte
+	}{
+		{"longer", had, longer, "", longer},
+		{"the same", longer, longer, "", longer},
+		{"shorter", longer, had, fault.Policy, longer},
+		{"another vault", had, other, fault.Policy, had},
+		{"here another", other, longer, fault.Policy, other},
+		{"cut off", had, longer[:len(longer)-1], fault.Verify, had},
+		{"altered", had, bytes.Replace(longer, []byte(`"sig":"`), []byte(`"sig":"AAAA`), 1), fault.Verify, had},
+		{"none here", nil, longer, fault.Policy, nil},
+		{"somebody writes it", longer[:len(had)+10], longer, fault.Sealed, longer[:len(had)+10]},
+	} {
+		if err := os.WriteFile(v.path, c.here, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		st, err := Continue(v.path, testWorld, v.id, c.longer)
+		if fault.ClassOf(err) != c.class || err == nil && st.Size() != bytes.Count(c.want, []byte("\n")) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if got, err := os.ReadFile(v.path); err != nil || !bytes.Equal(got, c.want) {
+			t.Errorf("%s: the charter has %d bytes, want %d: %v", c.name, len(got), len(c.want), err)
+		}
 	}
 }

@@ -131,8 +131,10 @@ type vault struct {
 	coming   atomic.Int64 // size of the charter that a transaction takes over, or of the one in force
 	takeover sync.Mutex   // one takeover of the charter at a time
 	followed atomic.Int64 // size of the charter file that was looked at
-	trouble  atomic.Pointer[trouble]
-	agenda   agenda
+	// unfinished counts the looks in a row that found the file's last line unfinished.
+	unfinished atomic.Int64
+	trouble    atomic.Pointer[trouble]
+	agenda     agenda
 
 	owing sync.Mutex // guards the rest
 	owes  []owed

@@ -5,15 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
-	"os"
 	"slices"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
-	"keyrite/internal/durable"
 	"keyrite/vault/audit"
 	"keyrite/vault/engine"
 	"keyrite/vault/seal"
@@ -34,34 +31,6 @@ type seen struct {
 	Size int    `json:"size"`
 }
 
-// charterFile is the charter log while it is held: nobody else appends to it meanwhile.
-type charterFile struct {
-	*durable.Append
-	lines [][]byte
-	state *charter.State // of all lines
-}
-
-// holdCharter takes the charter file and reads it. It must continue what came before.
-func (v *vault) holdCharter(before seen) (*charterFile, error) {
-	if err := durable.CheckFree(v.cfg.Charter); err != nil { // which also says that there is one
-		return nil, fmt.Errorf("open the charter: %w", err)
-	}
-	file, lines, err := durable.OpenAppend(v.cfg.Charter)
-	if err != nil {
-		return nil, fmt.Errorf("open the charter: %w", err)
-	}
-	st, err := v.fold(lines)
-	if err == nil && before.Size > 0 {
-		if err = st.CheckHead(before.Size, before.Head); err != nil {
-			err = fault.Errorf(fault.Policy, "%w: %w", ErrRolledBack, err)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return &charterFile{file, lines, st}, nil
-}
-
 // loadCharter reads the charter file and takes over what is new in it: an append that
 // was cut off after the file was written, or statements that were added while the
 // vault was sealed. A file that is behind what the store saw is refused.
@@ -70,7 +39,7 @@ func (v *vault) loadCharter(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	file, err := v.holdCharter(had)
+	file, err := v.awaitCharter(ctx, had)
 	if err != nil {
 		return err
 	}
@@ -161,39 +130,13 @@ func (v *vault) appendLines(ctx context.Context, lines [][]byte, by *audit.Entry
 	return v.goOn(ctx, lines, by)
 }
 
-// follow takes over what others appended to the file, with 'keyrite charter append',
-// since it was read. It looks at the file's size only, so it may be called often.
-func (v *vault) follow(ctx context.Context) {
-	at, err := os.Stat(v.cfg.Charter)
-	if err == nil && at.Size() == v.followed.Load() {
-		return
-	}
-	if err == nil {
-		_, err = v.goOn(ctx, nil, nil)
-	}
-	if errors.Is(err, durable.ErrInUse) || errors.Is(err, seal.ErrStopped) || errors.Is(err, seal.ErrLagging) {
-		return // whoever appends ends soon; a store that stopped, or waits for its head, says so everywhere
-	}
-	if at != nil {
-		v.followed.Store(at.Size()) // one that is refused is told of once
-	}
-	if err != nil {
-		v.cfg.Log.ErrorContext(ctx, "the charter file is not taken over", slog.String("error", err.Error()))
-	}
-	v.trouble.Store(&trouble{err})
-}
-
-// trouble is what was wrong with the charter file when it was looked at last; its error
-// is nil if nothing was.
-type trouble struct{ error }
-
 // goOn takes lines over, after whatever else the file has by now.
 func (v *vault) goOn(ctx context.Context, lines [][]byte, by *audit.Entry) (*charter.State, error) {
 	v.takeover.Lock()
 	defer v.takeover.Unlock()
 	now := v.charter()
 	had := seen{Head: now.Head(), Size: now.Size()}
-	file, err := v.holdCharter(had)
+	file, err := v.holdCharter(had, len(lines) > 0)
 	if err != nil {
 		return nil, err
 	}
