@@ -67,6 +67,10 @@ func (b *bind) tpm() string {
 	return b.Head.TPM
 }
 
+// unvouched says whether nobody outside vouches for a time: then nothing that waits for
+// one, delegation or break-glass, is ever used. In a rehearsal the host's clock does.
+func (b *bind) unvouched() bool { return b.World.IsLive() && b.Head.Cosigner == nil }
+
 // bindCosigner says where a cosigner is; who it is stands in the charter's audit-log.
 type bindCosigner struct {
 	Name string `yaml:"name"` // as in the charter. Required.

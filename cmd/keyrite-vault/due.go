@@ -49,7 +49,7 @@ func (v *vault) items(st *charter.State) ([]duty.Item, error) {
 	} else {
 		v.watch.Look() // nobody else does
 	}
-	return duty.Due(duty.Input{Charter: st, Things: v.watch.Things(st)}, time.Now()), nil
+	return duty.Due(duty.Input{Charter: st, Things: v.watch.Things(st), Unvouched: v.bind.unvouched()}, time.Now()), nil
 }
 
 // inTime is what look finds, unless that takes too long.

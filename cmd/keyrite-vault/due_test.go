@@ -1,11 +1,16 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"keyrite/artifact/access"
+	"keyrite/artifact/artifacttest"
+	"keyrite/artifact/charter"
 	"keyrite/artifact/openrequest"
+	"keyrite/artifact/world"
 	"keyrite/internal/clitest"
 	"keyrite/vault/duty"
 )
@@ -58,5 +63,30 @@ func TestStatusDoesNotWait(t *testing.T) {
 	items, err := inTime(func() ([]duty.Item, error) { return []duty.Item{{ID: "a"}}, nil })
 	if err != nil || len(items) != 1 {
 		t.Errorf("%v, %v", items, err)
+	}
+}
+
+// TestStatusTellsWhatIsNeverUsed: of a live vault whose head is in a TPM, and of no other,
+// also while it is sealed.
+func TestStatusTellsWhatIsNeverUsed(t *testing.T) {
+	w := artifacttest.New(t)
+	w.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
+	w.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: []access.Capability{access.Read}}}})
+	w.Approve(charter.TypeIdentity, charter.Identity{ID: "mes", Policies: []string{"line1"}, TTL: 60, Unix: &charter.Unix{UID: 1001}})
+	w.Approve(charter.TypeDelegation, charter.Delegation{ID: "night", Identity: "mes", Can: access.Update, Path: "kv/data/line1/x", Uses: 1, Expires: charter.FormatTime(time.Now().Add(time.Hour))})
+	for name, c := range map[string]struct {
+		bind *bind
+		want bool
+	}{
+		"live, TPM":      {&bind{World: world.Live, Head: bindHead{TPM: "/dev/tpmrm0"}}, true},
+		"live, cosigner": {&bind{World: world.Live, Head: bindHead{Cosigner: &bindCosigner{}}}, false},
+		"rehearsal, TPM": {&bind{World: w.World, Head: bindHead{TPM: "/dev/tpmrm0"}}, false},
+	} {
+		v := &vault{bind: c.bind, watch: c.bind.watched(nil)}
+		due := v.due(w.State)
+		told := slices.ContainsFunc(due.Next, func(x duty.Item) bool { return x.ID == "unvouched/delegation/night" && x.Level == duty.Late })
+		if told != c.want {
+			t.Errorf("%s: %+v", name, due)
+		}
 	}
 }

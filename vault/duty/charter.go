@@ -47,6 +47,24 @@ func ofCharter(st *charter.State) []Thing {
 	return out
 }
 
+// unvouched are what the charter gives for a while, to a vault that has no time from
+// outside: refused for ever, without a word at the call.
+func unvouched(st *charter.State) []Thing {
+	if st == nil {
+		return nil
+	}
+	const fault = "it is never used, since the head of this vault is kept where nobody vouches for a time"
+	var out []Thing
+	for _, id := range slices.Sorted(maps.Keys(st.Grants.Delegations)) {
+		d := st.Grants.Delegations[id]
+		out = append(out, Thing{Kind: Unvouched, Name: charter.TypeDelegation + "/" + id, About: "delegation " + id + " to " + d.Identity, Ends: d.Ends(), Fault: fault})
+	}
+	for _, id := range slices.Sorted(maps.Keys(st.Grants.BreakGlass)) {
+		out = append(out, Thing{Kind: Unvouched, Name: charter.TypeBreakGlass + "/" + id, About: "break-glass " + id, Fault: fault})
+	}
+	return out
+}
+
 // OfCertificate is a certificate as a thing that ends.
 func OfCertificate(kind, name, about string, der []byte) Thing {
 	t := Thing{Kind: kind, Name: name, About: about}

@@ -62,12 +62,19 @@ type Input struct {
 	Charter *charter.State
 	Shares  []proof.Safe
 	Things  []Thing
+	// Unvouched says that nobody outside vouches for a time, so that what waits for one
+	// is never used.
+	Unvouched bool
 }
 
 // Due lists what there is, what is most urgent first.
 func Due(in Input, now time.Time) []Item {
 	out := []Item{}
-	for _, t := range slices.Concat(ofCharter(in.Charter), in.Things) {
+	things := slices.Concat(ofCharter(in.Charter), in.Things)
+	if in.Unvouched {
+		things = append(things, unvouched(in.Charter)...)
+	}
+	for _, t := range things {
 		if x, ok := item(t, now); ok {
 			out = append(out, x)
 		}
@@ -85,6 +92,9 @@ func Due(in Input, now time.Time) []Item {
 func item(t Thing, now time.Time) (Item, bool) {
 	k := kinds()[t.Kind]
 	x := Item{ID: t.Kind + "/" + t.Name, Kind: t.Kind, About: t.About, Due: t.Ends.UTC().Truncate(time.Second), Level: Fine, Act: k.act}
+	if k.over && !t.Ends.IsZero() && !now.Before(t.Ends) {
+		return x, false
+	}
 	if t.Fault != "" {
 		x.About, x.Due, x.Level = t.About+": "+t.Fault, time.Time{}, Late
 		return x, true
@@ -94,8 +104,6 @@ func item(t Thing, now time.Time) (Item, bool) {
 		lead = min(lead, t.Ends.Sub(t.From)/3)
 	}
 	switch {
-	case !now.Before(t.Ends) && k.over:
-		return x, false
 	case !now.Before(t.Ends):
 		x.Level = Late
 	case !now.Before(t.Ends.Add(-lead)):

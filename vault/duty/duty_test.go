@@ -45,6 +45,7 @@ func TestLevels(t *testing.T) {
 		"delegation before":       {duty.Thing{Kind: duty.Delegation, Ends: after(day)}, duty.Soon},
 		"delegation that ended":   {duty.Thing{Kind: duty.Delegation, Ends: now}, ""},
 		"break-glass that ended":  {duty.Thing{Kind: duty.BreakGlass, Ends: after(-day)}, ""},
+		"ended, and with a fault": {duty.Thing{Kind: duty.Unvouched, Ends: now, Fault: "never"}, ""},
 		"break-glass not known":   {duty.Thing{Kind: duty.BreakGlass, Fault: "nobody knows"}, duty.Late},
 	} {
 		got := duty.Due(duty.Input{Things: []duty.Thing{c.thing}}, now)
@@ -162,6 +163,43 @@ func TestCharter(t *testing.T) {
 	}
 }
 
+// TestUnvouched: a delegation in force and a break-glass that this vault can never use are
+// late, and nothing is said of them where somebody vouches for a time.
+func TestUnvouched(t *testing.T) {
+	w := artifacttest.New(t)
+	w.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
+	rules := []access.Rule{{Path: "kv/data/line1/*", Can: []access.Capability{access.Read}}}
+	w.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: rules})
+	w.Approve(charter.TypeIdentity, charter.Identity{ID: "mes", Policies: []string{"line1"}, TTL: 60, Unix: &charter.Unix{UID: 1001}})
+	w.Approve(charter.TypeDelegation, charter.Delegation{ID: "night", Identity: "mes", Can: access.Update, Path: "kv/data/line1/x", Uses: 1, Expires: charter.FormatTime(after(5 * day))})
+	w.Approve(charter.TypeBreakGlass, charter.BreakGlass{
+		ID: "emergency", Identity: "mes", Delay: 3600, Duration: 600, Rules: rules, People: charter.Set{Need: 2, Members: []string{"master1", "witness1"}},
+	})
+	told := func(unvouched bool, at time.Time) (ids []string) {
+		for _, x := range duty.Due(duty.Input{Charter: w.State, Unvouched: unvouched}, at) {
+			if x.Kind == duty.Unvouched {
+				ids = append(ids, x.ID)
+				if x.Level != duty.Late || !strings.Contains(x.About, "never used") {
+					t.Errorf("%+v", x)
+				}
+			}
+		}
+		return ids
+	}
+	for name, c := range map[string]struct {
+		got  []string
+		want string
+	}{
+		"vouched":    {told(false, now), ""},
+		"unvouched":  {told(true, now), "unvouched/break-glass/emergency unvouched/delegation/night"},
+		"it is over": {told(true, after(5*day)), "unvouched/break-glass/emergency"},
+	} {
+		if got := strings.Join(c.got, " "); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 // TestActs: what an act names is there: pages of docs, and commands that some page
 // describes.
 func TestActs(t *testing.T) {
@@ -180,7 +218,7 @@ func TestActs(t *testing.T) {
 	page, command := regexp.MustCompile(`docs/[a-z-]+/[a-z-]+\.md`), regexp.MustCompile(`'(keyrite(?:-vault)? [a-z]+ [a-z]+)`)
 	for _, k := range []string{
 		duty.Issuer, duty.Issued, duty.ClientCA, duty.ServerCert, duty.RelayCert, duty.FactoryCA, duty.VendorRoot, duty.Certificate, duty.Admission, duty.CRL,
-		duty.WatchedCRL, duty.Delegation, duty.BreakGlass, duty.Unattended, duty.Password, duty.Rehearsal, duty.TUFRoot, duty.TUFTargets, duty.TUFSnapshot, duty.TUFTimestamp, duty.Bundle,
+		duty.WatchedCRL, duty.Delegation, duty.BreakGlass, duty.Unvouched, duty.Unattended, duty.Password, duty.Rehearsal, duty.TUFRoot, duty.TUFTargets, duty.TUFSnapshot, duty.TUFTimestamp, duty.Bundle,
 	} {
 		got := duty.Due(duty.Input{Things: []duty.Thing{{Kind: k, Ends: after(day)}}}, now)
 		if len(got) != 1 || !page.MatchString(got[0].Act) {

@@ -17,6 +17,7 @@ const (
 	WatchedCRL   = "watched-crl"
 	Delegation   = "delegation"
 	BreakGlass   = "break-glass"
+	Unvouched    = "unvouched"  // a delegation or break-glass that this vault can never use
 	Unattended   = "unattended" // a host that opens the vault by itself
 	Password     = "password"
 	Shares       = "shares"
@@ -52,6 +53,7 @@ func kinds() map[string]kind {
 		WatchedCRL:   {lead: 14 * day, act: "have its issuer sign a new list ('keyrite ceremony new sign-offline'), and put it where the binding watches it: docs/operations/vault-reminders.md"},
 		Delegation:   {lead: 7 * day, act: "state another one with 'keyrite charter propose delegation' if it is still needed: docs/formats/charter.md", over: true},
 		BreakGlass:   {lead: 14 * day, act: "end it with 'keyrite charter propose break-glass-ended' once it is not needed: docs/formats/charter.md", over: true},
+		Unvouched:    {act: "keep the head at a cosigner, or end it with 'keyrite charter propose access-ended': docs/operations/vault-tpm.md", over: true},
 		Unattended:   {lead: 14 * day, act: "state another one with 'keyrite charter propose unattended', or end it; without it a restart needs a quorum: docs/operations/vault-unattended.md"},
 		Password:     {lead: 7 * day, act: "rotate them, and set them where they are used: docs/operations/vault-password.md"},
 		Shares:       {lead: 14 * day, act: "ask the holders with a challenge, and plan a reshare while it can be done: docs/operations/shares.md"},

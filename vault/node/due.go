@@ -42,7 +42,7 @@ func (v *vault) dues() ([]duty.Item, error) {
 	if age := now.Sub(v.agenda.at); age >= 0 && age < agendaKept && v.agenda.charter == f.charter.Size() {
 		return v.agenda.items, nil
 	}
-	in := duty.Input{Charter: f.charter, Things: v.pulled(f)}
+	in := duty.Input{Charter: f.charter, Things: v.pulled(f), Unvouched: v.unvouched()}
 	if v.cfg.Outside != nil {
 		in.Things = append(in.Things, v.cfg.Outside(f.charter)...)
 	}

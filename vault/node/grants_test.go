@@ -12,7 +12,9 @@ import (
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/world"
 	"keyrite/vault/audit"
+	"keyrite/vault/duty"
 	"keyrite/vault/engine"
 	"keyrite/vault/seal"
 )
@@ -119,6 +121,32 @@ func TestDelegation(t *testing.T) {
 	}
 	if e := b.entries(b.size() - 1)[0]; e.Kind != audit.Refused || e.Class != "quota" {
 		t.Errorf("the fourth use left %+v", e)
+	}
+}
+
+// TestNobodyVouches: a live vault whose head is kept where nobody vouches for a time, as
+// in a TPM, refuses what is delegated, and says that it does.
+func TestNobodyVouches(t *testing.T) {
+	b := newBench(t)
+	b.Approve(charter.TypeDelegation, charter.Delegation{
+		Can: access.Update, Expires: charter.FormatTime(time.Now().Add(time.Hour)), ID: "night", Identity: "mes", Path: "kv/data/line2/plc", Uses: 3,
+	})
+	b.writeCharter()
+	told := func(w world.World) ([]duty.Item, error) {
+		t.Helper()
+		n, shut, err := b.state().openWith(t.Context(), b.state().config(), b.store())
+		b.ok(err)
+		defer func() { b.ok(shut()) }()
+		b.node, n.open.cfg.World = n, w // a live charter cannot be founded in a test
+		items, err := n.Due()
+		b.ok(err)
+		return slices.DeleteFunc(slices.Clone(items), func(x duty.Item) bool { return x.Kind != duty.Unvouched }), b.mes("kv/data/line2/plc")
+	}
+	if items, err := told(world.Live); !errors.Is(err, access.ErrDenied) || len(items) != 1 || items[0].ID != "unvouched/delegation/night" || items[0].Level != duty.Late {
+		t.Errorf("live: %v, %+v", err, items)
+	}
+	if items, err := told(b.World.World); err != nil || len(items) != 0 {
+		t.Errorf("in a rehearsal: %v, %+v", err, items)
 	}
 }
 
