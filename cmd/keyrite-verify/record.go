@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"keyrite/artifact/anchor"
-	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/person"
 	"keyrite/artifact/record"
@@ -261,65 +260,4 @@ func openPerson(o *cosignOptions) (*person.Key, error) {
 	}
 	defer pass.Zero()
 	return person.Open(data, pass.Bytes())
-}
-
-func newCharter() *cobra.Command {
-	var anchorPath string
-	c := &cobra.Command{
-		Use:   "charter FILE --anchor FILE",
-		Short: "Verify a charter and say what it amounts to",
-		Long: `Fold a charter from its genesis: every statement must be signed by the threshold
-in force before it.
-
-Exit codes: 0 good, 10 too few signatures, 13 of another vault or world, 14 altered.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return runCharter(c, anchorPath, args[0]) },
-	}
-	anchorFlag(c, &anchorPath)
-	return c
-}
-
-func runCharter(c *cobra.Command, anchorPath, path string) error {
-	a, err := loadAnchors(anchorPath)
-	if err != nil {
-		return err
-	}
-	data, err := intake.Read(path, 64<<20)
-	if err != nil {
-		return err
-	}
-	s, err := charter.Fold(data, a.World, a.Vault)
-	if err != nil {
-		return err
-	}
-	if err := matchAnchors(a, s); err != nil {
-		return err
-	}
-	res := struct {
-		Schema     string `json:"schema"`
-		World      string `json:"world"`
-		Vault      string `json:"vault"`
-		Statements int    `json:"statements"`
-		Head       string `json:"head"`
-		Keys       int    `json:"keys"`
-		Pipelines  int    `json:"pipelines"`
-		Factories  int    `json:"factories"`
-		Stations   int    `json:"stations"`
-		Relays     int    `json:"relays"`
-	}{"keyrite/verify-charter/v1", string(s.World), s.Vault, s.Size(), s.Head(), len(s.Keys), len(s.Pipelines), len(s.Factories), len(s.Stations), len(s.Relays)}
-	return cli.Print(c, res, func(w io.Writer) {
-		fmt.Fprintf(w, "good: charter of vault %s, world %s\n  %d statements, head %s\n  %d keys, %d pipelines, %d factories, %d stations, %d relays\n",
-			s.Vault, s.World, s.Size(), s.Head(), len(s.Keys), len(s.Pipelines), len(s.Factories), len(s.Stations), len(s.Relays))
-	})
-}
-
-// matchAnchors checks that the anchors' keys are those of the charter.
-func matchAnchors(a *anchor.Anchors, s *charter.State) error {
-	for i := range a.Keys {
-		k, ok := s.Keys[a.Keys[i].ID]
-		if !ok || string(k.Public) != string(a.Keys[i].Public) || k.Domain != a.Keys[i].Domain {
-			return fault.Errorf(fault.Verify, "key %s of the anchors is not the one in the charter", a.Keys[i].ID)
-		}
-	}
-	return nil
 }
