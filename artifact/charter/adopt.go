@@ -90,7 +90,6 @@ func (s *State) adoptKey(x *KeyAdopted) error {
 	if err := checkSource("key "+x.ID, x.Record, x.Root); err != nil {
 		return err
 	}
-	k.Token = e.Token
-	s.Keys[x.ID] = k
+	s.move(&k, e.Token)
 	return nil
 }

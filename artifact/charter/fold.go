@@ -47,14 +47,15 @@ type State struct {
 	Audit       Audit                     // who signs the vault's trail, and who gets copies
 	Grants      Grants                    // what is given for a while
 
-	successor  map[string]string    // id → the dormant key that took it over
-	pkiIssuers map[string][]byte    // by mount: the first and only one
-	lines      map[string][]string  // id → all that ever took it over, in order
-	former     map[string]string    // key id → name, of people once in the roster
-	gone       map[string]bool      // safes retired
-	adopted    map[string]int       // epochs taken over from void ceremonies, by safe
-	dealt      map[string][]Epoch   // all that a safe has and had, in order
-	dealtAt    map[string]time.Time // when the epoch in force was stated, by safe; not of an adopted one
+	successor  map[string]string         // id → the dormant key that took it over
+	pkiIssuers map[string][]byte         // by mount: the first and only one
+	lines      map[string][]string       // id → all that ever took it over, in order
+	former     map[string]string         // key id → name, of people once in the roster
+	gone       []string                  // safes retired, in order
+	left       map[string][]anchor.Token // by key id: tokens that it moved out of
+	adopted    map[string]int            // epochs taken over from void ceremonies, by safe
+	dealt      map[string][]Epoch        // all that a safe has and had, in order
+	dealtAt    map[string]time.Time      // when the epoch in force was stated, by safe; not of an adopted one
 	tree       tlog.Tree
 	last       time.Time
 	now        time.Time // of the statement that is being folded in
@@ -108,6 +109,16 @@ func (s *State) EpochAt(safe string, epoch int) (Epoch, error) {
 		}
 	}
 	return Epoch{}, fault.Errorf(fault.Policy, "the charter knows no epoch %d of safe %.40q", epoch, safe)
+}
+
+// Newest is the number of the newest epoch that a safe has or had, 0 if it was never
+// dealt.
+func (s *State) Newest(safe string) int {
+	d := s.dealt[safe]
+	if len(d) == 0 {
+		return 0
+	}
+	return d[len(d)-1].Epoch
 }
 
 // CheckHead checks that this log, when it had size statements, had that head:
@@ -233,7 +244,8 @@ func (s *State) found(st *Statement, env *envelope.Envelope) error {
 	s.Transit, s.lines = map[string]TransitKey{}, map[string][]string{}
 	s.Reminders = map[string]Reminder{}
 	s.Audit.Sinks, s.Grants = map[string]AuditSink{}, newGrants()
-	s.Retired, s.successor, s.former, s.gone = map[string]KeyRetired{}, map[string]string{}, map[string]string{}, map[string]bool{}
+	s.Retired, s.successor, s.former = map[string]KeyRetired{}, map[string]string{}, map[string]string{}
+	s.left = map[string][]anchor.Token{}
 	s.adopted, s.VendorRoots = map[string]int{}, map[string]VendorRoot{}
 	s.dealtAt = map[string]time.Time{}
 	s.Epochs, s.Keys, s.Pipelines = map[string]Epoch{}, map[string]anchor.KeyRecord{}, map[string]Pipeline{}

@@ -165,9 +165,15 @@ func (s *State) moveKey(m *KeyMoved) error {
 	if !ok || retired || !dealt || m.Record == "" || k.Token == e.Token || s.Receivers[m.Safe].Record != m.Record {
 		return fault.Errorf(fault.Verify, "%w: key %.40q cannot move to safe %.40q", ErrStatement, m.ID, m.Safe)
 	}
-	k.Token = e.Token
-	s.Keys[m.ID] = k
+	s.move(&k, e.Token)
 	return nil
+}
+
+// move puts a key into another token.
+func (s *State) move(k *anchor.KeyRecord, to anchor.Token) {
+	s.left[k.ID] = append(s.left[k.ID], k.Token)
+	k.Token = to
+	s.Keys[k.ID] = *k
 }
 
 // retireSafe ends a safe whose keys are all retired. One safe must remain.
@@ -182,7 +188,7 @@ func (s *State) retireSafe(x *SafeRetired) error {
 		}
 	}
 	s.People.Safes = slices.DeleteFunc(slices.Clone(s.People.Safes), func(y Safe) bool { return y.Name == x.Safe })
-	s.gone[x.Safe] = true
+	s.gone = append(s.gone, x.Safe)
 	delete(s.Epochs, x.Safe)
 	return nil
 }
@@ -207,6 +213,36 @@ func (s *State) SafeOf(k *anchor.KeyRecord) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// Followed are the retired safes that a safe took over from, the last retired first: a
+// key that was in force in the token of the one moved to the token of the other, or gave
+// way to a key in it.
+func (s *State) Followed(safe string) []string {
+	e, dealt := s.Epochs[safe]
+	if !dealt {
+		return nil
+	}
+	var from []anchor.Token
+	for id := range s.Keys {
+		if s.Keys[s.active(id)].Token != e.Token {
+			continue
+		}
+		line := append([]string{id}, s.lines[id]...)
+		for i, k := range line {
+			from = append(from, s.left[k]...)
+			if i < len(line)-1 {
+				from = append(from, s.Keys[k].Token)
+			}
+		}
+	}
+	var out []string
+	for _, name := range slices.Backward(s.gone) {
+		if d := s.dealt[name]; len(d) > 0 && slices.Contains(from, d[len(d)-1].Token) {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // active is the id of the key record that stands for id: its own, or that of the

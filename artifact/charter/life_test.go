@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"slices"
 	"testing"
 
 	"keyrite/artifact/anchor"
@@ -161,6 +162,53 @@ func TestSafesEnd(t *testing.T) {
 	back.Safes = append(back.Safes, charter.Safe{Name: "work", Openers: back.Safes[0].Openers})
 	if err := v.try(charter.TypePeople, back, by...); err == nil {
 		t.Error("a retired safe came back")
+	}
+}
+
+// A safe took over from one that is retired when a key of the one gave way to a key of
+// the other, or moved there; a twin that never was in force is nothing.
+func TestFollowed(t *testing.T) {
+	const rec = "keyrite/record/0123456789abcdef"
+	by := []string{"approver1", "approver2"}
+	for _, c := range []struct {
+		name string
+		take func(*vault) // what happens before work is retired
+		want []string     // that root took over from
+	}{
+		{"nothing", func(*vault) {}, nil},
+		{"a twin that sleeps", func(v *vault) { v.dormant("firmware", "test-root") }, nil},
+		{"a twin that took over", func(v *vault) {
+			v.dormant("firmware", "test-root")
+			v.must(charter.TypeKeyRetired, charter.KeyRetired{ID: "firmware", Reason: "lost", Record: rec}, by...)
+			v.must(charter.TypeSuccessor, charter.Successor{ID: "firmware", Successor: "firmware-2", Record: rec}, by...)
+		}, []string{"work"}},
+		{"a key that moved", func(v *vault) {
+			v.must(charter.TypeReceiver, charter.Receiver{Key: receiver(t, 3072), Record: rec, Safe: "root"}, by...)
+			v.must(charter.TypeKeyMoved, charter.KeyMoved{ID: "firmware", Record: rec, Safe: "root"}, by...)
+		}, []string{"work"}},
+	} {
+		v := newVault(t)
+		v.must(charter.TypeEpoch, v.epoch("work", 1), by...)
+		v.must(charter.TypeEpoch, v.epoch("root", 1), by...)
+		c.take(v)
+		if got := v.State.Followed("root"); len(got) != 0 {
+			t.Errorf("%s, before work is retired: %v", c.name, got)
+		}
+		for id, k := range v.State.Keys {
+			if _, retired := v.State.Retired[id]; !retired && k.Token.Label == "test-work" {
+				v.must(charter.TypeKeyRetired, charter.KeyRetired{ID: id, Reason: "lost", Record: rec}, by...)
+			}
+		}
+		v.must(charter.TypeSafeRetired, charter.SafeRetired{Reason: "lost", Record: rec, Safe: "work"}, by...)
+		if got := v.State.Followed("root"); !slices.Equal(got, c.want) {
+			t.Errorf("%s: root took over from %v, want %v", c.name, got, c.want)
+		}
+		if got := append(v.State.Followed("work"), v.State.Followed("nowhere")...); len(got) != 0 {
+			t.Errorf("%s: a safe that is not in force took over from %v", c.name, got)
+		}
+		if v.State.Newest("work") != 1 || v.State.Newest("nowhere") != 0 {
+			t.Errorf("%s: newest epochs %d, %d", c.name, v.State.Newest("work"), v.State.Newest("nowhere"))
+		}
 	}
 }
 

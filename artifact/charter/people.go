@@ -203,7 +203,7 @@ func (s *State) checkPeople(after *People) error {
 		}
 	}
 	for _, x := range after.Safes {
-		if s.gone[x.Name] {
+		if slices.Contains(s.gone, x.Name) {
 			return fault.Errorf(fault.Verify, "%w: safe %s was retired", ErrStatement, x.Name)
 		}
 	}

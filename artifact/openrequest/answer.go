@@ -66,7 +66,7 @@ func (a *Answer) For(attempt []byte) bool {
 	return err == nil && len(attempt) == AttemptBytes && subtle.ConstantTimeCompare(o.Nonce, attempt) == 1
 }
 
-// Verify checks that a holder of the epoch in force gave his share for this very
+// Verify checks that a holder of the epoch that is asked for gave his share for this very
 // request, by share key and person key, and returns his place. What is encrypted is
 // not looked at.
 func (a *Answer) Verify(r *Request, s *charter.State) (share.Place, error) {
@@ -77,7 +77,7 @@ func (a *Answer) Verify(r *Request, s *charter.State) (share.Place, error) {
 	if err != nil {
 		return share.Place{}, err
 	}
-	if r.Vault != s.Vault || (r.Operation == Carry) != (r.Epoch < s.Epochs[r.Safe].Epoch) {
+	if r.Vault != s.Vault || r.checkShares(s) != nil {
 		return share.Place{}, fault.Errorf(fault.Policy, "%w: the charter went on since it was made", ErrRequest)
 	}
 	e, err := s.EpochAt(r.Safe, r.Epoch)

@@ -18,6 +18,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"filippo.io/age"
@@ -49,7 +50,7 @@ const (
 
 // Operations, the closed set.
 const (
-	Carry  = "carry"  // shares of an epoch before open the store's key, for Reseal
+	Carry  = "carry"  // shares of an epoch before, or of a retired safe, open the store's key, for Reseal
 	Create = "create" // the vault's store is made, empty, under a new data key
 	Rehead = "rehead" // the store is taken over as it lies, with its head kept elsewhere from now on
 	Unseal = "unseal" // the vault's store and token are opened
@@ -76,6 +77,17 @@ func does(operation string) string {
 	return ""
 }
 
+// does is what the request means for whoever gives his share to it.
+func (r *Request) does() string {
+	switch {
+	case r.Into != "":
+		return fmt.Sprintf("CARRY: safe %s was retired, and safe %s took over from it. Your share of %s opens the key of the vault's store, so that the shares of %s can take it over. No token is opened.", r.Safe, r.Into, r.Safe, r.Into)
+	case r.From != "":
+		return fmt.Sprintf("RESEAL: the vault's store was under safe %s, which was retired and whose shares were given for this. From now on those of safe %s open it, and those of %s do not. The token of %s is opened.", r.From, r.Safe, r.From, r.Safe)
+	}
+	return does(r.Operation)
+}
+
 // ErrRequest says that a request may not be answered.
 var ErrRequest = fault.New(fault.Policy, "this request for shares may not be answered")
 
@@ -92,40 +104,45 @@ type Request struct {
 	Epoch     int         `json:"epoch"`   // of the safe: in force, or for Carry one before
 	Expires   string      `json:"expires"` // RFC 3339, at most MaxValidity after Issued
 	Format    string      `json:"format"`
-	Host      string      `json:"host"` // id in the charter; its key signs
+	From      string      `json:"from,omitempty"` // for Reseal: the retired safe that the store was under, if it was under another
+	Host      string      `json:"host"`           // id in the charter; its key signs
+	Into      string      `json:"into,omitempty"` // for Carry of a retired safe: the safe that took over from it
 	Issued    string      `json:"issued"`
 	Operation string      `json:"operation"` // one of Operations
 	Recipient string      `json:"recipient"` // age X25519, of this attempt alone
-	Safe      string      `json:"safe"`
-	Vault     string      `json:"vault"` // vault id, hex
+	Safe      string      `json:"safe"`      // whose shares are asked for
+	Vault     string      `json:"vault"`     // vault id, hex
 	World     world.World `json:"world"`
 }
 
-// Ask says what is asked for. All are required.
+// Ask says what is asked for. All but From and Into are required.
 type Ask struct {
 	Host      string
 	Operation string
 	Safe      string
 	Recipient string
+	From      string        // for Reseal of a store that was under a retired safe
+	Into      string        // for Carry of a retired safe
 	Epoch     int           // for Carry; else 0, and it is the one in force
 	Valid     time.Duration // at most MaxValidity
 }
 
-// New makes a request for the epoch in force of a safe, under a new number.
+// New makes a request for the shares of a safe, of the epoch in force or for Carry of
+// another, under a new number.
 func New(s *charter.State, a Ask, now time.Time) (*Request, error) {
-	e, err := s.Epoch(a.Safe)
-	if err != nil {
-		return nil, err
-	}
 	if a.Valid <= 0 || a.Valid > MaxValidity {
 		return nil, fault.New(fault.Usage, "a request for shares is good for at most 24 hours")
 	}
-	if a.Operation == Carry {
-		e.Epoch = a.Epoch
+	if a.Operation != Carry {
+		e, err := s.Epoch(a.Safe)
+		if err != nil {
+			return nil, err
+		}
+		a.Epoch = e.Epoch
 	}
 	r := &Request{
-		Attempt: make([]byte, AttemptBytes), Charter: Charter{s.Head(), s.Size()}, Epoch: e.Epoch,
-		Expires: charter.FormatTime(now.Add(a.Valid)), Format: Format, Host: a.Host, Issued: charter.FormatTime(now),
+		Attempt: make([]byte, AttemptBytes), Charter: Charter{s.Head(), s.Size()}, Epoch: a.Epoch,
+		Expires: charter.FormatTime(now.Add(a.Valid)), Format: Format, From: a.From, Host: a.Host, Into: a.Into, Issued: charter.FormatTime(now),
 		Operation: a.Operation, Recipient: a.Recipient, Safe: a.Safe, Vault: s.Vault, World: s.World,
 	}
 	if _, err := rand.Read(r.Attempt); err != nil {
@@ -201,23 +218,44 @@ func (r *Request) Check(s *charter.State, now time.Time) error {
 	if err := world.Match(s.World, r.World); err != nil {
 		return err
 	}
-	e := s.Epochs[r.Safe]
 	_, known := s.Access.Hosts[r.Host]
 	switch {
 	case r.Vault != s.Vault:
 		return fault.Errorf(fault.Policy, "%w: it is of another vault", ErrRequest)
 	case !known:
 		return fault.Errorf(fault.Policy, "%w: the charter knows no host %.40q", ErrRequest, r.Host)
-	case e.Epoch == 0:
-		return fault.Errorf(fault.Policy, "%w: the charter knows no safe %.40q", ErrRequest, r.Safe)
-	case (r.Operation == Carry) != (r.Epoch < e.Epoch) || r.Epoch > e.Epoch:
-		return fault.Errorf(fault.Policy, "%w: epoch %d of safe %s is in force, and it asks for epoch %d to %s", ErrRequest, e.Epoch, r.Safe, r.Epoch, r.Operation)
 	case now.After(expires):
 		return fault.Errorf(fault.Policy, "%w: it expired at %s", ErrRequest, r.Expires)
 	case issued.After(now.Add(clockSkew)):
 		return fault.Errorf(fault.Policy, "%w: it was issued in the future, at %s", ErrRequest, r.Issued)
 	}
+	if err := r.checkShares(s); err != nil {
+		return err
+	}
 	return r.checkCharter(s)
+}
+
+// checkShares wants shares that the charter lets this operation ask for: those in force;
+// for Carry those of an epoch before, or of a retired safe that another took over from.
+func (r *Request) checkShares(s *charter.State) error {
+	if r.From != "" && (r.Operation != Reseal || !slices.Contains(s.Followed(r.Safe), r.From)) {
+		return fault.Errorf(fault.Policy, "%w: safe %.40q did not take over from safe %.40q, or the operation is not reseal", ErrRequest, r.Safe, r.From)
+	}
+	if r.Into != "" {
+		if r.Operation != Carry || !slices.Contains(s.Followed(r.Into), r.Safe) {
+			return fault.Errorf(fault.Policy, "%w: safe %.40q did not take over from safe %.40q, or the operation is not carry", ErrRequest, r.Into, r.Safe)
+		}
+		_, err := s.EpochAt(r.Safe, r.Epoch)
+		return err
+	}
+	e := s.Epochs[r.Safe]
+	switch {
+	case e.Epoch == 0:
+		return fault.Errorf(fault.Policy, "%w: the charter knows no safe %.40q", ErrRequest, r.Safe)
+	case (r.Operation == Carry) != (r.Epoch < e.Epoch) || r.Epoch > e.Epoch:
+		return fault.Errorf(fault.Policy, "%w: epoch %d of safe %s is in force, and it asks for epoch %d to %s", ErrRequest, e.Epoch, r.Safe, r.Epoch, r.Operation)
+	}
+	return nil
 }
 
 // checkCharter wants host and holder to have the same charter: what is opened is
@@ -281,7 +319,7 @@ func (r *Request) Lines() ([]string, error) {
 	}
 	return []string{
 		fmt.Sprintf("Host %s asks for your share of safe %s, epoch %d, of vault %.16s…, in world %s.", r.Host, r.Safe, r.Epoch, r.Vault, r.World),
-		does(r.Operation),
+		r.does(),
 		fmt.Sprintf("asked at %s, until %s; attempt %.16s…; under the charter of %d statements", r.Issued, r.Expires, hex.EncodeToString(r.Attempt), r.Charter.Size),
 		"request in words: " + said,
 	}, nil

@@ -185,12 +185,18 @@ func (h *house) host() {
 // answer is a key master at home: keyrite share open.
 func (h *house) answer(request, name, out string) (int, string) {
 	h.t.Helper()
+	return h.answerWith(request, name, name+".share", out)
+}
+
+// answerWith is answer with that share.
+func (h *house) answerWith(request, name, share, out string) (int, string) {
+	h.t.Helper()
 	r, err := os.Open(h.path(name + ".pass"))
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	defer r.Close()
-	cmd := h.command("keyrite", "share", "open", request, "--key", name+".key", "--share", name+".share",
+	cmd := h.command("keyrite", "share", "open", request, "--key", name+".key", "--share", share,
 		"--anchor", "anchors.json", "--charter", "charter.jsonl", "--out", out, "--passphrase-fd", "3", "--yes-words", h.words(request))
 	cmd.ExtraFiles = []*os.File{r}
 	text, _ := cmd.CombinedOutput()

@@ -69,7 +69,7 @@ func TestBrokenOffResealKeepsItsKey(t *testing.T) {
 	if err := try(); err == nil || !a.Sealed() {
 		t.Fatalf("resealed without the keeper: %v, sealed %v", err, a.Sealed())
 	}
-	keyFile := filepath.Join(c.Dir, "store-key.2.json")
+	keyFile := filepath.Join(c.Dir, "store-key.work.2.json")
 	key, err := os.ReadFile(keyFile)
 	if err != nil {
 		t.Fatal(err)

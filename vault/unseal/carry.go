@@ -12,11 +12,12 @@ import (
 	"keyrite/vault/seal"
 )
 
-// carried is the store's data key, opened by shares of an epoch before. It opens no
-// token, and waits for shares of the epoch in force to take the store over, but not for
-// long: it is kept for Config.Valid.
+// carried is the store's data key, opened by shares of an epoch before or of a retired
+// safe. It opens no token, and waits for shares of the epoch in force to take the store
+// over, but not for long: it is kept for Config.Valid.
 type carried struct {
 	key   *seal.DataKey
+	epoch charter.Epoch // whose shares opened it
 	place seal.Place
 	until time.Time
 	timer *time.Timer // ends it
@@ -57,7 +58,7 @@ func (a *Attempts) mayCarry(st *charter.State) error {
 		return fault.Hint(ErrOpen, "an open vault is resealed at once: the operation is reseal")
 	case a.carried != nil:
 		return fault.Hint(fault.New(fault.Exists, "the store's key is open already"), "the operation is reseal")
-	case !a.created() || a.olderKey(st.Epochs[a.c.Safe].Epoch) == 0:
+	case !a.created() || a.before(st).Safe == "":
 		return fault.New(fault.Policy, "there is no store under shares of before")
 	}
 	return nil
@@ -91,7 +92,7 @@ func (a *Attempts) carry(ctx context.Context, x *attempt, st *charter.State) err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	c := &carried{key: key, place: p, until: a.c.Now().Add(a.c.Valid)}
+	c := &carried{key: key, epoch: x.epoch, place: p, until: a.c.Now().Add(a.c.Valid)}
 	c.timer = time.AfterFunc(a.c.Valid, func() { a.expire(c) })
 	a.carried = c
 	a.next(fault.Errorf(fault.Policy, "%w: the store's key was opened by shares of before", ErrEnded))
@@ -109,8 +110,15 @@ func (a *Attempts) resealCarried(ctx context.Context, x *attempt, st *charter.St
 	c := a.c.Store
 	c.Place = old.place
 	err := a.note(ctx, c, old.key, a.entry(x, st))
+	if err != nil && otherKey(err) {
+		err = fault.Hint(err, "a reseal of before may have come to its end: the operation is unseal, with the new shares")
+	}
 	if err == nil {
-		err = seal.Reseal(ctx, c, old.key, o.place, o.key)
+		reseal := seal.Reseal
+		if old.epoch.Safe != a.c.Safe {
+			reseal = seal.TakeOver
+		}
+		err = reseal(ctx, c, old.key, o.place, o.key)
 	}
 	if err == nil {
 		a.mu.Lock()
@@ -125,7 +133,7 @@ func (a *Attempts) resealCarried(ctx context.Context, x *attempt, st *charter.St
 	if err := a.handOver(ctx, o); err != nil {
 		return err
 	}
-	return a.removeKey(old.place)
+	return a.removeKey(st, old.epoch)
 }
 
 // note writes an entry into a store that is not in use.

@@ -2,6 +2,8 @@ package unseal
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 
 	"keyrite/artifact/charter"
@@ -16,13 +18,16 @@ import (
 // the data key into a locked page. A new data key is on the disk, wrapped, before
 // anything is sealed with it.
 func (a *Attempts) join(ctx context.Context, x *attempt, st *charter.State, o *Opened) error {
-	var wrapped []byte
 	// A key that is on the disk is used again, whatever the operation: the store may be
 	// under it by now, after an opening that broke off.
-	if _, err := os.Lstat(a.keyPath(x.epoch.Epoch)); err == nil || o.Operation == openrequest.Unseal || o.Operation == openrequest.Rehead {
-		if wrapped, err = a.loadKey(st, x.epoch); err != nil {
-			return err
-		}
+	wrapped, _, err := a.readKey(st, x.epoch)
+	if mayDraw := o.Operation == openrequest.Create || o.Operation == openrequest.Reseal; errors.Is(err, fs.ErrNotExist) && !mayDraw {
+		err = a.noKey(st, x.epoch)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return err
 	}
 	p, err := newPipes()
 	if err != nil {

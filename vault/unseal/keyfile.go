@@ -33,9 +33,14 @@ type keyFile struct {
 	Wrapped []byte      `json:"wrapped"` // as seal.DataKey.Wrap gives it
 }
 
-// keyPath is the file of an epoch. Each epoch has its own, so that none is lost while
+// keyPath is the file of an epoch of a safe. Each has its own, so that none is lost while
 // a store is sealed for the next.
-func (a *Attempts) keyPath(epoch int) string {
+func (a *Attempts) keyPath(safe string, epoch int) string {
+	return filepath.Join(a.c.Dir, fmt.Sprintf("store-key.%s.%d.json", safe, epoch))
+}
+
+// plainPath is keyPath as it was when a vault had one safe only. It is read for ever.
+func (a *Attempts) plainPath(epoch int) string {
 	return filepath.Join(a.c.Dir, fmt.Sprintf("store-key.%d.json", epoch))
 }
 
@@ -46,46 +51,90 @@ func (a *Attempts) saveKey(st *charter.State, wrapped []byte) error {
 		return err
 	}
 	// Never over another: a store may be under that one.
-	return durable.WriteNew(a.keyPath(e.Epoch), data, 0o600)
+	return durable.WriteNew(a.keyPath(a.c.Safe, e.Epoch), data, 0o600)
 }
 
-// olderKey is the newest epoch before this one that has a wrapped key, 0 if none has.
-func (a *Attempts) olderKey(epoch int) int {
-	for e := epoch - 1; e > 0; e-- {
-		if _, err := os.Lstat(a.keyPath(e)); err == nil {
-			return e
-		}
-	}
-	return 0
-}
-
-// loadKey reads the wrapped key for an epoch.
-func (a *Attempts) loadKey(st *charter.State, e charter.Epoch) ([]byte, error) {
-	path := a.keyPath(e.Epoch)
+// readKey reads the wrapped key for an epoch, and says where it lies. Where there is none
+// the error is fs.ErrNotExist.
+func (a *Attempts) readKey(st *charter.State, e charter.Epoch) (wrapped []byte, path string, err error) {
+	path = a.keyPath(e.Safe, e.Epoch)
 	data, err := intake.Read(path, maxKeyBytes)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, a.noKey(e.Epoch)
+	plain := errors.Is(err, fs.ErrNotExist)
+	if plain {
+		path = a.plainPath(e.Epoch)
+		data, err = intake.Read(path, maxKeyBytes)
 	}
 	if err != nil {
-		return nil, err
+		return nil, path, err
 	}
 	var f keyFile
 	if err := jcs.Unmarshal(data, &f); err != nil {
-		return nil, fault.Errorf(fault.ClassOf(err), "read %q: %w", path, err)
+		return nil, path, fault.Errorf(fault.ClassOf(err), "read %q: %w", path, err)
 	}
-	if f.Format != keyFormat || f.Epoch != e.Epoch || f.Safe != a.c.Safe || f.Vault != st.Vault || f.World != st.World || len(f.Wrapped) == 0 {
-		return nil, fault.Errorf(fault.Policy, "%q is of another store, safe or epoch", path)
+	if plain && f.Safe != e.Safe { // that epoch of another safe
+		return nil, path, fs.ErrNotExist
 	}
-	return f.Wrapped, nil
+	if f.Format != keyFormat || f.Epoch != e.Epoch || f.Safe != e.Safe || f.Vault != st.Vault || f.World != st.World || len(f.Wrapped) == 0 {
+		return nil, path, fault.Errorf(fault.Policy, "%q is of another store, safe or epoch", path)
+	}
+	return f.Wrapped, path, nil
+}
+
+// before is the epoch that the store may be under still: the newest with a wrapped key, of
+// those of the safe before the one in force, or else of the retired safes that it took
+// over from. The zero Epoch is none.
+func (a *Attempts) before(st *charter.State) charter.Epoch {
+	for _, safe := range append([]string{a.c.Safe}, st.Followed(a.c.Safe)...) {
+		newest := st.Newest(safe)
+		if safe == a.c.Safe {
+			newest--
+		}
+		for n := newest; n > 0; n-- {
+			e, err := st.EpochAt(safe, n)
+			if err != nil {
+				continue
+			}
+			if _, _, err := a.readKey(st, e); !errors.Is(err, fs.ErrNotExist) {
+				return e
+			}
+		}
+	}
+	return charter.Epoch{}
+}
+
+// loadKey is readKey where there has to be one.
+func (a *Attempts) loadKey(st *charter.State, e charter.Epoch) ([]byte, error) {
+	wrapped, _, err := a.readKey(st, e)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, a.noKey(st, e)
+	}
+	return wrapped, err
+}
+
+// removeKey removes the wrapped key of an epoch that nothing is under any more.
+func (a *Attempts) removeKey(st *charter.State, e charter.Epoch) error {
+	_, path, err := a.readKey(st, e)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if err != nil {
+		return fault.Errorf(fault.Storage, "remove the old wrapped key: %w", err)
+	}
+	return durable.SyncDir(a.c.Dir)
 }
 
 // noKey says why there is no key of the epoch in force.
-func (a *Attempts) noKey(epoch int) error {
-	if e := a.olderKey(epoch); e > 0 {
-		return fault.Hint(fault.Errorf(fault.Policy, "%w: epoch %d is in force, and the store is under epoch %d", ErrReshared, epoch, e),
+func (a *Attempts) noKey(st *charter.State, e charter.Epoch) error {
+	switch under := a.before(st); {
+	case under.Safe == "":
+		return fault.Hint(fault.Errorf(fault.Usage, "there is no wrapped key of a store in %s", a.c.Dir), "is it the right state folder? A vault that never was unsealed begins with the operation create")
+	case under.Safe != e.Safe:
+		return fault.Hint(fault.Errorf(fault.Policy, "%w: safe %s took over, and the store is under safe %s", ErrRetired, e.Safe, under.Safe),
+			"see 'The token was lost' in docs/operations/vault.md")
+	default:
+		return fault.Hint(fault.Errorf(fault.Policy, "%w: epoch %d is in force, and the store is under epoch %d", ErrReshared, e.Epoch, under.Epoch),
 			"see 'The shares were dealt anew' in docs/operations/vault.md")
 	}
-	return fault.Hint(fault.Errorf(fault.Usage, "there is no wrapped key of a store in %s", a.c.Dir), "is it the right state folder? A vault that never was unsealed begins with the operation create")
 }
 
 // created says whether there is a store.

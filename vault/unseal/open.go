@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -288,11 +289,19 @@ func (a *Attempts) openStore(ctx context.Context, x *attempt, st *charter.State,
 		}
 	}
 	var err error
-	if o.Store, err = seal.Open(ctx, c, o.key); err != nil || o.Operation != openrequest.Unseal {
+	if o.Store, err = seal.Open(ctx, c, o.key); err != nil && a.before(st).Safe != "" && otherKey(err) {
+		return fault.Hint(err, "a reseal may have broken off before the store was under these shares: repeat the operations carry and reseal")
+	}
+	if err != nil || o.Operation != openrequest.Unseal {
 		return err
 	}
 	_, err = audit.NewJournal(o.Store).Do(ctx, seal.Strict, entry, nil)
 	return err
+}
+
+// otherKey says whether a store may be under another key than the one that was tried.
+func otherKey(err error) bool {
+	return errors.Is(err, seal.ErrKey) || fault.ClassOf(err) == fault.Policy
 }
 
 // entry says in the audit trail who opened the vault: their signed openings and the

@@ -2,29 +2,32 @@ package unseal
 
 import (
 	"context"
-	"os"
+	"slices"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
-	"keyrite/internal/durable"
 	"keyrite/vault/audit"
 	"keyrite/vault/seal"
 )
 
-// mayReseal wants an open vault whose shares were dealt anew since.
+// mayReseal wants an open vault whose shares were dealt anew since, or the store's key,
+// carried from an epoch before or from a safe that ours took over from.
 func (a *Attempts) mayReseal(st *charter.State) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	var under seal.Place
+	var under charter.Epoch
 	switch {
 	case a.opened != nil:
-		under = a.opened.place
+		under = charter.Epoch{Safe: a.c.Safe, Epoch: a.opened.Epoch}
 	case a.carried != nil && a.c.Now().Before(a.carried.until):
-		under = a.carried.place
+		under = a.carried.epoch
 	default:
 		return fault.Hint(ErrSealed, "the store is resealed while the vault is open under the shares of before, or after those were given for carry")
 	}
-	if int(under.Epoch) >= st.Epochs[a.c.Safe].Epoch {
+	switch {
+	case under.Safe != a.c.Safe && !slices.Contains(st.Followed(a.c.Safe), under.Safe):
+		return fault.Errorf(fault.Policy, "the store is under safe %s, and safe %s did not take over from it", under.Safe, a.c.Safe)
+	case under.Safe == a.c.Safe && under.Epoch >= st.Epochs[a.c.Safe].Epoch:
 		return fault.Errorf(fault.Policy, "the store is under epoch %d, which is in force", under.Epoch)
 	}
 	return nil
@@ -53,15 +56,11 @@ func (a *Attempts) reseal(ctx context.Context, x *attempt, st *charter.State, o 
 		return joinErrors(err, old.close())
 	}
 	old.user, old.Store = nil, nil
-	return joinNil(old.close(), a.removeKey(old.place))
-}
-
-// removeKey removes the wrapped key of an epoch that nothing is under any more.
-func (a *Attempts) removeKey(p seal.Place) error {
-	if err := os.Remove(a.keyPath(int(p.Epoch))); err != nil {
-		return fault.Errorf(fault.Storage, "remove the old wrapped key: %w", err)
+	under, err := st.EpochAt(a.c.Safe, old.Epoch)
+	if err != nil {
+		return joinErrors(err, old.close())
 	}
-	return durable.SyncDir(a.c.Dir)
+	return joinNil(old.close(), a.removeKey(st, under))
 }
 
 // resealed closes the store, seals it anew and opens it under the new key.

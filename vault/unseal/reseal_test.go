@@ -73,7 +73,7 @@ func TestReshareReseals(t *testing.T) {
 		t.Error("the pool of before is open")
 	}
 	keys, err := filepath.Glob(filepath.Join(c.Dir, "store-key.*"))
-	if err != nil || len(keys) != 1 || !strings.HasSuffix(keys[0], "store-key.2.json") {
+	if err != nil || len(keys) != 1 || !strings.HasSuffix(keys[0], "store-key.work.2.json") {
 		t.Errorf("%v %v", keys, err)
 	}
 	if err := a.Seal(); err != nil {

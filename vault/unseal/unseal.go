@@ -71,6 +71,8 @@ var (
 	ErrTwice = fault.New(fault.Quorum, "the share was given to this attempt already")
 	// ErrReshared says that the store is still under shares of before.
 	ErrReshared = fault.New(fault.Policy, "the shares were dealt anew since the store was sealed with the old ones")
+	// ErrRetired says that the store is still under a safe that was retired.
+	ErrRetired = fault.New(fault.Policy, "the safe that the store is under was retired")
 )
 
 // Config says what is opened. All but Unattended, Valid, Expired and Now are required.
@@ -215,13 +217,9 @@ func (a *Attempts) begin(ctx context.Context, ask Ask, st *charter.State) (*atte
 		return nil, err
 	}
 	x := &attempt{once: once, by: ask.By}
-	q := openrequest.Ask{Host: a.c.Host, Operation: ask.Operation, Safe: a.c.Safe, Recipient: recipient, Valid: ask.Valid}
-	if ask.Operation == openrequest.Carry {
-		q.Epoch = a.olderKey(st.Epochs[a.c.Safe].Epoch)
-	}
-	r, err := openrequest.New(st, q, a.c.Now())
+	r, err := openrequest.New(st, a.asked(ask, recipient, st), a.c.Now())
 	if err == nil {
-		x.epoch, err = st.EpochAt(a.c.Safe, r.Epoch)
+		x.epoch, err = st.EpochAt(r.Safe, r.Epoch)
 	}
 	if err == nil {
 		x.request, x.id = r, hex.EncodeToString(r.Attempt)
@@ -238,6 +236,27 @@ func (a *Attempts) begin(ctx context.Context, ask Ask, st *charter.State) (*atte
 		return nil, err
 	}
 	return x, nil
+}
+
+// asked is what the request asks for: the shares of our safe, but for Carry those that the
+// store is under.
+func (a *Attempts) asked(ask Ask, recipient string, st *charter.State) openrequest.Ask {
+	q := openrequest.Ask{Host: a.c.Host, Operation: ask.Operation, Safe: a.c.Safe, Recipient: recipient, Valid: ask.Valid}
+	switch ask.Operation {
+	case openrequest.Carry:
+		under := a.before(st)
+		q.Safe, q.Epoch = under.Safe, under.Epoch
+		if under.Safe != a.c.Safe {
+			q.Into = a.c.Safe
+		}
+	case openrequest.Reseal:
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.carried != nil && a.carried.epoch.Safe != a.c.Safe {
+			q.From = a.carried.epoch.Safe
+		}
+	}
+	return q
 }
 
 // add puts an attempt into the list, if there is room.

@@ -24,7 +24,7 @@ func (v *Vault) Unsealing(opened func(context.Context, *unseal.Opened) (io.Close
 	store := v.StoreConfig()
 	return unseal.Config{
 		Charter: func() *charter.State { return v.State },
-		Safe:    Safe, Host: Host, HostKey: v.Keys[Host], HSM: v.HSM.Config, Reports: [][]byte{v.Report},
+		Safe:    v.safe, Host: Host, HostKey: v.Keys[Host], HSM: v.HSM.Config, Reports: [][]byte{v.Report},
 		Quorum: v.Quorum, Dir: filepath.Dir(store.Dir), Store: store, Opened: opened,
 	}
 }
@@ -45,7 +45,7 @@ func (v *Vault) Answer(t testing.TB, request []byte, name string) []byte {
 }
 
 func (v *Vault) answer(r *openrequest.Request, name string) ([]byte, error) {
-	e, err := v.State.EpochAt(Safe, r.Epoch)
+	e, err := v.State.EpochAt(r.Safe, r.Epoch)
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +91,7 @@ func (v *Vault) Open3(t testing.TB, a *unseal.Attempts, operation string) {
 // this process.
 func (v *Vault) Prove(t testing.TB, c *share.Challenge, name string) []byte {
 	t.Helper()
-	e, err := v.State.EpochAt(Safe, c.Epoch)
+	e, err := v.State.EpochAt(c.Safe, c.Epoch)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,9 +73,10 @@ type Vault struct {
 	Shares map[string][]byte // NAME.share by holder
 	Report []byte            // the admission report, signed by the conductor
 
-	t   testing.TB
-	tag hsm.Tag
-	n   uint64
+	t    testing.TB
+	safe string // whose token and shares these are
+	tag  hsm.Tag
+	n    uint64
 }
 
 // Key is a key that is born in the work token and admitted to the charter.
@@ -103,7 +104,7 @@ func New(t testing.TB, cards ...string) *Vault { return NewWith(t, Keys(), cards
 // NewWith is New with these keys in the token.
 func NewWith(t testing.TB, keys []Key, cards ...string) *Vault {
 	t.Helper()
-	v := &Vault{World: artifacttest.New(t, cards...), HSM: hsmtest.New(t), t: t}
+	v := &Vault{World: artifacttest.New(t, cards...), HSM: hsmtest.New(t), t: t, safe: Safe}
 	var err error
 	if v.Quorum, err = quorum.Self(); err != nil {
 		t.Fatal(err)
@@ -116,12 +117,21 @@ func NewWith(t testing.TB, keys []Key, cards ...string) *Vault {
 	}
 	v.AddHost(Host)
 	v.deal()
+	v.furnish(keys, "")
+	return v
+}
+
+// furnish makes keys in the token, each as the successor of the one whose id is its own
+// without suffix if there is a suffix, and has the token admitted.
+func (v *Vault) furnish(keys []Key, suffix string) {
+	t := v.t
+	t.Helper()
 	sess, err := v.HSM.Supervisor.Open(t.Context(), v.Token)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
-		v.bear(sess.Access, k)
+		v.bear(sess.Access, k, suffix)
 	}
 	v.admission(sess.Access)
 	if err := sess.Close(); err != nil {
@@ -130,7 +140,6 @@ func NewWith(t testing.TB, keys []Key, cards ...string) *Vault {
 	if err := v.HSM.Supervisor.WipePINs(t.Context(), v.Token); err != nil {
 		t.Fatal(err)
 	}
-	return v
 }
 
 // deal deals the safe and puts the token under the PINs that follow.
@@ -147,7 +156,7 @@ func (v *Vault) deal() {
 func (v *Vault) Deal(epoch int) {
 	t := v.t
 	t.Helper()
-	safe, _ := v.State.People.Safe(Safe)
+	safe, _ := v.State.People.Safe(v.safe)
 	random := make([]byte, 32)
 	rand.Read(random)
 	r, w, err := os.Pipe()
@@ -169,14 +178,18 @@ func (v *Vault) Deal(epoch int) {
 		t.Fatal(err)
 	}
 	v.Shares = dealing.Files
-	v.Approve(charter.TypeEpoch, charter.Epoch{Epoch: epoch, Need: safe.Openers.Need, Safe: Safe, Shares: dealing.Shares, Token: anchor.Token{Label: v.Token.Label, Serial: v.Token.Serial}})
+	v.Approve(charter.TypeEpoch, charter.Epoch{Epoch: epoch, Need: safe.Openers.Need, Safe: v.safe, Shares: dealing.Shares, Token: anchor.Token{Label: v.Token.Label, Serial: v.Token.Serial}})
 }
 
 // bear makes a key in the token and admits it to the charter.
-func (v *Vault) bear(a *hsm.Access, k Key) {
+func (v *Vault) bear(a *hsm.Access, k Key, suffix string) {
 	t := v.t
 	t.Helper()
 	v.n++
+	of := ""
+	if suffix != "" {
+		k.ID, of = k.ID+suffix, k.ID
+	}
 	st, err := a.Generate(t.Context(), hsm.GenerateSpec{Template: hsm.Sign, Algorithm: admit.Algorithms()[k.Algorithm], KeyID: hsm.NewKeyID(v.tag, v.n), Label: k.ID})
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +197,7 @@ func (v *Vault) bear(a *hsm.Access, k Key) {
 	spec := sha256.Sum256([]byte(k.ID))
 	v.Approve(charter.TypeKey, anchor.KeyRecord{
 		Algorithm: k.Algorithm, Domain: k.Domain, ID: k.ID, Public: st.SPKI, Record: "keyrite/record/test",
-		SpecHash: hex.EncodeToString(spec[:]), Token: anchor.Token{Label: v.Token.Label, Serial: v.Token.Serial},
+		SpecHash: hex.EncodeToString(spec[:]), SuccessorOf: of, Token: anchor.Token{Label: v.Token.Label, Serial: v.Token.Serial},
 	})
 }
 
@@ -248,7 +261,7 @@ func (v *Vault) TakePINs(sup *hsm.Supervisor) {
 	nonce := make([]byte, 32)
 	rand.Read(nonce)
 	_, err = v.Quorum.Open(t.Context(), quorum.OpenParams{
-		State: v.State, Safe: Safe, Operation: strings.Repeat("0", 64), Nonce: nonce, SO: true,
+		State: v.State, Safe: v.safe, Operation: strings.Repeat("0", 64), Nonce: nonce, SO: true,
 		Openers: []quorum.Opener{v.Opener("master1"), v.Opener("master2"), v.Opener("master3")},
 	}, w)
 	w.Close()
@@ -300,7 +313,7 @@ func (v *Vault) StoreConfig() seal.Config {
 // Place is where the data key of the vault's store belongs.
 func (v *Vault) Place() seal.Place {
 	v.t.Helper()
-	p := seal.Place{World: v.World.World, Epoch: uint32(v.State.Epochs[Safe].Epoch)}
+	p := seal.Place{World: v.World.World, Epoch: uint32(v.State.Epochs[v.safe].Epoch)}
 	if _, err := hex.Decode(p.Vault[:], []byte(v.State.Vault)); err != nil {
 		v.t.Fatal(err)
 	}
