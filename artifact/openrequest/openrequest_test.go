@@ -49,18 +49,23 @@ func newAsked(t testing.TB) *asked {
 	return a
 }
 
-func (a *asked) deal(epoch int) {
-	e := charter.Epoch{Epoch: epoch, Need: 3, Safe: "work", Token: anchor.Token{Label: "w", Serial: "1"}}
+func (a *asked) deal(epoch int) { a.dealSafe("work", epoch) }
+
+// dealSafe deals a safe, whose token has its name; shares and keys are those from then on.
+func (a *asked) dealSafe(safe string, epoch int) {
+	e := charter.Epoch{Epoch: epoch, Need: 3, Safe: safe, Token: tokenOf(safe)}
 	for i, n := range []string{"master1", "master2", "master3", "master4", "master5"} {
 		raw := make([]byte, share.Bytes)
 		rand.Read(raw)
-		k, _ := share.Key(raw, share.Place{Epoch: epoch, Holder: n, Index: i + 1, Safe: "work", Vault: a.State.Vault, World: a.World.World})
+		k, _ := share.Key(raw, share.Place{Epoch: epoch, Holder: n, Index: i + 1, Safe: safe, Vault: a.State.Vault, World: a.World.World})
 		a.shares[n], a.keys[n] = raw, k
 		pub, _ := k.Public().(ed25519.PublicKey)
 		e.Shares = append(e.Shares, charter.Share{Holder: n, Index: i + 1, Public: pub})
 	}
 	a.Approve(charter.TypeEpoch, e)
 }
+
+func tokenOf(safe string) anchor.Token { return anchor.Token{Label: safe, Serial: "1"} }
 
 func (a *asked) request(t testing.TB, edit func(*openrequest.Request)) *openrequest.Request {
 	t.Helper()
@@ -105,7 +110,11 @@ func (a *asked) answer(t testing.TB, r *openrequest.Request, g given) []byte {
 		}
 		return s
 	}
-	place, _, err := share.PlaceOf(a.State, "work", g.holder)
+	e, err := a.State.EpochAt(r.Safe, r.Epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	place, _, err := share.PlaceIn(a.State, &e, g.holder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -405,13 +414,19 @@ func TestEveryFlippedByteIsRefused(t *testing.T) {
 	}
 }
 
-// Vectors whose names begin with "answer" answer the request in "valid".
 func TestVectors(t *testing.T) {
 	if *update {
 		writeVectors(t)
 	}
-	_, s := artifacttest.Load(t, vectorDir)
-	all := artifacttest.Vectors(t, vectorDir)
+	judge(t, vectorDir)
+}
+
+// judge takes the vectors of a folder; those whose names begin with "answer" answer the
+// request in "valid".
+func judge(t *testing.T, dir string) {
+	t.Helper()
+	_, s := artifacttest.Load(t, dir)
+	all := artifacttest.Vectors(t, dir)
 	i := slices.IndexFunc(all, func(v artifacttest.Vector) bool { return v.Name == "valid" })
 	if i < 0 {
 		t.Fatal("no valid request")
