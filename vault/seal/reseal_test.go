@@ -127,6 +127,50 @@ func TestResealForANewEpoch(t *testing.T) {
 	}
 }
 
+// Another safe counts epochs of its own: its key takes the store over for any of them, be
+// it the same, a later or an earlier one, of the store's own vault and world.
+func TestTakeOver(t *testing.T) {
+	b := full(t)
+	s := b.open(t)
+	before := content(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, epoch := range []uint32{b.place.Epoch, b.place.Epoch + 4, b.place.Epoch + 2} {
+		key, err := NewDataKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer key.Wipe()
+		for _, name := range []string{"vault", "world"} {
+			if err := TakeOver(t.Context(), b.config(t), b.key, otherPlaces()[name], key); fault.ClassOf(err) != fault.Policy {
+				t.Errorf("for another %s: %v", name, err)
+			}
+		}
+		if err := TakeOver(t.Context(), b.config(t), key, b.place, key); !errors.Is(err, ErrKey) {
+			t.Errorf("with another key: %v", err)
+		}
+		next := *b
+		next.place.Epoch, next.key = epoch, key
+		if err := TakeOver(t.Context(), b.config(t), b.key, next.place, key); err != nil {
+			t.Fatal(err)
+		}
+		mixed := next
+		mixed.key = b.key
+		if err := mixed.tryOpen(t); !errors.Is(err, ErrKey) {
+			t.Errorf("the old key: %v", err)
+		}
+		b = &next
+		s = b.open(t)
+		if got := content(t, s); got != before {
+			t.Errorf("epoch %d: it holds something else now:\n%s\nwas\n%s", epoch, got, before)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // resealUntilKilled reseals the store in a folder; strace kills it. On one thread:
 // strace counts the calls of each thread by itself.
 func resealUntilKilled(dir string) int {
