@@ -137,6 +137,9 @@ type sinkStatus struct {
 	Behind uint64 `json:"behind"`          // entries that it has not
 	Error  string `json:"error,omitempty"` // why
 	Since  string `json:"since,omitempty"` // when the trouble began
+
+	Deleted string `json:"deleted,omitempty"` // when its file was found deleted
+	Lost    uint64 `json:"lost,omitempty"`    // entries of which the copies went with it
 }
 
 func sinkStates(states map[string]audit.SinkState) []sinkStatus {
@@ -146,6 +149,9 @@ func sinkStates(states map[string]audit.SinkState) []sinkStatus {
 		s := sinkStatus{ID: id, Kind: x.Kind, Behind: x.Behind}
 		if x.Error != nil {
 			s.Error, s.Since = cli.Escape(x.Error.Error()), trail.FormatTime(x.Since)
+		}
+		if !x.Deleted.IsZero() {
+			s.Deleted, s.Lost = trail.FormatTime(x.Deleted), x.Lost
 		}
 		out = append(out, s)
 	}

@@ -16,18 +16,30 @@ import (
 const noFollow = syscall.O_NOFOLLOW | syscall.O_CLOEXEC
 
 // file appends leaves to a file, one a line. Who moves the file away gets a new
-// one, which goes on where the old one ended.
+// one, which goes on where the old one ended. So it goes on after the file was deleted,
+// which is told.
 type file struct {
-	path string
-	f    *os.File
+	path    string
+	deleted func()
+	f       *os.File
 }
 
+// close leaves the file that is open. One that has no name any more was deleted, or
+// another one was put in its place; one that was moved away still has a name.
 func (w *file) close() {
-	if w.f != nil {
-		_ = w.f.Close()
-		w.f = nil
+	if w.f == nil {
+		return
 	}
+	if st, err := w.f.Stat(); err == nil {
+		if s, ok := st.Sys().(*syscall.Stat_t); ok && s.Nlink == 0 {
+			w.deleted()
+		}
+	}
+	_ = w.f.Close()
+	w.f = nil
 }
+
+func (w *file) check() error { return w.open() }
 
 // write is held up by nothing but the disk, which cannot be told to give up.
 func (w *file) write(ctx context.Context, leaves []numberedLeaf) error {

@@ -23,6 +23,8 @@ import (
 type writer interface {
 	// write takes leaves, in order, and returns when the sink has them.
 	write(ctx context.Context, leaves []numberedLeaf) error
+	// check finds out whether the sink is as it was left, when there is nothing to write.
+	check() error
 	close()
 }
 
@@ -47,6 +49,11 @@ type SinkState struct {
 	// Since is when the trouble began.
 	Error error
 	Since time.Time
+	// Deleted is when it was last noticed, since the vault was opened, that the sink's
+	// file was deleted; zero if it was not. The sink goes on in a new one, from entry
+	// Lost on: copies of those before are gone.
+	Deleted time.Time
+	Lost    uint64
 }
 
 // Sinks copies the trail to the sinks of the charter. A sink that hangs, is full or
@@ -61,7 +68,7 @@ type Sinks struct {
 	retry time.Duration // after a failure
 	limit time.Duration // of one step
 	// open makes the writer of a sink.
-	open func(charter.AuditSink) writer
+	open func(*sink) writer
 
 	setting sync.Mutex // one Set at a time; held while those that end are waited for
 
@@ -73,7 +80,7 @@ type Sinks struct {
 // has the trail, lie in dir, which is made for the first. log is the operator's.
 func NewSinks(s *seal.Store, dir string, now func() time.Time, log *slog.Logger) *Sinks {
 	x := &Sinks{store: s, dir: dir, now: now, log: log, retry: sinkRetry, limit: sinkTimeout, running: map[string]*sink{}}
-	x.open = x.writer
+	x.open = (*sink).writer
 	return x
 }
 
@@ -85,6 +92,7 @@ type sink struct {
 	wake   chan struct{}
 	cancel context.CancelFunc
 	ended  chan struct{}
+	saved  uint64 // the cursor as it is kept
 
 	mu    sync.Mutex // guards the rest
 	state SinkState
@@ -184,18 +192,18 @@ func (x *sink) shown() SinkState {
 
 func (s *Sinks) start(w charter.AuditSink) *sink {
 	ctx, cancel := context.WithCancel(context.Background())
-	x := &sink{AuditSink: w, all: s, out: s.open(w), wake: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{})}
-	x.state = SinkState{ID: w.ID, Kind: w.Kind}
+	x := &sink{AuditSink: w, all: s, wake: make(chan struct{}, 1), cancel: cancel, ended: make(chan struct{})}
+	x.out, x.state = s.open(x), SinkState{ID: w.ID, Kind: w.Kind}
 	go x.run(ctx)
 	return x
 }
 
 // writer is what writes to a sink.
-func (s *Sinks) writer(w charter.AuditSink) writer {
-	if w.Kind == "syslog" {
-		return &syslog{address: w.Address, id: w.ID}
+func (x *sink) writer() writer {
+	if x.Kind == "syslog" {
+		return &syslog{address: x.Address, id: x.ID}
 	}
-	return &file{path: filepath.Join(s.dir, w.ID+".jsonl")}
+	return &file{path: filepath.Join(x.all.dir, x.ID+".jsonl"), deleted: x.deleted}
 }
 
 // run copies until it is told to end.
@@ -257,7 +265,16 @@ func (x *sink) note(cursor uint64, err error) {
 	}
 }
 
-// step copies one batch, and says whether there is more.
+// deleted keeps that the sink's file was found deleted.
+func (x *sink) deleted() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.state.Deleted, x.state.Lost = x.all.now(), x.state.Cursor
+	x.all.log.LogAttrs(context.Background(), slog.LevelError, "the file of an audit sink was deleted; a new one goes on, without what that one had", slog.String("id", x.ID), slog.Uint64("entries", x.state.Lost))
+}
+
+// step copies one batch, and says whether there is more. Where there is nothing to copy
+// it looks after the sink.
 func (x *sink) step(ctx context.Context, cursor uint64) (uint64, bool, error) {
 	size := uint64(x.all.store.Head().Size)
 	var batch []numberedLeaf
@@ -269,7 +286,10 @@ func (x *sink) step(ctx context.Context, cursor uint64) (uint64, bool, error) {
 		batch = append(batch, numberedLeaf{n, raw})
 	}
 	if batch == nil {
-		return cursor, false, nil
+		if err := x.out.check(); err != nil || cursor == x.saved {
+			return cursor, false, err
+		}
+		return cursor, false, x.save(cursor)
 	}
 	ctx, cancel := context.WithTimeout(ctx, x.all.limit)
 	defer cancel()
@@ -301,9 +321,14 @@ func (x *sink) load() (uint64, error) {
 	if err != nil || n > uint64(x.all.store.Head().Size) {
 		return 0, errors.Join(errCursor, fault.Hint(fault.Errorf(fault.Storage, "%s says %.20q", x.cursorPath(), data), "remove the file: the whole trail is copied again"))
 	}
+	x.saved = n
 	return n, nil
 }
 
 func (x *sink) save(n uint64) error {
-	return durable.Replace(x.cursorPath(), strconv.AppendUint(nil, n, 10), 0o600)
+	err := durable.Replace(x.cursorPath(), strconv.AppendUint(nil, n, 10), 0o600)
+	if err == nil {
+		x.saved = n
+	}
+	return err
 }

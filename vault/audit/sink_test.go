@@ -23,8 +23,15 @@ import (
 
 func (b *bench) sinks(dir string, want map[string]charter.AuditSink) *Sinks {
 	b.t.Helper()
+	return b.sinksWith(dir, want, func(*Sinks) {})
+}
+
+// sinksWith is sinks, of which something is changed before they begin.
+func (b *bench) sinksWith(dir string, want map[string]charter.AuditSink, change func(*Sinks)) *Sinks {
+	b.t.Helper()
 	s := NewSinks(b.store, dir, time.Now, slog.New(slog.DiscardHandler))
 	s.retry = 20 * time.Millisecond
+	change(s)
 	s.Set(want)
 	b.t.Cleanup(func() { s.Set(nil) })
 	return s
@@ -73,15 +80,6 @@ func TestFileSink(t *testing.T) {
 	if n := b.inOrder(path, 604); n != 606 {
 		t.Errorf("after the rotation up to %d", n)
 	}
-	// Deleted: what comes after is not written into a file without a name.
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	b.fill(2)
-	caughtUp(t, s, "copy")
-	if n := b.inOrder(path, 606); n != 608 {
-		t.Errorf("after the deletion up to %d", n)
-	}
 	s.Set(nil)
 	// Torn by a crash after the cursor was kept.
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
@@ -97,9 +95,74 @@ func TestFileSink(t *testing.T) {
 	b.fill(1)
 	s = b.sinks(dir, fileSink("copy"))
 	caughtUp(t, s, "copy")
-	if n := b.inOrder(path, 606); n != 609 {
+	if n := b.inOrder(path, 604); n != 607 {
 		t.Errorf("after the torn line up to %d", n)
 	}
+}
+
+// TestDeletedSink: a file that is deleted, or that another one takes the place of, shows
+// until the vault is sealed, also where there is nothing to write; a new one goes on. One
+// that was moved away does not show.
+func TestDeletedSink(t *testing.T) {
+	b := newBench(t)
+	b.fill(4)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "copy.jsonl")
+	var log bytes.Buffer
+	s := b.sinksWith(dir, fileSink("copy"), func(s *Sinks) { s.log = slog.New(slog.NewTextHandler(&log, nil)) })
+	caughtUp(t, s, "copy")
+	there := func() bool { _, err := os.Lstat(path); return err == nil }
+	must(t, os.Rename(path, path+".1"))
+	until(t, "a new file after the rotation", there)
+	if st := s.States()["copy"]; !st.Deleted.IsZero() || st.Error != nil {
+		t.Errorf("after a rotation: %+v", st)
+	}
+	b.fill(2)
+	caughtUp(t, s, "copy")
+	for _, lost := range []uint64{7, 9} {
+		before := s.States()["copy"].Deleted
+		if lost == 7 {
+			must(t, os.Remove(path))
+		} else {
+			must(t, os.WriteFile(path+".new", nil, 0o600))
+			must(t, os.Rename(path+".new", path))
+		}
+		until(t, "the deletion shows", func() bool { return s.States()["copy"].Deleted.After(before) })
+		if st := s.States()["copy"]; st.Lost != lost || st.Error != nil {
+			t.Errorf("it shows %+v, want %d lost", st, lost)
+		}
+		until(t, "a new file", there)
+		b.fill(2)
+		caughtUp(t, s, "copy")
+		if n := b.inOrder(path, int(lost)); n != int(lost)+2 {
+			t.Errorf("the new file goes up to %d", n)
+		}
+	}
+	if s.States()["copy"].Deleted.IsZero() {
+		t.Error("it does not show any more")
+	}
+	s.Set(nil)
+	if n := strings.Count(log.String(), "was deleted"); n != 2 {
+		t.Errorf("the log has %d of it: %s", n, log.String())
+	}
+}
+
+// TestCursorIsKeptLater: a cursor that could not be kept is kept as soon as it can be,
+// also where there is nothing more to copy.
+func TestCursorIsKeptLater(t *testing.T) {
+	b := newBench(t)
+	dir := t.TempDir()
+	s := b.sinks(dir, fileSink("copy"))
+	caughtUp(t, s, "copy")
+	cursor := filepath.Join(dir, "copy.cursor")
+	must(t, os.Remove(cursor))
+	must(t, os.Mkdir(cursor, 0o700))
+	b.fill(1)
+	s.Wake()
+	until(t, "the trouble shows", func() bool { return s.States()["copy"].Error != nil })
+	must(t, os.Remove(cursor))
+	until(t, "the cursor is kept", func() bool { raw, _ := os.ReadFile(cursor); return string(raw) == "2" })
+	caughtUp(t, s, "copy")
 }
 
 // TestSinkInTrouble: whatever happens to a sink, requests go on, its state says what
@@ -267,26 +330,26 @@ func (w *hung) write(context.Context, []numberedLeaf) error {
 	return nil
 }
 
-func (*hung) close() {}
+func (*hung) check() error { return nil }
+func (*hung) close()       {}
 
 // withHung has one sink that hangs and one that works, and returns when the first hangs.
 func (b *bench) withHung(limit time.Duration, log io.Writer) (*Sinks, *hung, *sink) {
 	b.t.Helper()
 	w := &hung{at: make(chan struct{}, 1), back: make(chan struct{})}
 	w.release = sync.OnceFunc(func() { close(w.back) })
-	s := NewSinks(b.store, b.t.TempDir(), time.Now, slog.New(slog.NewTextHandler(log, nil)))
-	s.retry, s.limit = 20*time.Millisecond, limit
-	s.open = func(c charter.AuditSink) writer {
-		if c.ID == "hung" {
-			return w
-		}
-		return s.writer(c)
-	}
-	b.j.Tell(s.Wake)
 	both := fileSink("good")
 	both["hung"] = charter.AuditSink{ID: "hung", Kind: "file"}
-	s.Set(both)
-	b.t.Cleanup(func() { s.Set(nil) })
+	s := b.sinksWith(b.t.TempDir(), both, func(s *Sinks) {
+		s.limit, s.log = limit, slog.New(slog.NewTextHandler(log, nil))
+		s.open = func(x *sink) writer {
+			if x.ID == "hung" {
+				return w
+			}
+			return x.writer()
+		}
+	})
+	b.j.Tell(s.Wake) // no entry is written yet
 	b.t.Cleanup(w.release)
 	<-w.at
 	return s, w, s.running["hung"]

@@ -57,6 +57,9 @@ func (v *vault) sinkStates() []map[string]any {
 		if s.Error != nil {
 			m["error"], m["since"] = shown(s.Error), trail.FormatTime(s.Since)
 		}
+		if !s.Deleted.IsZero() {
+			m["deleted"], m["lost"] = trail.FormatTime(s.Deleted), s.Lost
+		}
 		out = append(out, m)
 	}
 	return out

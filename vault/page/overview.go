@@ -1,6 +1,7 @@
 package page
 
 import (
+	"fmt"
 	"slices"
 
 	"keyrite/artifact/access"
@@ -30,8 +31,8 @@ type status struct {
 	Owed    int    `json:"results_owed"`
 	CutOff  int    `json:"intents_cut_off"`
 	Sinks   []struct {
-		ID, Kind, Error, Since string
-		Behind                 uint64
+		ID, Kind, Error, Since, Deleted string
+		Behind, Lost                    uint64
 	}
 	Opening *unseal.Status
 }
@@ -113,6 +114,7 @@ func (s *status) acts() []string {
 	add(s.Store.Keeper != "", "The cosigner of the store's head cannot be reached: "+s.Store.Keeper)
 	for _, k := range s.Sinks {
 		add(k.Error != "", "Sink "+k.ID+" gets no copies of the trail since "+when(k.Since)+": "+k.Error)
+		add(k.Deleted != "", fmt.Sprintf("The file of sink %s was deleted, which was noticed %s. It goes on in a new one; what the old one had of the first %d entries is gone.", k.ID, when(k.Deleted), k.Lost))
 	}
 	add(s.CutOff > 0, "Uses of a key were cut off, and nobody knows what came of them: look into the trail for what is interrupted.")
 	add(s.Owed > 0, "Results of uses of a key wait to be written: look why the store does not take them.")
