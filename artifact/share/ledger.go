@@ -1,13 +1,19 @@
 package share
 
 import (
+	"bytes"
 	"maps"
 	"time"
 
 	"keyrite/artifact/charter"
+	"keyrite/artifact/envelope"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/jcs"
 )
+
+// MaxLedgerBytes bounds a ledger: 5,000 proofs of 3 KiB, a proof of each of 25 holders a
+// week for 4 years.
+const MaxLedgerBytes = 16 << 20
 
 // LedgerFormat names the lines of a challenger's ledger.
 const LedgerFormat = "keyrite/share-ledger/v1"
@@ -26,7 +32,9 @@ type ledgerLine struct {
 	Format    string     `json:"format"`
 	ID        string     `json:"id,omitempty"`    // accepted: of the challenge
 	Place     *Place     `json:"place,omitempty"` // accepted
-	Time      string     `json:"time"`
+	// Proof is what was accepted. Lines of before it was kept have none.
+	Proof *envelope.Envelope `json:"proof,omitempty"`
+	Time  string             `json:"time"`
 }
 
 // Ledger is what a challenger remembers: which challenges are his, and whose proof
@@ -35,6 +43,7 @@ type Ledger struct {
 	issued   map[string]bool
 	accepted map[string]bool // challenge id and holder
 	last     map[Place]time.Time
+	kept     []keptLine // accepted, in order
 }
 
 // LooksLikeLedger says whether the bytes of a file can be a ledger, or the torn
@@ -50,9 +59,20 @@ func LooksLikeLedger(data []byte) bool {
 	return false
 }
 
+// ParseLedger folds a ledger file. A last line without its end was never appended.
+func ParseLedger(data []byte) (*Ledger, error) {
+	var lines [][]byte
+	for line := range bytes.Lines(data) {
+		if l, whole := bytes.CutSuffix(line, []byte("\n")); whole {
+			lines = append(lines, l)
+		}
+	}
+	return ReadLedger(lines)
+}
+
 // ReadLedger folds the lines of a ledger.
 func ReadLedger(lines [][]byte) (*Ledger, error) {
-	l := &Ledger{map[string]bool{}, map[string]bool{}, map[Place]time.Time{}}
+	l := &Ledger{issued: map[string]bool{}, accepted: map[string]bool{}, last: map[Place]time.Time{}}
 	for i, line := range lines {
 		if err := l.take(line); err != nil {
 			return nil, fault.Errorf(fault.Verify, "ledger line %d: %w", i+1, err)
@@ -72,11 +92,12 @@ func (l *Ledger) take(line []byte) error {
 	}
 	switch {
 	case x.Format != LedgerFormat:
-	case x.Event == ledgerIssued && x.Challenge != nil && x.Place == nil && x.ID == "":
+	case x.Event == ledgerIssued && x.Challenge != nil && x.Place == nil && x.Proof == nil && x.ID == "":
 		id, err := x.Challenge.ID()
 		l.issued[id] = true
 		return err
 	case x.Event == ledgerAccepted && x.Challenge == nil && x.Place != nil && len(x.ID) == 64:
+		l.kept = append(l.kept, keptLine{Kept: Kept{Place: *x.Place, At: at, Proved: x.Proof != nil}, id: x.ID, proof: x.Proof})
 		l.accepted[x.ID+x.Place.Holder] = true
 		if at.After(l.last[*x.Place]) {
 			l.last[*x.Place] = at
@@ -113,7 +134,7 @@ func (l *Ledger) Accept(p *Proven, now time.Time) ([]byte, error) {
 	}
 	l.accepted[id+p.Holder] = true
 	l.last[p.Place] = now
-	return jcs.Marshal(ledgerLine{Event: ledgerAccepted, Format: LedgerFormat, ID: id, Place: &p.Place, Time: charter.FormatTime(now)})
+	return jcs.Marshal(ledgerLine{Event: ledgerAccepted, Format: LedgerFormat, ID: id, Place: &p.Place, Proof: p.Envelope, Time: charter.FormatTime(now)})
 }
 
 // Alive counts, for each safe, the holders whose share was proven since; receipts

@@ -151,6 +151,7 @@ type Proven struct {
 	Challenge *Challenge
 	Holder    string
 	Place     Place
+	Envelope  *envelope.Envelope // the proof itself
 }
 
 // VerifyProof checks a proof at time now: signed by share key and person key of a
@@ -182,7 +183,7 @@ func VerifyProof(data []byte, s *charter.State, now time.Time) (*Proven, error) 
 	if err := verifyProof(env, want, shareKey, m.Person.PublicKey(), &p); err != nil {
 		return nil, fault.Errorf(fault.ClassOf(err), "proof of %s: %w", want.Holder, err)
 	}
-	return &Proven{&p.Challenge, want.Holder, want}, nil
+	return &Proven{&p.Challenge, want.Holder, want, env}, nil
 }
 
 func verifyProof(env *envelope.Envelope, want Place, shareKey ed25519.PublicKey, personKey crypto.PublicKey, p *Proof) error {

@@ -49,12 +49,16 @@ type EvidenceKey struct {
 
 // EvidenceShares says which shares of a safe are known to be alive.
 type EvidenceShares struct {
-	Safe         string
-	Epoch        int
-	Need, Of     int
-	Proven, Last string
-	Low, Lost    bool
+	Safe      string
+	Epoch     int
+	Need, Of  int
+	Proven    []EvidenceProof
+	Told      []string // holders of whom it is said, without a proof
+	Low, Lost bool
 }
+
+// EvidenceProof is the last proof of one holder.
+type EvidenceProof struct{ Holder, Day string }
 
 // EvidenceEnd is a certificate and when it ends.
 type EvidenceEnd struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"keyrite/artifact/anchor"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/share"
@@ -26,7 +27,7 @@ type shareProofOptions struct {
 func newShareProof() *cobra.Command {
 	var o shareProofOptions
 	c := &cobra.Command{
-		Use:   "share-proof FILE… --anchor FILE --charter FILE",
+		Use:   "share-proof [FILE…] --anchor FILE --charter FILE",
 		Short: "Accept the proofs of key masters that their shares are alive",
 		Long: `Verify proofs made by 'keyrite share prove': each must be signed by the share key
 and the person key of a holder of the epoch in force, and answer a challenge that
@@ -38,9 +39,13 @@ own copy, not one that came with the proof.
 
 All files are good, or none is accepted.
 
-Exit codes: 0 accepted, 13 accepted before, expired, of an old epoch, another vault
-or world, or no challenge of ours, 14 altered or not signed by share and person.`,
-		Args: cobra.MinimumNArgs(1),
+Without a FILE the proofs in the ledger named with --ledger are verified, and nothing is
+written: what a keeper was shown is verified by whoever gets a copy of his ledger.
+
+Exit codes: 0 accepted, or the ledger holds, 13 accepted before, expired, of an old epoch, another vault
+or world, or no challenge of ours, 14 altered or not signed by share and person, or a
+ledger line has no proof.`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(c *cobra.Command, args []string) error { return runShareProof(c, &o, args) },
 	}
 	anchorFlags(c, &o.anchorOptions)
@@ -61,6 +66,8 @@ type provenShare struct {
 	Safe    string `json:"safe"`
 	Epoch   int    `json:"epoch"`
 	Purpose string `json:"purpose"`
+	// Accepted is when, as the ledger says; only where one is verified.
+	Accepted string `json:"accepted,omitempty"`
 }
 
 func runShareProof(c *cobra.Command, o *shareProofOptions, paths []string) (err error) {
@@ -79,6 +86,9 @@ func runShareProof(c *cobra.Command, o *shareProofOptions, paths []string) (err 
 	if err != nil {
 		return fault.Errorf(fault.ClassOf(err), "charter %q: %w", o.charter, err)
 	}
+	if len(paths) == 0 {
+		return o.runLedger(c, a, data)
+	}
 	now := time.Now()
 	proofs, err := readProofs(paths, state, now)
 	if err != nil {
@@ -92,11 +102,40 @@ func runShareProof(c *cobra.Command, o *shareProofOptions, paths []string) (err 
 	}
 	res := shareProofResult{"keyrite/share-proof-verified/v1", string(a.World), []provenShare{}}
 	for _, p := range proofs {
-		res.Proofs = append(res.Proofs, provenShare{p.Holder, p.Place.Safe, p.Place.Epoch, p.Challenge.Purpose})
+		res.Proofs = append(res.Proofs, provenShare{Holder: p.Holder, Safe: p.Place.Safe, Epoch: p.Place.Epoch, Purpose: p.Challenge.Purpose})
 	}
 	return cli.Print(c, res, func(w io.Writer) {
 		for _, p := range res.Proofs {
 			fmt.Fprintf(w, "%s proved the share of safe %s, epoch %d: %s\n", p.Holder, p.Safe, p.Epoch, cli.Escape(p.Purpose))
+		}
+	})
+}
+
+// runLedger verifies the proofs that a ledger keeps. charterLines were folded.
+func (o *shareProofOptions) runLedger(c *cobra.Command, a *anchor.Anchors, charterLines []byte) error {
+	if o.ledger == "" || len(o.challenges) > 0 {
+		return cli.Usagef("name files with proofs to accept, or a ledger to verify with --ledger and no --challenge")
+	}
+	data, err := intake.Read(o.ledger, share.MaxLedgerBytes)
+	if err != nil {
+		return err
+	}
+	l, err := share.ParseLedger(data)
+	if err != nil {
+		return fault.Errorf(fault.ClassOf(err), "%q: %w", o.ledger, err)
+	}
+	kept, err := l.Check(charterLines)
+	if err != nil {
+		return fault.Errorf(fault.ClassOf(err), "%q: %w", o.ledger, err)
+	}
+	res := shareProofResult{"keyrite/share-proof-verified/v1", string(a.World), []provenShare{}}
+	for _, k := range kept {
+		res.Proofs = append(res.Proofs, provenShare{k.Place.Holder, k.Place.Safe, k.Place.Epoch, k.Purpose, charter.FormatTime(k.At)})
+	}
+	return cli.Print(c, res, func(w io.Writer) {
+		fmt.Fprintf(w, "the ledger has %d proofs, and each holds\n", len(res.Proofs))
+		for _, p := range res.Proofs {
+			fmt.Fprintf(w, "%s proved the share of safe %s, epoch %d, accepted %s: %s\n", p.Holder, p.Safe, p.Epoch, p.Accepted, cli.Escape(p.Purpose))
 		}
 	})
 }

@@ -148,3 +148,32 @@ func TestInspectionVectors(t *testing.T) {
 		}
 	}
 }
+
+// The same of ledgers of share proofs, which are only read.
+func TestShareLedgerVectors(t *testing.T) {
+	const dir = "../../testdata/vectors/share-ledger/"
+	codes := map[string]int{"ok": 0, "verify": 14, "policy": 13}
+	files, err := filepath.Glob(dir + "*.txt")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d vectors: %v", len(files), err)
+	}
+	tmp := t.TempDir()
+	for _, f := range files {
+		expect, ledger := vector(t, f)
+		path := filepath.Join(tmp, filepath.Base(f)+".proofs")
+		if err := os.WriteFile(path, ledger, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, told bytes.Buffer
+		args := []string{"share-proof", "--ledger", path, "--anchor", dir + "anchors.json", "--charter", dir + "charter.jsonl"}
+		if got := cli.Run(t.Context(), newRoot(), args, cli.IO{In: os.Stdin, Out: &out, Err: &told}); got != codes[expect] || (got == 0) != strings.Contains(out.String(), "master5 proved the share of safe work") {
+			t.Errorf("%s: exit %d, want %d: %s%s", filepath.Base(f), got, codes[expect], out.String(), told.String())
+		}
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, ledger) {
+			t.Errorf("%s: the ledger was written to, %v", filepath.Base(f), err)
+		}
+		if got := cli.Run(t.Context(), newRoot(), append([]string{"share-proof"}, args[3:]...), cli.IO{In: os.Stdin, Out: &out, Err: &told}); got != 2 {
+			t.Errorf("without a ledger and files: exit %d", got)
+		}
+	}
+}

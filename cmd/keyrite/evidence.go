@@ -136,9 +136,7 @@ func (g *gathering) index() error {
 	if g.page.Trails == nil {
 		g.lacks("the audit trail of the vault: no extract was given")
 	}
-	if g.page.Shares == nil {
-		g.lacks("proofs that shares are alive: there is no ledger")
-	}
+	g.lacks("proofs that were handed to the vault itself: who handed them in stands in its audit trail")
 	var b strings.Builder
 	if err := paper.WriteEvidence(&b, &g.page); err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -24,7 +23,6 @@ import (
 	"keyrite/artifact/share"
 	"keyrite/artifact/trail"
 	"keyrite/ceremony/paper"
-	"keyrite/internal/cli"
 	"keyrite/internal/durable"
 	"keyrite/internal/intake"
 )
@@ -74,9 +72,17 @@ func interrupted(ctx context.Context) error {
 	return fault.New(fault.Interrupted, "interrupted; no folder is left behind")
 }
 
-// take copies one file under a name that is still free, lists it, and returns the copy's
-// path.
+// take is copy for a file whose check is known, which it lists.
 func (g *gathering) take(name, from, what, check string) (string, error) {
+	to, err := g.copy(name, from)
+	if err == nil {
+		g.list(name, what, check)
+	}
+	return to, err
+}
+
+// copy copies one file under a name that is still free, and returns the copy's path.
+func (g *gathering) copy(name, from string) (string, error) {
 	in, err := intake.Open(from)
 	if err != nil {
 		return "", err
@@ -94,7 +100,6 @@ func (g *gathering) take(name, from, what, check string) (string, error) {
 	if _, err := io.Copy(out, in); err != nil {
 		return "", fault.Errorf(fault.Storage, "copy %q: %w", from, err)
 	}
-	g.list(name, what, check)
 	return to, out.Commit()
 }
 
@@ -161,33 +166,6 @@ func (g *gathering) charter(context.Context) error {
 			continue
 		}
 		g.page.Statements = append(g.page.Statements, paper.EvidenceStatement{Seq: l.Seq, Time: strings.TrimSuffix(strings.Replace(l.Time, "T", " ", 1), "Z"), Type: l.Type, About: l.About, Signers: strings.Join(l.Signers, ", ")})
-	}
-	return nil
-}
-
-// proofs counts the shares that are known to be alive.
-func (g *gathering) proofs(context.Context) error {
-	path := ledgerPath(g.o.ledger, g.o.charter)
-	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if g.o.ledger != "" {
-			return cli.Usagef("there is no ledger %q", path)
-		}
-		return nil
-	}
-	copied, err := g.take("shares.proofs", path, "which key masters proved that their share is alive, and when", "keyrite ceremony status --record RECORD --ledger shares.proofs")
-	if err != nil {
-		return err
-	}
-	l, err := readLedger(copied)
-	if err != nil {
-		return err
-	}
-	for _, a := range l.Alive(g.state, g.receipts, g.o.now.Add(-provenFor)) {
-		row := paper.EvidenceShares{Safe: a.Safe, Epoch: a.Epoch, Need: a.Need, Of: a.Of, Proven: strings.Join(a.Proven, ", "), Low: a.Low(), Lost: a.Lost()}
-		if !a.Last.IsZero() {
-			row.Last = a.Last.UTC().Format(time.DateTime)
-		}
-		g.page.Shares = append(g.page.Shares, row)
 	}
 	return nil
 }

@@ -91,9 +91,12 @@ func TestEvidenceOfRecords(t *testing.T) {
 		t.Errorf("a closed record: %v\n%s", e.Unsigned, e.page)
 	}
 
+	wantReceipts(t, closed, true)
+
 	stripped := vectorCopy(t)
 	strip(t, stripped, 2) // the end, and that it closed
 	e := exportEvidence(t, 0, "--record", stripped)
+	wantReceipts(t, stripped, false)
 	if strings.Contains(e.page, allVerified) || !strings.Contains(e.page, "not signed: proves nothing") || len(e.Unsigned) != 1 || !strings.HasPrefix(e.Unsigned[0], "records/genesis: ") {
 		t.Errorf("a stripped record: %v\n%s", e.Unsigned, e.page)
 	}
@@ -111,7 +114,20 @@ func TestEvidenceOfRecords(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Join(l, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	wantReceipts(t, early, false)
 	if e := exportEvidence(t, 0, "--record", early); !strings.Contains(e.page, "missing: witness2") || !strings.Contains(e.page, "anchors.json (exit 10: not cosigned by all)") {
 		t.Errorf("a record that is not cosigned by all:\n%s", e.page)
+	}
+}
+
+// wantReceipts wants the receipts of a record to count as proofs of shares, or not.
+func wantReceipts(t *testing.T, dir string, want bool) {
+	t.Helper()
+	outputs := filepath.Join(genesisVector, record.OutputsDir)
+	o := evidenceOptions{records: []string{dir}}
+	o.anchor, o.charter = filepath.Join(outputs, "anchors.json"), filepath.Join(outputs, "charter.jsonl")
+	_, page, err := exportAt(t, o)
+	if err != nil || strings.Contains(page, "master1 2026-") != want {
+		t.Errorf("receipts of %s count: want %v, %v\n%s", dir, want, err, page)
 	}
 }

@@ -91,13 +91,7 @@ func readLedger(path string) (*share.Ledger, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, cli.Usagef("read ledger: %w", err)
 	}
-	var lines [][]byte
-	for line := range bytes.Lines(data) {
-		if l, whole := bytes.CutSuffix(line, []byte("\n")); whole {
-			lines = append(lines, l)
-		}
-	}
-	l, err := share.ReadLedger(lines)
+	l, err := share.ParseLedger(data)
 	if err != nil {
 		return nil, fault.Errorf(fault.ClassOf(err), "%q: %w", path, err)
 	}
