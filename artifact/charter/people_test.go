@@ -171,6 +171,66 @@ func TestPeopleChangeNeedsOldAndNewAndEverybodyAdded(t *testing.T) {
 	}
 }
 
+// anew gives a person another key under the same name, and returns the name by which it
+// signs here, beside the old one.
+func (v *vault) anew(p *charter.People, name string) string {
+	v.t.Helper()
+	k, err := person.New(name, v.World.World)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	for i := range p.Roster {
+		if p.Roster[i].Person.Name == name {
+			p.Roster[i].Person = *k.Public()
+		}
+	}
+	v.People[name+", new key"] = k
+	return name + ", new key"
+}
+
+// The same person with a new key enters like anybody: the new key signs, and the old one
+// counts among those in force and does not replace it (R-CER-7, R-CER-9).
+func TestSamePersonNewKey(t *testing.T) {
+	v := newVault(t)
+	first := v.people()
+	v.join(first, "approver3", charter.RoleApprover)
+	first.Sets.Approvers = charter.Set{Members: []string{"approver1", "approver2", "approver3"}, Need: 2}
+	first.Sets.Releases = first.Sets.Approvers
+	v.must(charter.TypePeople, first, "approver1", "approver2", "approver3")
+
+	second := v.people()
+	next := v.anew(second, "approver3")
+	v.subsets(second, []string{"approver1", "approver2", "approver3", next, "master1", "witness1"}, func(has func(string) bool) bool {
+		old := 0
+		for _, n := range []string{"approver1", "approver2", "approver3"} {
+			if has(n) {
+				old++
+			}
+		}
+		return has(next) && old >= 2 && !has("master1") && !has("witness1")
+	})
+	v.must(charter.TypePeople, second, "approver1", "approver2", next)
+	pipe := charter.Pipeline{ID: "p2", Key: v.SPKI("report"), Products: []string{"x"}}
+	if err := v.try(charter.TypePipeline, pipe, "approver1", "approver3"); err == nil {
+		t.Error("the key that was replaced counts")
+	}
+	if err := v.try(charter.TypePipeline, pipe, "approver1", next); err != nil {
+		t.Errorf("the new key: %v", err)
+	}
+
+	third := v.people()
+	master := v.anew(third, "master1")
+	v.subsets(third, []string{"approver1", "approver2", next, "approver3", "master1", master}, func(has func(string) bool) bool {
+		ours := 0
+		for _, n := range []string{"approver1", "approver2", next} {
+			if has(n) {
+				ours++
+			}
+		}
+		return has(master) && ours >= 2 && !has("master1") && !has("approver3")
+	})
+}
+
 // The first change of people, given again, is refused, as is one that was signed
 // for another place in the log.
 func TestPeopleChangeIsNotReplayed(t *testing.T) {
