@@ -104,7 +104,7 @@ func printAlive(w io.Writer, list []share.Alive, now time.Time) {
 		a := &list[i]
 		fmt.Fprintf(w, "safe %s, epoch %d: %d of %d shares alive", cli.Escape(a.Safe), a.Epoch, len(a.Proven), a.Of)
 		if !a.Last.IsZero() {
-			fmt.Fprintf(w, ", last %s", ago(now.Sub(a.Last)))
+			fmt.Fprintf(w, ", last %s", cli.Ago(now.Sub(a.Last)))
 		}
 		fmt.Fprintf(w, "; %d open it\n", a.Need)
 		switch {
@@ -115,16 +115,5 @@ func printAlive(w io.Writer, list []share.Alive, now time.Time) {
 		case a.Low():
 			fmt.Fprintf(w, "  WARNING: all are alive, but one lost share leaves none to spare.\n")
 		}
-	}
-}
-
-func ago(d time.Duration) string {
-	switch days := int(d.Hours() / 24); {
-	case days < 1:
-		return "today"
-	case days == 1:
-		return "1 day ago"
-	default:
-		return fmt.Sprintf("%d days ago", days)
 	}
 }

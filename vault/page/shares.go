@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"keyrite/artifact/fault"
 	"keyrite/artifact/share"
+	"keyrite/internal/cli"
 	"keyrite/vault/proof"
 )
 
@@ -19,6 +21,16 @@ const (
 type sharesPage struct {
 	Days  int `json:"alive_days"`
 	Safes []aliveSafe
+	now   time.Time
+}
+
+// Past shows a time to people, with how long ago it was.
+func (p *sharesPage) Past(s string) string {
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		return s
+	}
+	return when(s) + ", " + cli.Ago(p.now.Sub(t))
 }
 
 // aliveSafe is a safe with its level in words.
@@ -71,7 +83,7 @@ func showShares(x *look) (any, error) {
 	if err := x.only(); err != nil {
 		return nil, err
 	}
-	var p sharesPage
+	p := sharesPage{now: x.s.cfg.Now()}
 	return &p, x.read(sharesPath, nil, &p)
 }
 
