@@ -140,7 +140,8 @@ func unreadable(kind, name, about string, err error) duty.Thing {
 // admissions are the newest reports of the tokens that st has safes in. One that is
 // signed by nobody of the charter is told of as unreadable.
 func (w *Watch) admissions(st *charter.State) []duty.Thing {
-	newest := map[admission.Token]*admission.Report{}
+	type token struct{ label, serial string } // another firmware does not make another token
+	newest := map[token]*admission.Report{}
 	var out []duty.Thing
 	for i, data := range w.c.Admissions {
 		signed, err := admission.OpenAny(data, st.World, &st.People)
@@ -149,25 +150,26 @@ func (w *Watch) admissions(st *charter.State) []duty.Thing {
 			continue
 		}
 		for _, x := range signed {
-			if had := newest[x.Report.Token]; had == nil || had.Made < x.Report.Made {
-				newest[x.Report.Token] = x.Report
+			of := token{x.Report.Token.Label, x.Report.Token.Serial}
+			if had := newest[of]; had == nil || had.Made < x.Report.Made {
+				newest[of] = x.Report
 			}
 		}
 	}
 	for _, e := range st.Epochs {
-		for t, r := range newest {
-			if t.Label != e.Token.Label || t.Serial != e.Token.Serial {
-				continue
-			}
-			x := duty.Thing{Kind: duty.Admission, Name: t.Label + "/" + t.Serial, About: "admission report of token " + t.Label + " with serial " + t.Serial}
-			made, err1 := charter.ParseTime(r.Made)
-			ends, err2 := charter.ParseTime(r.Expires)
-			if err1 != nil || err2 != nil {
-				x.Fault = "it has no times"
-			}
-			x.From, x.Ends = made, ends
-			out = append(out, x)
+		t := token{e.Token.Label, e.Token.Serial}
+		r := newest[t]
+		if r == nil {
+			continue
 		}
+		x := duty.Thing{Kind: duty.Admission, Name: t.label + "/" + t.serial, About: "admission report of token " + t.label + " with serial " + t.serial}
+		made, err1 := charter.ParseTime(r.Made)
+		ends, err2 := charter.ParseTime(r.Expires)
+		if err1 != nil || err2 != nil {
+			x.Fault = "it has no times"
+		}
+		x.From, x.Ends = made, ends
+		out = append(out, x)
 	}
 	return out
 }

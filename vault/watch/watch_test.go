@@ -15,10 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"keyrite/artifact/admission"
 	"keyrite/artifact/artifacttest"
 	"keyrite/artifact/charter"
 	"keyrite/vault/duty"
+	"keyrite/vault/vaulttest"
 )
+
+func TestMain(m *testing.M) { vaulttest.Main(m) }
 
 // files is a folder of what a binding may have watched.
 type files struct {
@@ -125,6 +129,58 @@ func TestFiles(t *testing.T) {
 	}
 	if len(got) != 9 {
 		t.Errorf("%d things: %v", len(got), got)
+	}
+}
+
+// TestAdmissionReports: a report that somebody of the charter signed says when it ends; of
+// two of one token the newer counts, in whichever order they stand, and one of a token
+// that is no safe's is not told of.
+func TestAdmissionReports(t *testing.T) {
+	v := vaulttest.NewWith(t, nil)
+	first, err := admission.Open(v.Report, &v.State.People)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := v.Report
+	sign := func(change func(*admission.Report)) []byte {
+		r := *first.Report
+		change(&r)
+		v.SignReport(&r)
+		return v.Report
+	}
+	made := time.Now().UTC().Truncate(time.Second)
+	newer := sign(func(r *admission.Report) {
+		r.Made, r.Expires = charter.FormatTime(made), charter.FormatTime(made.Add(admission.Validity))
+	})
+	updated := sign(func(r *admission.Report) {
+		r.Made, r.Expires = charter.FormatTime(made), charter.FormatTime(made.Add(admission.Validity))
+		r.Token.Firmware = "99.1"
+	})
+	other := sign(func(r *admission.Report) { r.Token.Serial = "another" })
+	endsOf := func(s string) time.Time {
+		at, err := charter.ParseTime(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	id := duty.Admission + "/" + v.Token.Label + "/" + v.Token.Serial
+	for name, c := range map[string]struct {
+		reports [][]byte
+		ends    time.Time
+	}{
+		"one":                       {[][]byte{older}, endsOf(first.Report.Expires)},
+		"the newer last":            {[][]byte{older, newer}, made.Add(admission.Validity)},
+		"the newer first":           {[][]byte{newer, older}, made.Add(admission.Validity)},
+		"before and after firmware": {[][]byte{older, updated}, made.Add(admission.Validity)},
+		"and of another token":      {[][]byte{older, other}, endsOf(first.Report.Expires)},
+	} {
+		x := New(Config{Admissions: c.reports})
+		x.Look()
+		got := x.Things(v.State)
+		if len(got) != 1 || got[0].Fault != "" || got[0].Kind+"/"+got[0].Name != id || !got[0].Ends.Equal(c.ends) || !got[0].From.Equal(c.ends.Add(-admission.Validity)) {
+			t.Errorf("%s: %+v, want one of %s until %s", name, got, id, c.ends)
+		}
 	}
 }
 
