@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,22 +21,28 @@ import (
 // raw sends a request line as it is and gives the status; 0 if the connection ended.
 func (r *rig) raw(t *testing.T, target string) int {
 	t.Helper()
+	status, _ := r.send(t, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: vault\r\nConnection: close\r\n\r\n", target))
+	return status
+}
+
+// send sends bytes as they are and gives status and body of the answer; 0 if the
+// connection ended. The answer may come before all was sent.
+func (r *rig) send(t *testing.T, request string) (status int, body string) {
+	t.Helper()
 	c, err := tls.Dial("tcp", r.addr, r.tls(&r.mes))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: vault\r\nConnection: close\r\n\r\n", target); err != nil {
-		t.Fatal(err)
-	}
+	go func() { _, _ = io.WriteString(c, request) }()
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
-		return 0
+		return 0, ""
 	}
 	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode
+	out, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(out)
 }
 
 // spellings are ways of writing a path that one part of a program might read as it and
@@ -168,5 +175,102 @@ func TestLimitsOfConnections(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("after the others are gone: %v", err)
 		}
+	}
+}
+
+// TestLimitsOfRequests: headers and bodies are taken up to the limit and not beyond it,
+// however their length is told, or not told.
+func TestLimitsOfRequests(t *testing.T) {
+	r := newRig(t)
+	const mebibyte = 1 << 20
+	whole := func(n int) string {
+		const in = `{"data":{"a":1}}`
+		return in + strings.Repeat(" ", n-len(in))
+	}
+	chunked := func(body string, end string) string {
+		var b strings.Builder
+		for len(body) > 0 {
+			n := min(len(body), 10_000)
+			fmt.Fprintf(&b, "%x\r\n%s\r\n", n, body[:n])
+			body = body[n:]
+		}
+		return b.String() + end
+	}
+	const post, secret = "POST /v1/kv/data/line1/x HTTP/1.1\r\nHost: vault\r\n", "GET /v1/auth/token/lookup-self HTTP/1.1\r\nHost: vault\r\n"
+	sized := func(n int) string { return fmt.Sprintf("%sContent-Length: %d\r\n\r\n%s", post, n, whole(n)) }
+	inChunks := func(n int) string {
+		return post + "Transfer-Encoding: chunked\r\n\r\n" + chunked(whole(n), "0\r\n\r\n")
+	}
+	padded := func(n int) string { return secret + "X-Pad: " + strings.Repeat("x", n) + "\r\n\r\n" }
+	many := func(n int) string { return secret + strings.Repeat("X-Pad: x\r\n", n) + "\r\n" }
+	for name, c := range map[string]struct {
+		request string
+		status  int
+		says    string
+	}{
+		"a body of the limit":                  {sized(mebibyte), 200, `"version"`},
+		"one byte more":                        {sized(mebibyte + 1), 400, "at most 1048576"},
+		"a body of the limit, in chunks":       {inChunks(mebibyte), 200, `"version"`},
+		"one byte more, in chunks":             {inChunks(mebibyte + 1), 400, "more than 1048576"},
+		"three times that, in chunks":          {inChunks(3 * mebibyte), 400, "more than 1048576"},
+		"a chunk that is announced too large":  {post + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n{}", 503, "did not come"},
+		"two lengths":                          {post + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, ""},
+		"a length that is none":                {post + "Content-Length: -1\r\n\r\n{}", 400, ""},
+		"headers below the limit":              {padded(15 << 10), 200, "mes"},
+		"headers over the limit":               {padded(21 << 10), 431, ""},
+		"headers over the limit in many lines": {many(3000), 431, ""},
+		"headers of a megabyte":                {padded(mebibyte), 431, ""},
+	} {
+		if status, body := r.send(t, c.request); status != c.status || !strings.Contains(body, c.says) {
+			t.Errorf("%s: %d %.200s, want %d with %q", name, status, body, c.status, c.says)
+		}
+	}
+	if p := r.get("auth/token/lookup-self"); p.status != 200 {
+		t.Errorf("after all of these: %d %s", p.status, p.raw)
+	}
+}
+
+// TestClientsThatReadNothing: who asks and never takes the answer is cut off, and others
+// get his place.
+func TestClientsThatReadNothing(t *testing.T) {
+	r := found(t, newWorld(t))
+	r.start(nil, engines(), api.Limits{Write: time.Second, PerAddress: 4})
+	r.client.CloseIdleConnections()
+	if p := r.put("kv/data/line1/big", `{"data":{"a":"`+strings.Repeat("x", 900_000)+`"}}`); p.status != 200 {
+		t.Fatalf("%d %s", p.status, p.raw)
+	}
+	r.client.CloseIdleConnections()
+	for range 3 {
+		c, err := tls.Dial("tcp", r.addr, r.tls(&r.mes))
+		r.ok(err)
+		defer c.Close()
+		r.ok(c.NetConn().(*net.TCPConn).SetReadBuffer(4 << 10))
+		// More than the kernel keeps for both ends.
+		_, err = io.WriteString(c, strings.Repeat("GET /v1/kv/data/line1/big HTTP/1.1\r\nHost: vault\r\n\r\n", 20))
+		r.ok(err)
+	}
+	if p := r.get("auth/token/lookup-self"); p.status != 200 {
+		t.Errorf("beside them: %d %s", p.status, p.raw)
+	}
+	r.client.CloseIdleConnections()
+	// All four places are free again only when the three were cut off: connections that
+	// wait for another request stay.
+	end := time.Now().Add(15 * time.Second)
+	for free := 0; free < 4; {
+		var open []*tls.Conn
+		for free = 0; free < 4; free++ {
+			c, err := tls.Dial("tcp", r.addr, r.tls(&r.mes))
+			if err != nil {
+				break
+			}
+			open = append(open, c)
+		}
+		for _, c := range open {
+			c.Close()
+		}
+		if time.Now().After(end) {
+			t.Fatalf("only %d places are free", free)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
