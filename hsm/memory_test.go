@@ -1,12 +1,9 @@
 package hsm_test
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
-	"fmt"
-	"io"
 	"os"
 	"strings"
 	"syscall"
@@ -14,72 +11,8 @@ import (
 
 	"keyrite/hsm"
 	"keyrite/hsm/hsmtest"
+	"keyrite/internal/clitest"
 )
-
-// area is one mapping of a process.
-type area struct {
-	from, to uint64
-	name     string
-	flags    string // VmFlags of /proc/PID/smaps: lo is locked, dd kept out of core files
-}
-
-func areas(t *testing.T, pid int) []area {
-	t.Helper()
-	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var out []area
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		var a area
-		if n, _ := fmt.Sscanf(sc.Text(), "%x-%x ", &a.from, &a.to); n == 2 {
-			if fs := strings.Fields(sc.Text()); len(fs) > 5 {
-				a.name = fs[5]
-			}
-			if strings.Contains(sc.Text(), " r") {
-				out = append(out, a)
-			}
-		} else if v, ok := strings.CutPrefix(sc.Text(), "VmFlags:"); ok && len(out) > 0 {
-			out[len(out)-1].flags = " " + strings.TrimSpace(v) + " "
-		}
-	}
-	return out
-}
-
-// holding lists the mappings of a process in which the secret stands. Only root can
-// look: the process is not dumpable.
-func holding(t *testing.T, pid int, secret []byte) []area {
-	t.Helper()
-	return search(t, pid, len(secret), func(b []byte) bool { return bytes.Contains(b, secret) })
-}
-
-// search lists the mappings of a process of which a piece has what is looked for, which
-// is so many bytes long.
-func search(t *testing.T, pid, length int, has func([]byte) bool) []area {
-	t.Helper()
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mem.Close()
-	var found []area
-	for _, a := range areas(t, pid) {
-		const step = 1 << 20
-		buf := make([]byte, step+length)
-		for at := a.from; at < a.to; at += step {
-			n, err := io.NewSectionReader(mem, int64(at), int64(min(uint64(len(buf)), a.to-at))).Read(buf)
-			if err != nil && n == 0 {
-				break // a guard page, or what the kernel keeps for itself
-			}
-			if has(buf[:n]) {
-				found = append(found, a)
-				break
-			}
-		}
-	}
-	return found
-}
 
 // TestPINInMemory plants a canary as user PIN and looks for it in the whole memory
 // of both processes, after the login and after it was used: it stands in locked
@@ -111,14 +44,14 @@ func TestPINInMemory(t *testing.T) {
 	pids := map[string]int{"supervisor": e.Supervisor.PID(), "module process": module(t, e.Supervisor)}
 	for name, pid := range pids {
 		// Its second half: the first bytes of what was freed are overwritten at once.
-		found := holding(t, pid, []byte(canary[len(canary)/2:]))
+		found := clitest.Holding(t, pid, []byte(canary[len(canary)/2:]))
 		secret := 0
 		for _, a := range found {
-			t.Logf("%s: in %x-%x %s%s", name, a.from, a.to, a.name, a.flags)
-			if !strings.Contains(a.flags, " lo ") {
-				t.Errorf("%s: the PIN stands in memory that is not locked: %s %s", name, a.name, a.flags)
+			t.Logf("%s: in %x-%x %s%s", name, a.From, a.To, a.Name, a.Flags)
+			if !strings.Contains(a.Flags, " lo ") {
+				t.Errorf("%s: the PIN stands in memory that is not locked: %s %s", name, a.Name, a.Flags)
 			}
-			if strings.Contains(a.flags, " dd ") {
+			if strings.Contains(a.Flags, " dd ") {
 				secret++
 			}
 		}
@@ -135,7 +68,7 @@ func TestPINInMemory(t *testing.T) {
 	if err := e.Supervisor.WipePINs(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if found := holding(t, pids["supervisor"], []byte(canary)); len(found) != 0 {
+	if found := clitest.Holding(t, pids["supervisor"], []byte(canary)); len(found) != 0 {
 		t.Errorf("supervisor: after the wipe the PIN stands in %+v", found)
 	}
 }
@@ -191,7 +124,7 @@ func TestPlaintextInMemory(t *testing.T) {
 			}
 		}
 	}
-	if len(search(t, os.Getpid(), length, has(masked))) == 0 {
+	if len(clitest.SearchMemory(t, os.Getpid(), length, has(masked))) == 0 {
 		t.Fatal("the search does not find the canary where it is")
 	}
 	sealed, err := p.Encrypt(t.Context(), sp.KeyID, canary, nil)
@@ -210,8 +143,8 @@ func TestPlaintextInMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, needle := range map[string][]byte{"as it is": masked, "in base64": text} {
-		for _, a := range search(t, os.Getpid(), len(needle), has(needle)) {
-			t.Errorf("%s it stands in %x-%x %s", name, a.from, a.to, a.name)
+		for _, a := range clitest.SearchMemory(t, os.Getpid(), len(needle), has(needle)) {
+			t.Errorf("%s it stands in %x-%x %s", name, a.From, a.To, a.Name)
 		}
 	}
 }

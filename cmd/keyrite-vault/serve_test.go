@@ -60,6 +60,20 @@ func newClients(h *house) *clients {
 	return c
 }
 
+// newLine is newClients for a charter with the mount kv, in which the process "mes" may
+// write and read below line1, and seal the vault.
+func newLine(h *house) *clients {
+	h.t.Helper()
+	c := newClients(h)
+	h.bind("head: {file: head.json}\ntls: {certificate: tls.pem, key: tls.key}\n")
+	h.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
+	all := []access.Capability{access.Create, access.Read, access.Update}
+	h.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: all}, {Path: "sys/seal", Can: []access.Capability{access.Update}}}})
+	h.Approve(charter.TypeIdentity, charter.Identity{ID: "mes", Policies: []string{"line1"}, TTL: 600, Certificate: &charter.Certificate{CA: c.ca.Raw, URI: "spiffe://example.com/mes"}})
+	h.host()
+	return c
+}
+
 // issue makes a certificate: of the CA itself, of a server on loopback, or of a process.
 func (c *clients) issue(h *house, name, uri string) (*x509.Certificate, *ecdsa.PrivateKey, []byte) {
 	h.t.Helper()
@@ -191,13 +205,7 @@ func (s *serving) listener(role string) string {
 // sealed by a client; the process goes on under the same id and port, sealed.
 func TestServeClients(t *testing.T) {
 	h := newHouse(t)
-	c := newClients(h)
-	h.bind("head: {file: head.json}\ntls: {certificate: tls.pem, key: tls.key}\n")
-	h.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
-	all := []access.Capability{access.Create, access.Read, access.Update}
-	h.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: all}, {Path: "sys/seal", Can: []access.Capability{access.Update}}}})
-	h.Approve(charter.TypeIdentity, charter.Identity{ID: "mes", Policies: []string{"line1"}, TTL: 600, Certificate: &charter.Certificate{CA: c.ca.Raw, URI: "spiffe://example.com/mes"}})
-	h.host()
+	c := newLine(h)
 	s := h.serveClients(c)
 	if code, body := c.ask(h, "GET", "sys/health", ""); code != 501 || body["initialized"] != false {
 		t.Errorf("before anything: %d %v", code, body)

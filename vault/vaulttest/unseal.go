@@ -2,7 +2,9 @@ package vaulttest
 
 import (
 	"context"
+	"errors"
 	"io"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"keyrite/artifact/envelope"
 	"keyrite/artifact/openrequest"
 	"keyrite/artifact/share"
+	"keyrite/vault/quorum"
 	"keyrite/vault/unseal"
 )
 
@@ -112,4 +115,69 @@ func (v *Vault) Prove(t testing.TB, c *share.Challenge, name string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// Secrets are what the safe's shares are and give, in the clear.
+type Secrets struct {
+	Shares  map[string][]byte // by holder
+	PIN     []byte            // of the token's user
+	DataKey []byte
+}
+
+// Secrets combines the shares as a vault does that is opened. wrapped is the data key
+// of its store, as its file has it.
+func (v *Vault) Secrets(wrapped []byte) *Secrets {
+	t := v.t
+	t.Helper()
+	recipient, once, err := v.Quorum.NewOnce(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer once.Wipe()
+	e := v.State.Epochs[Safe]
+	out := &Secrets{Shares: map[string][]byte{}}
+	given := quorum.Given{State: v.State, Epoch: e, Once: once}
+	for name, file := range v.Shares {
+		place, pub, err := share.PlaceIn(v.State, &e, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out.Shares[name], _, err = share.Open(file, v.People[name].Identity(), place, pub); err != nil {
+			t.Fatal(err)
+		}
+		sealed, err := share.Seal(out.Shares[name], place, recipient)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given.Contributions = append(given.Contributions, quorum.Contribution{Holder: name, Share: sealed})
+	}
+	out.PIN, out.DataKey = v.join(given, wrapped)
+	return out
+}
+
+// join has the share child combine, and takes what it gives to its pipes.
+func (v *Vault) join(given quorum.Given, wrapped []byte) (pin, key []byte) {
+	t := v.t
+	t.Helper()
+	var ends [4]*os.File
+	for i := 0; i < len(ends); i += 2 {
+		var err error
+		if ends[i], ends[i+1], err = os.Pipe(); err != nil {
+			t.Fatal(err)
+		}
+		defer ends[i].Close()
+	}
+	_, err := v.Quorum.Join(t.Context(), quorum.Join{Given: given, Place: v.Place(), Wrapped: wrapped, PINs: ends[1], Key: ends[3]})
+	_ = errors.Join(ends[1].Close(), ends[3].Close())
+	if err != nil {
+		t.Fatal(err)
+	}
+	framed, err := io.ReadAll(ends[0])
+	if err != nil || len(framed) < 2 {
+		t.Fatalf("%d bytes of a PIN, %v", len(framed), err)
+	}
+	if key, err = io.ReadAll(ends[2]); err != nil {
+		t.Fatal(err)
+	}
+	return framed[2:], key // behind role and length
 }
