@@ -43,7 +43,7 @@ func newLost(t testing.TB) *asked {
 }
 
 // over is a request by which work2 takes over from work: carry asks those of work for
-// their shares, reseal those of work2.
+// their shares, reseal and rehead those of work2.
 func (a *asked) over(t testing.TB, operation string, edit func(*openrequest.Request)) *openrequest.Request {
 	t.Helper()
 	q := openrequest.Ask{Host: "vault1", Operation: operation, Recipient: a.once.Recipient().String(), Valid: 15 * time.Minute}
@@ -84,6 +84,9 @@ func (a *asked) lostRequests(t testing.TB) []artifacttest.Vector {
 		bad("reseal-for-a-safe-that-took-nothing-over", reseal, func(r *openrequest.Request) { r.Safe = "root" }),
 		bad("reseal-for-a-retired-safe", reseal, func(r *openrequest.Request) { r.Safe = "work" }),
 		bad("reseal-that-says-into", reseal, func(r *openrequest.Request) { r.Into = "work2" }),
+		bad("rehead-from-a-safe-that-is-not-retired", openrequest.Rehead, func(r *openrequest.Request) { r.From = "root" }),
+		bad("rehead-for-a-safe-that-took-nothing-over", openrequest.Rehead, func(r *openrequest.Request) { r.Safe = "root" }),
+		bad("create-that-says-from", reseal, func(r *openrequest.Request) { r.Operation = openrequest.Create }),
 		bad("unseal-that-says-from", reseal, func(r *openrequest.Request) { r.Operation = openrequest.Unseal }),
 		bad("unseal-that-says-into", carry, func(r *openrequest.Request) { r.Operation = openrequest.Unseal }),
 		bad("unseal-of-a-retired-safe", carry, func(r *openrequest.Request) { r.Operation, r.Into = openrequest.Unseal, "" }),
@@ -114,7 +117,8 @@ func TestCarryFromARetiredSafe(t *testing.T) {
 	a := newLost(t)
 	for operation, want := range map[string]string{
 		openrequest.Carry:  "safe work was retired, and safe work2 took over",
-		openrequest.Reseal: "under safe work, which was retired",
+		openrequest.Reseal: "RESEAL: the vault's store was under safe work, which was retired",
+		openrequest.Rehead: "REHEAD: the vault's store was under safe work, which was retired",
 	} {
 		lines, err := a.over(t, operation, nil).Lines()
 		if err != nil || !strings.Contains(strings.Join(lines, "\n"), want) {
@@ -136,6 +140,7 @@ func writeLost(t *testing.T) {
 	for _, v := range slices.Concat([]artifacttest.Vector{
 		{Name: "valid", Expect: "ok", Body: a.signed(t, r)},
 		{Name: "valid-reseal", Expect: "ok", Body: a.signed(t, a.over(t, openrequest.Reseal, nil))},
+		{Name: "valid-rehead", Expect: "ok", Body: a.signed(t, a.over(t, openrequest.Rehead, nil))},
 		{Name: "answer-valid", Expect: "ok", Body: a.answer(t, r, given{holder: "master1"})},
 	}, a.lostRequests(t), a.lostAnswers(t, r)) {
 		artifacttest.WriteVector(t, lostDir, v, strings.ReplaceAll(v.Name, "-", " "))

@@ -82,6 +82,8 @@ func (r *Request) does() string {
 	switch {
 	case r.Into != "":
 		return fmt.Sprintf("CARRY: safe %s was retired, and safe %s took over from it. Your share of %s opens the key of the vault's store, so that the shares of %s can take it over. No token is opened.", r.Safe, r.Into, r.Safe, r.Into)
+	case r.From != "" && r.Operation == Rehead:
+		return fmt.Sprintf("REHEAD: the vault's store was under safe %s, which was retired and whose shares were given for this, and the place that guards it against older copies was lost or is exchanged. The store is taken as it lies there. From now on the shares of safe %s open it, and those of %s do not. The token of %s is opened. Who asks must have shown you that it is the newest copy; if you do not know why it is asked, say no.", r.From, r.Safe, r.From, r.Safe)
 	case r.From != "":
 		return fmt.Sprintf("RESEAL: the vault's store was under safe %s, which was retired and whose shares were given for this. From now on those of safe %s open it, and those of %s do not. The token of %s is opened.", r.From, r.Safe, r.From, r.Safe)
 	}
@@ -104,7 +106,7 @@ type Request struct {
 	Epoch     int         `json:"epoch"`   // of the safe: in force, or for Carry one before
 	Expires   string      `json:"expires"` // RFC 3339, at most MaxValidity after Issued
 	Format    string      `json:"format"`
-	From      string      `json:"from,omitempty"` // for Reseal: the retired safe that the store was under, if it was under another
+	From      string      `json:"from,omitempty"` // for Reseal and Rehead: the retired safe that the store was under, if it was under another
 	Host      string      `json:"host"`           // id in the charter; its key signs
 	Into      string      `json:"into,omitempty"` // for Carry of a retired safe: the safe that took over from it
 	Issued    string      `json:"issued"`
@@ -121,7 +123,7 @@ type Ask struct {
 	Operation string
 	Safe      string
 	Recipient string
-	From      string        // for Reseal of a store that was under a retired safe
+	From      string        // for Reseal and Rehead of a store that was under a retired safe
 	Into      string        // for Carry of a retired safe
 	Epoch     int           // for Carry; else 0, and it is the one in force
 	Valid     time.Duration // at most MaxValidity
@@ -238,8 +240,8 @@ func (r *Request) Check(s *charter.State, now time.Time) error {
 // checkShares wants shares that the charter lets this operation ask for: those in force;
 // for Carry those of an epoch before, or of a retired safe that another took over from.
 func (r *Request) checkShares(s *charter.State) error {
-	if r.From != "" && (r.Operation != Reseal || !slices.Contains(s.Followed(r.Safe), r.From)) {
-		return fault.Errorf(fault.Policy, "%w: safe %.40q did not take over from safe %.40q, or the operation is not reseal", ErrRequest, r.Safe, r.From)
+	if r.From != "" && (r.Operation != Reseal && r.Operation != Rehead || !slices.Contains(s.Followed(r.Safe), r.From)) {
+		return fault.Errorf(fault.Policy, "%w: safe %.40q did not take over from safe %.40q, or the operation is neither reseal nor rehead", ErrRequest, r.Safe, r.From)
 	}
 	if r.Into != "" {
 		if r.Operation != Carry || !slices.Contains(s.Followed(r.Into), r.Safe) {

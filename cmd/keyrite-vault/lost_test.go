@@ -17,6 +17,7 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/openrequest"
 	"keyrite/internal/clitest"
+	"keyrite/internal/tpm/tpmtest"
 	"keyrite/vault/vaulttest"
 )
 
@@ -202,5 +203,41 @@ func TestKilledWhileTheStoreIsTakenOver(t *testing.T) {
 	}
 	h.vault(0, h.give(openrequest.Unseal, ".share")...)
 	h.holds(c, cipher)
+	s.stop()
+}
+
+// When the host's TPM, which had the head of the store, is gone with the token, the
+// standby takes the store over as it lies, by rehead in place of reseal.
+func TestVaultAfterTheLossOfTokenAndTPM(t *testing.T) {
+	h := newHouse(t)
+	m := tpmtest.Start(t)
+	h.headAt(m)
+	h.host()
+	h.vault(0, "tpm", "create")
+	s := h.serve()
+	h.open(openrequest.Create, "master1", "master2", "master3")
+	s.stop()
+	m.Stop()
+	h.lose()
+	h.headAt(tpmtest.Start(t))
+	h.rebind()
+	h.vault(0, "tpm", "create")
+
+	s = h.serve()
+	h.vault(13, "unseal", "--new-attempt", "--operation", "rehead", "--out", "x.request")
+	h.vault(0, h.give(openrequest.Carry, ".old")...)
+	if _, errs := h.vault(14, h.give(openrequest.Reseal, ".share")...); !strings.Contains(errs, "rehead") {
+		t.Errorf("the head is lost: %s", errs)
+	}
+	h.vault(0, h.give(openrequest.Rehead, ".share")...)
+	if _, out, _ := h.run("keyrite-verify", "open-request", "rehead.request", "--anchor", "anchors.json", "--charter", "charter.jsonl"); !strings.Contains(out, "was under safe work,") || !strings.Contains(out, "newest copy") {
+		t.Errorf("what is shown: %s", out)
+	}
+	if st := h.status(); st.Sealed || st.Operation != openrequest.Rehead {
+		t.Errorf("%+v", st)
+	}
+	h.vault(0, "seal")
+	s.ready()
+	h.open(openrequest.Unseal, "master1", "master4", "master5")
 	s.stop()
 }

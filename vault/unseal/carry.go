@@ -7,6 +7,7 @@ import (
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/openrequest"
 	"keyrite/vault/audit"
 	"keyrite/vault/quorum"
 	"keyrite/vault/seal"
@@ -109,7 +110,13 @@ func (a *Attempts) resealCarried(ctx context.Context, x *attempt, st *charter.St
 	a.mu.Unlock()
 	c := a.c.Store
 	c.Place = old.place
-	err := a.note(ctx, c, old.key, a.entry(x, st))
+	note := a.note
+	if o.Operation == openrequest.Rehead {
+		note = func(ctx context.Context, c seal.Config, key *seal.DataKey, e *audit.Entry) error {
+			return seal.Rehead(ctx, c, key, e)
+		}
+	}
+	err := note(ctx, c, old.key, a.entry(x, st))
 	if err != nil && otherKey(err) {
 		err = fault.Hint(err, "a reseal of before may have come to its end: the operation is unseal, with the new shares")
 	}

@@ -21,7 +21,7 @@ func (a *Attempts) join(ctx context.Context, x *attempt, st *charter.State, o *O
 	// A key that is on the disk is used again, whatever the operation: the store may be
 	// under it by now, after an opening that broke off.
 	wrapped, _, err := a.readKey(st, x.epoch)
-	if mayDraw := o.Operation == openrequest.Create || o.Operation == openrequest.Reseal; errors.Is(err, fs.ErrNotExist) && !mayDraw {
+	if mayDraw := o.Operation == openrequest.Create || a.reseals(o.Operation); errors.Is(err, fs.ErrNotExist) && !mayDraw {
 		err = a.noKey(st, x.epoch)
 	} else if errors.Is(err, fs.ErrNotExist) {
 		err = nil

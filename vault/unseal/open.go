@@ -77,6 +77,9 @@ func (a *Attempts) mayAsk(operation string, st *charter.State) error {
 		if !sealed {
 			return ErrOpen
 		}
+		if a.reseals(operation) {
+			return a.mayReseal(st)
+		}
 		if _, err := a.loadKey(st, st.Epochs[a.c.Safe]); err != nil {
 			return err
 		}
@@ -110,7 +113,7 @@ func (a *Attempts) open(ctx context.Context, x *attempt, st *charter.State) erro
 	if err != nil {
 		return err
 	}
-	if x.request.Operation == openrequest.Reseal {
+	if a.reseals(o.Operation) {
 		if err := a.reseal(ctx, x, st, o); err != nil {
 			return err
 		}
@@ -301,7 +304,7 @@ func (a *Attempts) openStore(ctx context.Context, x *attempt, st *charter.State,
 
 // otherKey says whether a store may be under another key than the one that was tried.
 func otherKey(err error) bool {
-	return errors.Is(err, seal.ErrKey) || fault.ClassOf(err) == fault.Policy
+	return fault.HintOf(err) == "" && (errors.Is(err, seal.ErrKey) || fault.ClassOf(err) == fault.Policy)
 }
 
 // entry says in the audit trail who opened the vault: their signed openings and the

@@ -6,9 +6,18 @@ import (
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
+	"keyrite/artifact/openrequest"
 	"keyrite/vault/audit"
 	"keyrite/vault/seal"
 )
+
+// reseals says whether an operation seals the store anew: rehead does after carry, when the
+// store's head is lost as well.
+func (a *Attempts) reseals(operation string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return operation == openrequest.Reseal || operation == openrequest.Rehead && a.carried != nil
+}
 
 // mayReseal wants an open vault whose shares were dealt anew since, or the store's key,
 // carried from an epoch before or from a safe that ours took over from.

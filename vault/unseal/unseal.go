@@ -249,7 +249,7 @@ func (a *Attempts) asked(ask Ask, recipient string, st *charter.State) openreque
 		if under.Safe != a.c.Safe {
 			q.Into = a.c.Safe
 		}
-	case openrequest.Reseal:
+	case openrequest.Reseal, openrequest.Rehead:
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.carried != nil && a.carried.epoch.Safe != a.c.Safe {
