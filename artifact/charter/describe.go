@@ -239,9 +239,13 @@ func sayTransit(k *TransitKey) string {
 
 func seconds(n int) string { return (time.Duration(n) * time.Second).String() }
 
-// sayPlaces says where it is told which certificates were revoked, and to whom.
+// sayPlaces says what is given out with certificates, where it is told which were
+// revoked, and to whom.
 func sayPlaces(r *PKIRole) string {
 	var b strings.Builder
+	if n := len(r.Chain); n > 0 {
+		fmt.Fprintf(&b, "; with %d above their issuer's", n)
+	}
 	if r.CRL != "" {
 		fmt.Fprintf(&b, "; its list is at %s", r.CRL)
 	}

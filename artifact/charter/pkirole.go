@@ -21,14 +21,15 @@ const TypePKIRole = "pki-role"
 // statement of the same mount and name replaces it. All roles of a mount have the same
 // issuer: it is the mount's CA, with one list of what was revoked.
 type PKIRole struct {
-	CRL      string   `json:"crl,omitempty"` // URL at which the list of what was revoked is found; stands in its certificates
-	DNS      []string `json:"dns"`           // names; one that begins with a dot stands for every name below it; sorted
-	Issuer   []byte   `json:"issuer"`        // DER, certificate of Key
-	IPs      []string `json:"ips"`           // CIDR blocks; sorted
-	Key      string   `json:"key"`           // id of a key record of domain x509
-	KeyTypes []string `json:"key_types"`     // of PKIKeyTypes; sorted; the first is made where none is asked for
-	MaxLive  int      `json:"max_live"`      // certificates at a time: 1 to MaxPKILive
-	MaxTTL   int      `json:"max_ttl"`       // seconds: 1 to MaxPKITTL
+	Chain    [][]byte `json:"chain,omitempty"` // DER, certificates above Issuer, each the issuer of the one before; given out with its certificates
+	CRL      string   `json:"crl,omitempty"`   // URL at which the list of what was revoked is found; stands in its certificates
+	DNS      []string `json:"dns"`             // names; one that begins with a dot stands for every name below it; sorted
+	Issuer   []byte   `json:"issuer"`          // DER, certificate of Key
+	IPs      []string `json:"ips"`             // CIDR blocks; sorted
+	Key      string   `json:"key"`             // id of a key record of domain x509
+	KeyTypes []string `json:"key_types"`       // of PKIKeyTypes; sorted; the first is made where none is asked for
+	MaxLive  int      `json:"max_live"`        // certificates at a time: 1 to MaxPKILive
+	MaxTTL   int      `json:"max_ttl"`         // seconds: 1 to MaxPKITTL
 	Mount    string   `json:"mount"`
 	Name     string   `json:"name"`
 	OCSP     string   `json:"ocsp,omitempty"`   // URL of who answers about its certificates; stands in them
@@ -44,6 +45,7 @@ const (
 	MaxPKITTL   = 30 * 24 * 60 * 60
 	MaxPKILive  = 10_000
 	maxPKINames = 64
+	maxPKIChain = 4 // certificates above the issuer
 )
 
 // PKIKeyTypes are the kinds of keys that certificates are given to.
@@ -128,6 +130,17 @@ func (s *State) PKIPublic(mount string) bool {
 // PKIRolesAt are the names of a mount's roles, in order.
 func (s *State) PKIRolesAt(mount string) []string { return namesAt(s.PKIRoles, mount) }
 
+// PKIChain are the certificates above a mount's issuer, DER, each the issuer of the one
+// before: those of the roles that state them. None if no role does.
+func (s *State) PKIChain(mount string) [][]byte {
+	for _, name := range s.PKIRolesAt(mount) {
+		if c := s.PKIRoles[At(mount, name)].Chain; len(c) > 0 {
+			return c
+		}
+	}
+	return nil
+}
+
 func (s *State) addPKIRole(r *PKIRole) error {
 	id := At(r.Mount, r.Name)
 	m, ok := s.Access.Mounts[r.Mount]
@@ -153,6 +166,9 @@ func (s *State) addPKIRole(r *PKIRole) error {
 		o := s.PKIRoles[At(r.Mount, name)]
 		if o.Key != r.Key || !bytes.Equal(o.Issuer, r.Issuer) {
 			return badAccess(TypePKIRole, id, "the mount has another issuer; another issuer wants another mount")
+		}
+		if name != r.Name && len(o.Chain) > 0 && len(r.Chain) > 0 && !slices.EqualFunc(o.Chain, r.Chain, bytes.Equal) {
+			return badAccess(TypePKIRole, id, "another role of the mount has another chain")
 		}
 	}
 	// Also where all roles of a mount were ended: its list is of one issuer for ever.
@@ -257,6 +273,35 @@ func (s *State) checkCA(r *PKIRole, id string) error {
 		return badAccess(TypePKIRole, id, "no answers about certificates are signed in the issuer's algorithm")
 	case r.Relay != "" && rec.Algorithm != anchor.P256:
 		return badAccess(TypePKIRole, id, "the issuer of relay servers has a P-256 key")
+	}
+	return r.checkChain(id, c)
+}
+
+// checkChain wants each certificate above the issuer to have signed the one before, and
+// nothing above a root.
+func (r *PKIRole) checkChain(id string, below *x509.Certificate) error {
+	if len(r.Chain) > maxPKIChain {
+		return badAccess(TypePKIRole, id, "more certificates above the issuer than four")
+	}
+	for i, der := range r.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fault.Errorf(fault.Verify, "%w: certificate %d above the issuer: %w", ErrStatement, i+1, err)
+		}
+		// Below it are the issuer and i more, of which none issued itself.
+		short := (c.MaxPathLen > 0 || c.MaxPathLenZero) && c.MaxPathLen < i+1
+		switch {
+		case bytes.Equal(below.RawSubject, below.RawIssuer):
+			return badAccess(TypePKIRole, id, "nothing is above a root")
+		case !c.IsCA || !c.BasicConstraintsValid || c.KeyUsage&x509.KeyUsageCertSign == 0 || short:
+			return badAccess(TypePKIRole, id, "a certificate above the issuer is of no CA that may sign the one before it")
+		case !bytes.Equal(below.RawIssuer, c.RawSubject) || len(below.AuthorityKeyId) > 0 && !bytes.Equal(below.AuthorityKeyId, c.SubjectKeyId):
+			return badAccess(TypePKIRole, id, "the certificates above the issuer are not in the order of who issued whom")
+		}
+		if err := below.CheckSignatureFrom(c); err != nil {
+			return fault.Errorf(fault.Verify, "%w: certificate %d above the issuer did not sign the one before: %w", ErrStatement, i+1, err)
+		}
+		below = c
 	}
 	return nil
 }

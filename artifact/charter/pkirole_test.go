@@ -1,6 +1,7 @@
 package charter_test
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -94,7 +95,9 @@ func TestPKIRoleThatFailsClosed(t *testing.T) {
 	for what, f := range bad {
 		roles[what] = plantRole(v, func(r *charter.PKIRole) { r.Name = "new"; f(r) })
 	}
-	saveVectors(v, "pki", charter.TypePKIRole, roles, map[string]charter.PKIRole{
+	good, chains := chained(v)
+	maps.Copy(roles, chains)
+	maps.Copy(good, map[string]charter.PKIRole{
 		"new": plantRole(v, func(r *charter.PKIRole) { r.Name = "new" }),
 		"places": plantRole(v, func(r *charter.PKIRole) {
 			r.Name, r.CRL, r.OCSP = "new", "http://pki.example.com:8080/v1/pki/crl", "https://pki.example.com/v1/pki/ocsp"
@@ -104,6 +107,7 @@ func TestPKIRoleThatFailsClosed(t *testing.T) {
 			r.Name, r.Relay, r.URIs, r.Usages = "vpn", "vpn", nil, []string{"server"}
 		}),
 	})
+	saveVectors(v, "pki", charter.TypePKIRole, roles, good)
 	for what, r := range roles {
 		if err := v.propose(charter.TypePKIRole, r); fault.ClassOf(err) != fault.Verify {
 			t.Errorf("%s: %v", what, err)

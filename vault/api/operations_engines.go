@@ -156,7 +156,7 @@ func engines() []operation {
 		{"POST", pki + "/revoke", "Revoke a certificate", false, anyMap{}, anyMap{}, ""},
 		{"GET", pki + "/ca/pem", "The issuer's certificate", false, nil, nil, "application/pem-certificate-chain"},
 		{"GET", pki + "/ca", "The issuer's certificate, DER", false, nil, nil, "application/pkix-cert"},
-		{"GET", pki + "/ca_chain", "The issuer's certificate", false, nil, nil, "application/pem-certificate-chain"},
+		{"GET", pki + "/ca_chain", "The issuer's certificate, and those above it", false, nil, nil, "application/pem-certificate-chain"},
 		{"GET", pki + "/cert/{serial}", "A certificate that was given out", false, nil, anyMap{}, ""},
 		{"GET", pki + "/roles/{role}", "What the charter says of a role", false, nil, anyMap{}, ""},
 		{"GET", pki + "/crl/pem", "The list of revoked certificates, PEM", false, nil, nil, "application/x-pem-file"},

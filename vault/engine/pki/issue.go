@@ -11,8 +11,6 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"math/big"
 	"slices"
@@ -49,6 +47,7 @@ type issue struct {
 	private  crypto.Signer
 	der      []byte
 	issuer   *x509.Certificate
+	chain    [][]byte // DER: the issuer's, and those above it
 }
 
 // planIssue reads a request for a certificate, with a key of the vault's making or with
@@ -212,7 +211,7 @@ func (x *issue) work(ctx context.Context) error {
 	if x.now.Add(x.ttl).After(issuer.NotAfter) {
 		return fault.New(fault.Policy, "the certificate would outlive its issuer's")
 	}
-	x.issuer = issuer
+	x.issuer, x.chain = issuer, x.e.chain(issuer)
 	if x.public == nil {
 		if x.private, err = newKey(x.keyType); err != nil {
 			return err
@@ -369,68 +368,4 @@ func (x *issue) relay(signer crypto.Signer) ([]byte, error) {
 		return nil, err
 	}
 	return der, birthcert.VerifyRelay(c, x.issuer, x.role.Relay, x.now)
-}
-
-// apply records the certificate and gives it out, with its key if that is ours.
-func (x *issue) apply(tx *seal.Tx) (*engine.Answer, error) {
-	if len(x.der) == 0 {
-		return nil, fault.New(fault.Unexpected, "a certificate was to be given out that was not signed")
-	}
-	if err := x.e.given(tx, x.serial.String(), x.der); err != nil {
-		return nil, err
-	}
-	data := map[string]any{
-		"ca_chain": []string{pemOf(x.issuer.Raw)}, "expiration": x.now.Add(x.ttl).Unix(), "issuing_ca": pemOf(x.issuer.Raw),
-		"serial_number": shownSerial(x.serial.String()),
-	}
-	if err := x.fill(data); err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(x.der)
-	return &engine.Answer{
-		Data: data, Lease: &engine.Lease{TTL: x.ttl, Lasting: true, Object: x.serial.String()},
-		Result: map[string]any{"certificate_sha256": hex.EncodeToString(sum[:]), "serial": x.serial.String()},
-	}, nil
-}
-
-// fill puts certificate and key into the answer, in the form that is asked for.
-func (x *issue) fill(data map[string]any) error {
-	cert, key := pemOf(x.der), ""
-	if x.private != nil {
-		der, block, err := x.encodeKey()
-		if err != nil {
-			return err
-		}
-		defer clear(der)
-		key = string(pem.EncodeToMemory(&pem.Block{Type: block, Bytes: der}))
-		data["private_key"], data["private_key_type"] = key, map[string]string{"ecdsa-p256": "ec", "ecdsa-p384": "ec", "ed25519": "ed25519", "rsa-3072": "rsa"}[x.keyType]
-		if x.form == "der" {
-			data["private_key"] = der64(der)
-		}
-	}
-	switch x.form {
-	case "der":
-		data["certificate"], data["issuing_ca"], data["ca_chain"] = der64(x.der), der64(x.issuer.Raw), []string{der64(x.issuer.Raw)}
-	case "pem_bundle":
-		data["certificate"] = key + cert + pemOf(x.issuer.Raw)
-	default:
-		data["certificate"] = cert
-	}
-	return nil
-}
-
-func (x *issue) encodeKey() (der []byte, block string, err error) {
-	switch k := x.private.(type) {
-	case *ecdsa.PrivateKey:
-		if !x.pkcs8 {
-			der, err = x509.MarshalECPrivateKey(k)
-			return der, "EC PRIVATE KEY", err
-		}
-	case *rsa.PrivateKey:
-		if !x.pkcs8 {
-			return x509.MarshalPKCS1PrivateKey(k), "RSA PRIVATE KEY", nil
-		}
-	}
-	der, err = x509.MarshalPKCS8PrivateKey(x.private)
-	return der, "PRIVATE KEY", err
 }

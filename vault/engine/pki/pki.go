@@ -183,7 +183,7 @@ func (e *Engine) planList(r *engine.Request, list func(lister) []string) (*engin
 	}}, nil
 }
 
-// planCA gives the CA's certificate: ca, ca/pem and ca_chain.
+// planCA gives the CA's certificate, ca and ca/pem, and those above it, too: ca_chain.
 func (e *Engine) planCA(r *engine.Request) (*engine.Plan, error) {
 	form := strings.Join(r.Rest, "/")
 	if !slices.Contains([]string{"ca", "ca/pem", "ca_chain"}, form) {
@@ -197,12 +197,24 @@ func (e *Engine) planCA(r *engine.Request) (*engine.Plan, error) {
 		if form == "ca" {
 			return &engine.Answer{Raw: c.Raw, ContentType: typeCert}, nil
 		}
+		if form == "ca_chain" {
+			return &engine.Answer{Raw: []byte(pemOf(e.chain(c)...)), ContentType: typeChain}, nil
+		}
 		return &engine.Answer{Raw: []byte(pemOf(c.Raw)), ContentType: typeChain}, nil
 	}}, nil
 }
 
-func pemOf(der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+// chain is the CA's certificate and those above it that the charter knows, DER.
+func (e *Engine) chain(ca *x509.Certificate) [][]byte {
+	return append([][]byte{ca.Raw}, e.host.Charter().PKIChain(e.host.Mount)...)
+}
+
+func pemOf(certs ...[]byte) string {
+	var out []byte
+	for _, der := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return string(out)
 }
 
 // planCert gives a certificate by its number, and the CA's.
@@ -223,7 +235,10 @@ func (e *Engine) planCert(r *engine.Request, which string) (*engine.Plan, error)
 			if err != nil {
 				return nil, err
 			}
-			return &engine.Answer{Data: map[string]any{"certificate": pemOf(c.Raw)}}, nil
+			if which == "ca" {
+				return &engine.Answer{Data: map[string]any{"certificate": pemOf(c.Raw)}}, nil
+			}
+			return &engine.Answer{Data: map[string]any{"certificate": pemOf(e.chain(c)...)}}, nil
 		}
 		c, err := e.record(tx, serial)
 		if err != nil {

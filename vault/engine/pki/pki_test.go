@@ -1,6 +1,7 @@
 package pki_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -58,6 +59,63 @@ func TestIssuedCertificatesHold(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestChain: below an intermediate the certificates above the issuer are given out, as
+// the charter names them, in each form, and openssl builds its path from them to a root
+// that the vault does not have.
+func TestChain(t *testing.T) {
+	r := newRoom(t, anchor.P256)
+	root, above := r.subordinate()
+	r.state(func(x *charter.PKIRole) { x.Chain = above })
+	want := []byte{}
+	for _, der := range append([][]byte{r.ca.Raw}, above...) {
+		want = append(want, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	if got := r.raw(engine.Read, "ca_chain", nil); !bytes.Equal(got, want) {
+		t.Errorf("ca_chain:\n%s", got)
+	}
+	cert := func(which string) string {
+		a, err := r.Do(r.e, engine.Read, "cert/"+which, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return enginetest.Data(t, a)["certificate"].(string)
+	}
+	if cert("ca_chain") != string(want) || cert("ca") != string(r.raw(engine.Read, "ca/pem", nil)) || !parse(t, cert("ca")).Equal(r.ca) {
+		t.Error("cert/ca_chain is not the chain, or ca not the issuer alone")
+	}
+	ask := func(form string) map[string]any {
+		return r.do("issue/plant", body{"common_name": "mes.example.com", "ttl": "1h", "format": form})
+	}
+	files := map[string][]byte{"root": root}
+	verify := func(what, leaf string, chain []byte) {
+		t.Helper()
+		files["leaf"], files["chain"] = []byte(leaf), chain
+		if _, text, err := enginetest.OpenSSL(t, files, "verify", "-x509_strict", "-CAfile", "root", "-untrusted", "chain", "leaf"); err != nil {
+			t.Errorf("%s: openssl: %s", what, text)
+		}
+	}
+	out := ask("pem")
+	chain := out["ca_chain"].([]any)
+	if len(chain) != 2 || out["issuing_ca"] != chain[0] {
+		t.Fatalf("%d certificates above", len(chain))
+	}
+	verify("pem", out["certificate"].(string), []byte(chain[0].(string)+chain[1].(string)))
+	if _, text, err := enginetest.OpenSSL(t, map[string][]byte{"root": root, "leaf": []byte(out["certificate"].(string)), "chain": []byte(chain[0].(string))}, "verify", "-CAfile", "root", "-untrusted", "chain", "leaf"); err == nil {
+		t.Errorf("without the middle openssl finds a path: %s", text)
+	}
+	bundle := ask("pem_bundle")["certificate"].(string)
+	_, certs, _ := strings.Cut(bundle, "-----END EC PRIVATE KEY-----\n")
+	verify("pem_bundle", certs, []byte(certs))
+	if strings.Count(certs, "BEGIN CERTIFICATE") != 3 {
+		t.Errorf("the bundle:\n%s", certs)
+	}
+	for i, x := range ask("der")["ca_chain"].([]any) {
+		if b, err := base64.StdEncoding.DecodeString(x.(string)); err != nil || !bytes.Equal(b, append([][]byte{r.ca.Raw}, above...)[i]) {
+			t.Errorf("der: certificate %d above: %v", i, err)
+		}
 	}
 }
 

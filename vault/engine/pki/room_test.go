@@ -62,12 +62,36 @@ func (r *room) authority() *x509.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{string(r.v.World.World)}, CommonName: "plant CA"},
-		NotBefore: r.Now.Add(-time.Hour), NotAfter: r.Now.Add(60 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte("plant ca key id 0001"),
+	tpl := r.template("plant CA")
+	tpl.MaxPathLen, tpl.MaxPathLenZero = 0, true
+	return certify(t, tpl, tpl, k.Public(), k)
+}
+
+// template is what a CA's certificate says; the plant's names the world.
+func (r *room) template(name string) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{string(r.v.World.World)}, CommonName: name},
+		NotBefore: r.Now.Add(-time.Hour), NotAfter: r.Now.Add(60 * 24 * time.Hour), IsCA: true, BasicConstraintsValid: true, MaxPathLen: -1,
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte(name + " key id 0001"),
 	}
-	der, err := x509.CreateCertificate(rand.Reader, tpl, tpl, k.Public(), k)
+}
+
+// subordinate makes the room's CA one below a middle and a root whose keys are elsewhere,
+// and returns the root in PEM and what the charter is to say is above the CA.
+func (r *room) subordinate() (root []byte, above [][]byte) {
+	rk, mk := ecKey(r.t, elliptic.P256()), ecKey(r.t, elliptic.P384())
+	tpl := r.template("root")
+	top := certify(r.t, tpl, tpl, rk.Public(), rk)
+	middle := certify(r.t, r.template("middle"), top, mk.Public(), rk)
+	tpl = r.template("plant CA")
+	tpl.MaxPathLen, tpl.MaxPathLenZero = 0, true
+	r.ca = certify(r.t, tpl, middle, r.ca.PublicKey, mk)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: top.Raw}), [][]byte{middle.Raw}
+}
+
+func certify(t *testing.T, tpl, by *x509.Certificate, pub crypto.PublicKey, k crypto.Signer) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, tpl, by, pub, k)
 	if err != nil {
 		t.Fatal(err)
 	}
