@@ -1,8 +1,11 @@
 package api_test
 
 import (
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -26,8 +29,8 @@ import (
 	"keyrite/vault/vaulttest"
 )
 
-// newTokenRig is a vault with a real work token: fwkey and boot sign from it, soft is a
-// key of the store. Its process mes may use them.
+// newTokenRig is a vault with a real work token: fwkey and boot sign from it, soft and
+// softrsa are keys of the store. Its process mes may use them.
 func newTokenRig(t testing.TB) *rig {
 	t.Helper()
 	v := vaulttest.NewWith(t, []vaulttest.Key{
@@ -40,6 +43,7 @@ func newTokenRig(t testing.TB) *rig {
 		r.Approve(charter.TypeTransitKey, charter.TransitKey{Mount: "transit", Name: id, TokenKey: id})
 	}
 	r.Approve(charter.TypeTransitKey, charter.TransitKey{Mount: "transit", Name: "soft", Software: &charter.SoftwareKey{Type: "aes256-gcm96", Versions: 1, MinDecryption: 1, MinEncryption: 1}})
+	r.Approve(charter.TypeTransitKey, charter.TransitKey{Mount: "transit", Name: "softrsa", Software: &charter.SoftwareKey{Type: "rsa-3072", Versions: 1, MinDecryption: 1, MinEncryption: 1}})
 	rules := append([]access.Rule{}, r.State.Access.Policies["line1"].Rules...)
 	rules = append(rules, access.Rule{Path: "transit/*", Can: []access.Capability{access.Create, access.List, access.Read, access.Update}})
 	r.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 2, Rules: rules})
@@ -134,24 +138,53 @@ func TestCosignRequests(t *testing.T) {
 		}
 	}
 	sum := sha256.Sum256([]byte("blob"))
-	digest := base64.StdEncoding.EncodeToString(sum[:])
-	p = as("PUT", "transit/sign/fwkey/sha2-256", fmt.Sprintf(`{"input":%q,"prehashed":true,"key_version":"0","signature_algorithm":"pkcs1v15"}`, digest))
-	sig, _ := p.data("signature").(string)
-	if p.status != 200 || !strings.HasPrefix(sig, "vault:v1:") {
-		t.Fatalf("sign: %d %s", p.status, p.raw)
+	digest, message := base64.StdEncoding.EncodeToString(sum[:]), base64.StdEncoding.EncodeToString([]byte("blob"))
+	for name, c := range map[string]struct {
+		input, hash string
+		holds       func(pub any, sig []byte) bool
+	}{
+		"fwkey": {digest, "/sha2-256", func(pub any, sig []byte) bool { return ecdsa.VerifyASN1(pub.(*ecdsa.PublicKey), sum[:], sig) }},
+		"softrsa": {digest, "/sha2-256", func(pub any, sig []byte) bool {
+			return rsa.VerifyPKCS1v15(pub.(*rsa.PublicKey), crypto.SHA256, sum[:], sig) == nil
+		}},
+		"boot": {message, "", func(pub any, sig []byte) bool { return ed25519.Verify(pub.(ed25519.PublicKey), []byte("blob"), sig) }}, // as a whole, without a hash
+	} {
+		p := as("PUT", "transit/sign/"+name+c.hash, fmt.Sprintf(`{"input":%q,"prehashed":%v,"key_version":"0","signature_algorithm":"pkcs1v15"}`, c.input, c.hash != ""))
+		sig, _ := p.data("signature").(string)
+		raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(sig, "vault:v1:"))
+		if p.status != 200 || !strings.HasPrefix(sig, "vault:v1:") || err != nil {
+			t.Fatalf("%s: sign: %d %s", name, p.status, p.raw)
+		}
+		if !c.holds(r.public(as("GET", "transit/keys/"+name, "")), raw) {
+			t.Errorf("%s: the signature does not hold", name)
+		}
+		verify := func(raw []byte) *reply {
+			return as("PUT", "transit/verify/"+name+c.hash, fmt.Sprintf(`{"input":%q,"prehashed":%v,"signature":"vault:v1:%s","signature_algorithm":"pkcs1v15"}`, c.input, c.hash != "", base64.StdEncoding.EncodeToString(raw)))
+		}
+		if p := verify(raw); p.status != 200 || p.data("valid") != true {
+			t.Errorf("%s: verify: %d %s", name, p.status, p.raw)
+		}
+		raw[len(raw)-1] ^= 1
+		if p := verify(raw); p.status == 200 && p.data("valid") == true {
+			t.Errorf("%s: verify another: %d %s", name, p.status, p.raw)
+		}
 	}
-	verify := func(sig string) *reply {
-		return as("PUT", "transit/verify/fwkey/sha2-256", fmt.Sprintf(`{"input":%q,"prehashed":true,"signature":%q,"signature_algorithm":"pkcs1v15"}`, digest, sig))
+}
+
+// public is the key of an answer about one: PEM, or an Ed25519 key as it is.
+func (r *rig) public(p *reply) any {
+	r.t.Helper()
+	text, _ := p.data("keys", "1", "public_key").(string)
+	if raw, err := base64.StdEncoding.DecodeString(text); err == nil {
+		return ed25519.PublicKey(raw)
 	}
-	if p := verify(sig); p.status != 200 || p.data("valid") != true {
-		t.Errorf("verify: %d %s", p.status, p.raw)
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		r.t.Fatalf("no key in %s", p.raw)
 	}
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(sig, "vault:v1:"))
+	pub, err := x509.ParsePKIXPublicKey(block.Bytes)
 	r.ok(err)
-	raw[len(raw)-1] ^= 1
-	if p := verify("vault:v1:" + base64.StdEncoding.EncodeToString(raw)); p.status == 200 && p.data("valid") == true {
-		t.Errorf("verify another: %d %s", p.status, p.raw)
-	}
+	return pub
 }
 
 // TestLongCosign: cosign itself, built from its module, signs with a key in a token of
