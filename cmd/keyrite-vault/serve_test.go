@@ -61,14 +61,15 @@ func newClients(h *house) *clients {
 }
 
 // newLine is newClients for a charter with the mount kv, in which the process "mes" may
-// write and read below line1, and seal the vault.
-func newLine(h *house) *clients {
+// write and read below line1, seal the vault, and do what more rules give.
+func newLine(h *house, more ...access.Rule) *clients {
 	h.t.Helper()
 	c := newClients(h)
 	h.bind("head: {file: head.json}\ntls: {certificate: tls.pem, key: tls.key}\n")
 	h.Approve(charter.TypeMount, charter.Mount{ID: "kv", Engine: "kv"})
 	all := []access.Capability{access.Create, access.Read, access.Update}
-	h.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: all}, {Path: "sys/seal", Can: []access.Capability{access.Update}}}})
+	rules := append(more, access.Rule{Path: "kv/data/line1/*", Can: all}, access.Rule{Path: "sys/seal", Can: []access.Capability{access.Update}})
+	h.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 1, Rules: rules})
 	h.Approve(charter.TypeIdentity, charter.Identity{ID: "mes", Policies: []string{"line1"}, TTL: 600, Certificate: &charter.Certificate{CA: c.ca.Raw, URI: "spiffe://example.com/mes"}})
 	h.host()
 	return c
@@ -205,7 +206,7 @@ func (s *serving) listener(role string) string {
 // sealed by a client; the process goes on under the same id and port, sealed.
 func TestServeClients(t *testing.T) {
 	h := newHouse(t)
-	c := newLine(h)
+	c := newLine(h, h.mountSecrets()...)
 	s := h.serveClients(c)
 	if code, body := c.ask(h, "GET", "sys/health", ""); code != 501 || body["initialized"] != false {
 		t.Errorf("before anything: %d %v", code, body)
@@ -240,12 +241,16 @@ func TestServeClients(t *testing.T) {
 	if code, _ := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 503 {
 		t.Errorf("sealed: %d", code)
 	}
+	if code, figures := c.raw(h, "GET", "sys/metrics", "", ""); code != 200 || !strings.Contains(figures, "\nkeyrite_vault_sealed 1\n") {
+		t.Errorf("metrics of a sealed vault: %d %.200s", code, figures)
+	}
 
 	h.openOverHTTP(c)
 	if code, body := c.ask(h, "GET", "kv/data/line1/plc", ""); code != 200 || !strings.Contains(fmt.Sprint(body), "a:b") {
 		t.Errorf("read: %d %v", code, body)
 	}
 
+	secrets := c.plant(h)
 	h.extracts()
 
 	// The approvers end the process, in the file.
@@ -260,8 +265,9 @@ func TestServeClients(t *testing.T) {
 	s.stop()
 	h.alone(0)
 	h.noCanary()
-	if bytes.Contains(s.errs.Bytes(), []byte("canary")) {
-		t.Error("a secret stands in the log")
+	secrets.check(h, s.errs.Bytes())
+	if bytes.Contains(s.errs.Bytes(), []byte("canary of")) {
+		t.Error("a passphrase stands in the log")
 	}
 }
 
