@@ -33,8 +33,8 @@ import (
 )
 
 // TestIssuedCertificatesHold: issued for keys of each type, under CAs of each, they
-// pass zlint and openssl, bear the names and nothing more, and the key fits
-// (R-CER-20).
+// pass zlint and openssl, bear the names and nothing more, and the key fits; also with
+// the places of list and answers (R-CER-20).
 func TestIssuedCertificatesHold(t *testing.T) {
 	for _, alg := range []string{anchor.P256, anchor.P384, anchor.RSA3072} {
 		t.Run(alg, func(t *testing.T) {
@@ -57,6 +57,13 @@ func TestIssuedCertificatesHold(t *testing.T) {
 				if _, text, err := enginetest.OpenSSL(t, files, "verify", "-x509_strict", "-crl_check", "-CRLfile", "crl", "-CAfile", "ca", "leaf"); err != nil {
 					t.Errorf("%s: openssl: %s", typ, text)
 				}
+			}
+			const crl, answers = "http://pki.example.com:8080/v1/pki/crl", "https://pki.example.com/v1/pki/ocsp"
+			r.state(func(x *charter.PKIRole) { x.Name, x.CRL, x.OCSP = "places", crl, answers })
+			c := parse(t, r.do("issue/places", body{"common_name": "mes.example.com"})["certificate"])
+			zlinted(t, c.Raw)
+			if !slices.Equal(c.CRLDistributionPoints, []string{crl}) || !slices.Equal(c.OCSPServer, []string{answers}) {
+				t.Errorf("places %v %v", c.CRLDistributionPoints, c.OCSPServer)
 			}
 		})
 	}
