@@ -89,44 +89,63 @@ func (h *house) cosigner() (string, func()) {
 	}
 }
 
+// logKey is the key that signs the store's log.
+func (h *house) logKey() ed25519.PublicKey {
+	h.t.Helper()
+	k, err := loadKey(h.path("state"), logKeyFile)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	pub, _ := k.Public().(ed25519.PublicKey)
+	return pub
+}
+
+// makeCosigner makes the cosigner's binding and state folder, and returns its key and
+// the binding without tls.
+func (h *house) makeCosigner() ([]byte, string) {
+	h.t.Helper()
+	signer, err := note.NewEd25519VerifierKey("vault9", h.logKey())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	bind := fmt.Sprintf("format: keyrite/cosigner-bind/v1\nname: cosigner1\nlogs: {keyrite/store/%s: [%q]}\n", h.State.Vault, signer)
+	h.write("cosigner.yaml", []byte(bind+"tls: {certificate: cosigner.pem, key: cosigner-key.pem}\n"))
+	code, out, errs := h.run("keyrite-vault", "cosigner", "create", "--bind", "cosigner.yaml", "--state-dir", "cosigner", "--json")
+	var made struct{ Key string }
+	if err := json.Unmarshal([]byte(out), &made); code != 0 || err != nil {
+		h.t.Fatalf("exit %d: %v: %s%s", code, err, out, errs)
+	}
+	return h.key32(made.Key), bind
+}
+
+// cosignedBy has the charter name the cosigner by that key.
+func (h *house) cosignedBy(version int, key []byte) {
+	h.t.Helper()
+	h.Approve(charter.TypeAuditLog, charter.AuditLog{
+		Cosigners: []charter.LogSigner{{Key: key, Name: "cosigner1"}}, Log: charter.LogSigner{Key: h.logKey(), Name: "vault9"}, Need: 1, Version: version,
+	})
+	h.write("charter.jsonl", h.Charter)
+}
+
+// headAtCosigner names the cosigner as the keeper of the head.
+func (h *house) headAtCosigner(addr string) {
+	h.bind("head: {cosigner: {name: cosigner1, url: \"https://" + addr + "\", ca: cosigner.pem}}\n")
+}
+
 // The head of the store is kept by a cosigner on another machine, over TLS: an older
 // copy of the store is refused, and without the cosigner nothing is opened.
 func TestVaultWithACosigner(t *testing.T) {
 	h := newHouse(t)
 	h.host()
 	h.certificate("cosigner")
-	made := func(args ...string) map[string]any {
-		t.Helper()
-		code, out, errs := h.run(args...)
-		v := map[string]any{}
-		if err := json.Unmarshal([]byte(out), &v); code != 0 || err != nil {
-			t.Fatalf("%v: exit %d: %s%s", args, code, out, errs)
-		}
-		return v
-	}
-	logKey, err := loadKey(h.path("state"), logKeyFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	logPub, _ := logKey.Public().(ed25519.PublicKey)
-	signer, err := note.NewEd25519VerifierKey("vault9", logPub)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bind := fmt.Sprintf("format: keyrite/cosigner-bind/v1\nname: cosigner1\nlogs: {keyrite/store/%s: [%q]}\n", h.State.Vault, signer)
-	h.write("cosigner.yaml", []byte(bind+"tls: {certificate: cosigner.pem, key: cosigner-key.pem}\n"))
-	c := made("keyrite-vault", "cosigner", "create", "--bind", "cosigner.yaml", "--state-dir", "cosigner", "--json")
-	key, _ := c["key"].(string)
+	key, bind := h.makeCosigner()
 	if code, _, errs := h.run("keyrite-vault", "cosigner", "create", "--bind", "cosigner.yaml", "--state-dir", "cosigner"); code != 16 {
 		t.Errorf("made again: exit %d: %s", code, errs)
 	}
 	addr, stop := h.cosigner()
-	h.bind("head: {cosigner: {name: cosigner1, url: \"https://" + addr + "\", ca: cosigner.pem}}\n")
+	h.headAtCosigner(addr)
 	h.vault(13, "serve") // the charter knows neither
-	h.Approve(charter.TypeAuditLog, charter.AuditLog{
-		Cosigners: []charter.LogSigner{{Key: h.key32(key), Name: "cosigner1"}}, Log: charter.LogSigner{Key: logPub, Name: "vault9"}, Need: 1, Version: 1,
-	})
-	h.write("charter.jsonl", h.Charter)
+	h.cosignedBy(1, key)
 	s := h.serve()
 	h.open(openrequest.Create, "master1", "master2", "master3")
 	s.stop()
@@ -163,6 +182,67 @@ func TestVaultWithACosigner(t *testing.T) {
 			t.Errorf("%s: exit %d: %s", name, code, errs)
 		}
 	}
+}
+
+// What is there of the store is older than the cosigner has; then the cosigner lost its
+// folder. A new one that nobody named opens nothing, and one that approvers named goes on
+// with the store as it lies there.
+func TestCosignerIsLost(t *testing.T) {
+	h := newHouse(t)
+	h.host()
+	h.certificate("cosigner")
+	key, _ := h.makeCosigner()
+	addr, stop := h.cosigner()
+	h.headAtCosigner(addr)
+	h.cosignedBy(1, key)
+	s := h.serve()
+	h.open(openrequest.Create, "master1", "master2", "master3")
+	s.stop()
+	older := h.read("state/store/store.db")
+	s = h.serve()
+	h.open(openrequest.Unseal, "master1", "master2", "master3")
+	s.stop()
+	newest := h.read("state/store/store.db")
+	h.write("state/store/store.db", older)
+	s = h.serve()
+	const section = "'The cosigner, or the newest copy, is lost'"
+	for _, operation := range []string{openrequest.Unseal, openrequest.Rehead} {
+		if text := h.unsealed(14, operation); !strings.Contains(text, section) {
+			t.Errorf("%s of an older store: %s", operation, text)
+		}
+	}
+	s.stop()
+	stop()
+	if page, err := os.ReadFile("../../docs/operations/vault.md"); err != nil || !strings.Contains(string(page), "\n## "+strings.Trim(section, "'")+"\n") {
+		t.Errorf("docs/operations/vault.md has no section %s: %v", section, err)
+	}
+
+	if err := os.RemoveAll(h.path("cosigner")); err != nil {
+		t.Fatal(err)
+	}
+	key, _ = h.makeCosigner()
+	addr, _ = h.cosigner()
+	h.headAtCosigner(addr)
+	s = h.serve()
+	for _, operation := range []string{openrequest.Unseal, openrequest.Rehead} {
+		if text := h.unsealed(20, operation); !strings.Contains(text, section) {
+			t.Errorf("%s with a cosigner that nobody named: %s", operation, text)
+		}
+	}
+	s.stop()
+	h.cosignedBy(2, key)
+	s = h.serve()
+	h.open(openrequest.Unseal, "master1", "master2", "master3")
+	s.stop()
+	s = h.serve()
+	h.open(openrequest.Unseal, "master3", "master4", "master5")
+	s.stop()
+	h.write("state/store/store.db", newest) // found again
+	s = h.serve()
+	if text := h.unsealed(14, openrequest.Unseal); !strings.Contains(text, "older copy") && !strings.Contains(text, "another history") {
+		t.Errorf("the history of before: %s", text)
+	}
+	s.stop()
 }
 
 // tryOpen gives three shares for an unseal, and returns how the last one ended.

@@ -71,7 +71,9 @@ func bind(ctx context.Context, k Keeper) (map[slot]change, error) {
 
 // Rehead takes a closed store over as it lies, with its head kept from now on by
 // c.Head, and writes the entry into its log. It is for a quorum only, and for a head
-// that was lost: an older copy of the store is not noticed here.
+// that was lost: an older copy of the store is not noticed here. But a cosigner that has
+// more of this log takes nothing back (ErrBehind, ErrFork): what a quorum then decides is
+// who cosigns, in the charter, and a new one has no head to compare with.
 func Rehead(ctx context.Context, c Config, k *DataKey, entry any) error {
 	if err := c.check(); err != nil {
 		return err
@@ -86,6 +88,9 @@ func Rehead(ctx context.Context, c Config, k *DataKey, entry any) error {
 		return err
 	}
 	changes, err := bind(ctx, c.Head)
+	if err == nil && changes == nil {
+		err = s.advance(ctx) // it may know of a newer store: then nothing is written
+	}
 	if err == nil {
 		err = s.rehead(changes, entry)
 	}

@@ -147,16 +147,21 @@ func (k *CosignerKeeper) ask(ctx context.Context, body, note []byte, cp tlog.Che
 	return false, fault.Errorf(fault.Unreachable, "the cosigner answered with status %d", resp.StatusCode)
 }
 
+// unnamed is of an answer without the one cosignature that counts.
+func unnamed(err error) error {
+	return fault.Hint(err, "only the cosigner that the charter's audit-log names counts, by its key there: see 'The cosigner, or the newest copy, is lost' in docs/operations/vault.md")
+}
+
 // take keeps the cosignature, which must hold.
 func (k *CosignerKeeper) take(lines, note []byte, cp tlog.Checkpoint) error {
 	all := append(bytes.Clone(note), lines...)
 	log := tlog.Signer{Name: k.c.LogName, Public: k.c.LogKey.Public()}
 	o, err := tlog.Open(all, cp.Origin, cp.World, log, []tlog.Signer{k.c.Cosigner})
 	if err != nil {
-		return fault.Errorf(fault.Peer, "the cosigner's answer: %w", err)
+		return unnamed(fault.Errorf(fault.Peer, "the cosigner's answer: %w", err))
 	}
 	if len(o.Cosigners) != 1 {
-		return fault.New(fault.Peer, "the cosigner gave no cosignature")
+		return unnamed(fault.New(fault.Peer, "the cosigner gave no cosignature"))
 	}
 	k.size, k.last = cp.Size, all
 	k.at.Store(max(k.at.Load(), o.CosignedAt[o.Cosigners[0]].Unix()))

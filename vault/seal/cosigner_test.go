@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -137,6 +138,63 @@ func TestHeadAtACosigner(t *testing.T) {
 		} else if !errors.Is(err, ErrBehind) {
 			t.Errorf("copy %d: %v", i, err)
 		}
+	}
+}
+
+// An older store is not taken back where the cosigner has more, by no rehead either, which
+// leaves it as it was; and with a new cosigner only if it is the one that is named.
+func TestCosignerLost(t *testing.T) {
+	a := newAway(t)
+	b, open := awayBench(t, a)
+	older, err := os.ReadFile(b.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, Strict, "kv", "lost", "x")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.file(), older, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rehead := func() error {
+		c := b.config(t)
+		c.Head = a.new(t)
+		return Rehead(t.Context(), c, b.key, "rehead")
+	}
+	for range 3 {
+		if err := rehead(); !errors.Is(err, ErrBehind) || !strings.Contains(fault.HintOf(err), "docs/operations/vault.md") {
+			t.Errorf("rehead: %v", err)
+		}
+	}
+	lost, named := a.keeper, newAway(t)
+	a.keeper.URL, a.keeper.Client = named.keeper.URL, named.keeper.Client // it answers, with its own key
+	a.keeper.LogName, a.keeper.LogKey = named.keeper.LogName, named.keeper.LogKey
+	if _, _, err := open(); fault.ClassOf(err) != fault.Peer {
+		t.Errorf("one that nobody named: %v", err)
+	}
+	if err := rehead(); fault.ClassOf(err) != fault.Peer {
+		t.Errorf("rehead to one that nobody named: %v", err)
+	}
+	a.keeper.Cosigner = named.keeper.Cosigner
+	s, _, err = open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Head().Size; n != 1 {
+		t.Errorf("%d entries, as if a rehead that was refused had written one", n)
+	}
+	put(t, s, Strict, "kv", "a", "new")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a.keeper = lost
+	if _, _, err := open(); err == nil {
+		t.Error("the one of before takes another history")
 	}
 }
 

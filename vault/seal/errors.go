@@ -7,7 +7,7 @@ var (
 	ErrAltered = fault.New(fault.Verify, "the store was altered or is damaged")
 	// ErrBehind says that the store is older than the head that is kept outside:
 	// an older copy was put back.
-	ErrBehind = fault.Hint(fault.New(fault.Verify, "the store is older than its head: an older copy was put back, or the last entries were lost"), "put the newest copy of the state folder's store/ back and open it again; docs/operations/vault.md says what to do where there is none")
+	ErrBehind = fault.Hint(fault.New(fault.Verify, "the store is older than its head: an older copy was put back, or the last entries were lost"), "put the newest copy of the state folder's store/ back and open it again; where there is none see 'The cosigner, or the newest copy, is lost' in docs/operations/vault.md, or docs/operations/vault-tpm.md")
 	// ErrFork says that the head is not on the store's own log.
 	ErrFork = fault.New(fault.Verify, "the head is not on this store's log: it belongs to another history")
 	// ErrStopped says that a write failed before and nothing is served since.
