@@ -45,6 +45,9 @@ type EvidenceStatement struct {
 // EvidenceKey is a key with its custodians.
 type EvidenceKey struct {
 	ID, Algorithm, Signs, Safe, Custodians, State, Record string
+
+	Ends string // day on which its certificate ends; empty without one
+	Over bool
 }
 
 // EvidenceShares says which shares of a safe are known to be alive.
@@ -60,7 +63,7 @@ type EvidenceShares struct {
 // EvidenceProof is the last proof of one holder.
 type EvidenceProof struct{ Holder, Day string }
 
-// EvidenceEnd is a certificate and when it ends.
+// EvidenceEnd is something that ends, and when.
 type EvidenceEnd struct {
 	What, Ends string
 	Over       bool

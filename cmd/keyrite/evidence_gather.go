@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -52,7 +51,7 @@ func (g *gathering) all(ctx context.Context) error {
 	g.page = paper.Evidence{
 		World: string(g.state.World), Vault: g.state.Vault, From: g.o.from, To: g.o.to, Made: g.o.now.UTC().Format(time.DateTime + " UTC"),
 	}
-	for _, step := range []func(context.Context) error{g.charter, g.records, g.proofs, g.trails, g.ends} {
+	for _, step := range []func(context.Context) error{g.charter, g.records, g.proofs, g.trails} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -60,6 +59,7 @@ func (g *gathering) all(ctx context.Context) error {
 			return err
 		}
 	}
+	g.ends()
 	g.keys()
 	return nil
 }
@@ -218,46 +218,6 @@ func (g *gathering) trail(ctx context.Context, path string) (*paper.EvidenceTrai
 	row.Kinds, row.Cosigners = strings.Join(list, ", "), cmp.Or(strings.Join(v.Cosigners, ", "), "nobody")
 	row.Entries, row.Size, row.Whole, row.Open = v.Entries, v.Size, v.Whole, len(v.Open)
 	return row, nil
-}
-
-// keys lists every key that was ever admitted, with who opens its token.
-func (g *gathering) keys() {
-	for _, id := range slices.Sorted(maps.Keys(g.state.Keys)) {
-		k := g.state.Keys[id]
-		row := paper.EvidenceKey{ID: id, Algorithm: k.Algorithm, Signs: k.Domain, Record: k.Record, State: "in force"}
-		if r, gone := g.state.Retired[id]; gone {
-			row.State = r.Reason
-		} else if now, err := inForce(g.state, k.Role()); err != nil || now.ID != id {
-			row.State = "dormant"
-		}
-		if name, ok := g.state.SafeOf(&k); ok {
-			row.Safe = name
-			if s, ok := g.state.People.Safe(name); ok {
-				row.Custodians = fmt.Sprintf("%d of %s", s.Openers.Need, strings.Join(s.Openers.Members, ", "))
-			}
-		}
-		g.page.Keys = append(g.page.Keys, row)
-	}
-}
-
-// ends lists the certificates of the charter by their end.
-func (g *gathering) ends(context.Context) error {
-	certs := map[string][]byte{}
-	for id, f := range g.state.Factories {
-		certs["CA of factory "+id] = f.CA
-	}
-	for id, r := range g.state.Relays {
-		certs["relay server "+id] = r.Certificate
-	}
-	for _, what := range slices.Sorted(maps.Keys(certs)) {
-		c, err := x509.ParseCertificate(certs[what])
-		if err != nil {
-			return fault.Errorf(fault.Verify, "%s: %w", what, err)
-		}
-		g.page.Ends = append(g.page.Ends, paper.EvidenceEnd{What: what, Ends: c.NotAfter.UTC().Format(time.DateOnly), Over: !g.o.now.Before(c.NotAfter)})
-	}
-	slices.SortStableFunc(g.page.Ends, func(a, b paper.EvidenceEnd) int { return cmp.Compare(a.Ends, b.Ends) })
-	return nil
 }
 
 // sumsOf is the list of hashes of every file in a folder, in the form of sha256sum.

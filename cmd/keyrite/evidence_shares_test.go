@@ -19,7 +19,10 @@ const ledgerVectors = "../../testdata/vectors/share-ledger"
 func exportAt(t *testing.T, o evidenceOptions) (dir, page string, err error) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "evidence")
-	o.now, o.out = artifacttest.Now(), dir
+	o.out = dir
+	if o.now.IsZero() {
+		o.now = artifacttest.Now()
+	}
 	if o.from == "" {
 		o.from, o.to = "2020-01-01", "2100-01-01"
 	}

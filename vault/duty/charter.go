@@ -10,8 +10,8 @@ import (
 	"keyrite/artifact/charter"
 )
 
-// ofCharter are the things that end of which the charter itself says when.
-func ofCharter(st *charter.State) []Thing {
+// OfCharter are the things that end of which the charter itself says when.
+func OfCharter(st *charter.State) []Thing {
 	if st == nil {
 		return nil
 	}

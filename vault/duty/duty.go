@@ -70,7 +70,7 @@ type Input struct {
 // Due lists what there is, what is most urgent first.
 func Due(in Input, now time.Time) []Item {
 	out := []Item{}
-	things := slices.Concat(ofCharter(in.Charter), in.Things)
+	things := slices.Concat(OfCharter(in.Charter), in.Things)
 	if in.Unvouched {
 		things = append(things, unvouched(in.Charter)...)
 	}
