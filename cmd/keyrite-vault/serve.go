@@ -139,7 +139,7 @@ func (v *vault) status() control.Status {
 		Charter: st.Size(),
 	}
 	if v.service != nil {
-		s.Serving = v.service.Status()
+		s.Serving, s.Warnings = v.service.Status(), v.service.warnings()
 	}
 	s.Due = v.due(st)
 	if s.HostOK = hostIs(st, v.bind.Host, v.key.Public()); !s.HostOK {

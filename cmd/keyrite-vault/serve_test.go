@@ -347,6 +347,10 @@ func (h *house) extracts() {
 	}
 	h.nameLog()
 	h.Approve(charter.TypeAuditSink, charter.AuditSink{ID: "copy", Kind: "file"})
+	h.Approve(charter.TypeAuditSink, charter.AuditSink{ID: "folder", Kind: "file"})
+	if err := os.MkdirAll(h.path("state/audit/folder.jsonl"), 0o700); err != nil {
+		h.t.Fatal(err)
+	}
 	h.write("charter.jsonl", h.Charter)
 	if !clitest.Await(20*time.Second, func() bool { return h.status().Charter == h.State.Size() }) {
 		h.t.Fatal("the charter file is not followed")
@@ -382,5 +386,32 @@ func (h *house) extracts() {
 		return bytes.Contains(data, []byte("kv/data/line1/plc"))
 	}) {
 		h.t.Error("the sink has no copy")
+	}
+	h.sinksShow()
+}
+
+// sinksShow looks how status tells of a sink in trouble and of a file that is deleted.
+func (h *house) sinksShow() {
+	h.t.Helper()
+	says := func(what string) func() bool {
+		return func() bool {
+			out, _ := h.vault(0, "status")
+			data, _ := h.vault(0, "status", "--json")
+			return strings.Contains(out, "WARNING: "+what) && strings.Contains(data, `"deleted":`) == strings.Contains(what, "deleted")
+		}
+	}
+	if !clitest.Await(20*time.Second, says("sink folder gets no copies of the trail since ")) {
+		h.t.Error("status says nothing of a sink that is a folder")
+	}
+	for _, name := range []string{"state/audit/folder.jsonl", "state/audit/copy.jsonl"} {
+		if err := os.Remove(h.path(name)); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	if !clitest.Await(20*time.Second, says("the file of sink copy was deleted, which was noticed ")) {
+		h.t.Error("status says nothing of a sink whose file was deleted")
+	}
+	if !clitest.Await(20*time.Second, func() bool { out, _ := h.vault(0, "status"); return !strings.Contains(out, "sink folder") }) {
+		h.t.Error("what was mended is told of still")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -154,6 +155,19 @@ func sinkStates(states map[string]audit.SinkState) []sinkStatus {
 			s.Deleted, s.Lost = trail.FormatTime(x.Deleted), x.Lost
 		}
 		out = append(out, s)
+	}
+	return out
+}
+
+// warnings are what is wrong with copies of the trail, in words.
+func (s *service) warnings() (out []string) {
+	for _, x := range sinkStates(s.node.Status().Sinks) {
+		if x.Error != "" {
+			out = append(out, "sink "+x.ID+" gets no copies of the trail since "+x.Since+": "+x.Error)
+		}
+		if x.Deleted != "" {
+			out = append(out, fmt.Sprintf("the file of sink %s was deleted, which was noticed %s; a new one goes on after entry %d", x.ID, x.Deleted, x.Lost))
+		}
 	}
 	return out
 }

@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
+	"keyrite/internal/clitest"
 	"keyrite/vault/node"
 	"keyrite/vault/unseal"
 )
@@ -252,4 +255,33 @@ func TestLooksOfStrangersAreWritten(t *testing.T) {
 	if !found {
 		t.Error("a look at the sealed vault is not told when it is opened")
 	}
+}
+
+// TestSinkInTroubleShows: what is wrong with a copy of the trail stands on the first page
+// until it is mended, and that its file was deleted until the vault is sealed.
+func TestSinkInTroubleShows(t *testing.T) {
+	r := newRig(t)
+	r.Approve(charter.TypeAuditSink, charter.AuditSink{ID: "copy", Kind: "file"})
+	r.file()
+	path := r.path("copies/copy.jsonl")
+	r.ok(os.MkdirAll(path, 0o700)) // a folder takes no entry
+	r.open()
+	shows := func(what string, texts ...string) {
+		t.Helper()
+		var p reply
+		if !clitest.Await(20*time.Second, func() bool {
+			p = r.get(anna, "/")
+			return !slices.ContainsFunc(texts, func(x string) bool { return !strings.Contains(p.text, x) })
+		}) {
+			p.has(t, what, texts...)
+		}
+	}
+	shows("a folder", "What is wrong", "Sink copy gets no copies of the trail since 2", "is not a regular file")
+	r.get(anna, "/").lacks(t, "a folder", `<span class="good">well</span>`, "was deleted")
+	r.ok(os.Remove(path))
+	shows("mended", `<span class="good">well</span>`)
+	r.get(anna, "/").lacks(t, "mended", "gets no copies", "What is wrong")
+	r.ok(os.Remove(path))
+	shows("deleted", "What is wrong", "The file of sink copy was deleted, which was noticed 2", `<span class="bad">its file was deleted</span>`)
+	r.get(anna, "/").lacks(t, "deleted", `<span class="good">well</span>`, "gets no copies")
 }
