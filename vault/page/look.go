@@ -28,6 +28,7 @@ type look struct {
 	state node.Status // when the request came
 	// identity is who asks, as the first answer told; "" before.
 	identity string
+	asked    bool // a call was made, which has its entry
 }
 
 // refusal says what somebody may not see, and which statement would let him.
@@ -67,10 +68,7 @@ func (x *look) call(m engine.Method, path string, params map[string]any, out any
 		}
 		p[k] = raw
 	}
-	reply, err := x.s.cfg.Vault.Do(x.r.Context(), node.Call{Method: m, RawPath: path, Params: p, Peer: x.peer})
-	if reply != nil && reply.Identity != "" {
-		x.identity = reply.Identity
-	}
+	reply, err := x.do(node.Call{Method: m, RawPath: path, Params: p})
 	if errors.Is(err, access.ErrDenied) && x.identity != "" && reply != nil && reply.Needs != "" {
 		return &refusal{x.identity, reply.Needs, path, err.Error(), reply.Request}
 	}
@@ -81,6 +79,40 @@ func (x *look) call(m engine.Method, path string, params map[string]any, out any
 		return fault.Errorf(fault.Unexpected, "%s has no answer", path)
 	}
 	return decode(reply.Answer, out)
+}
+
+// do makes a call as whoever asks, and keeps who that is.
+func (x *look) do(c node.Call) (*node.Reply, error) {
+	c.Peer, x.asked = x.peer, true
+	reply, err := x.s.cfg.Vault.Do(x.r.Context(), c)
+	if reply != nil && reply.Identity != "" {
+		x.identity = reply.Identity
+	}
+	return reply, err
+}
+
+// pagesPath is the path in the trail of what the pages refuse by themselves, with the
+// page's own behind it.
+const pagesPath = "keyrite/page"
+
+// entryPath is where the trail has what was asked.
+func (x *look) entryPath() string {
+	if x.view == nil || x.view.path == "/" {
+		return pagesPath
+	}
+	return pagesPath + x.view.path
+}
+
+// refused has a refusal for which no call was made written, with who asks, and returns it.
+// Another error is of who is not known, or of a vault that cannot write it. One that a web
+// page of another origin caused is rationed like those of strangers.
+func (x *look) refused(why error, foreign bool) error {
+	m := engine.Write
+	if x.r.Method == http.MethodGet || x.r.Method == http.MethodHead {
+		m = engine.Read
+	}
+	_, err := x.do(node.Call{Method: m, RawPath: x.entryPath(), Fault: why, Foreign: foreign})
+	return err
 }
 
 // decode puts the data of an answer into out, in the shape in which programs get it.

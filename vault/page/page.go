@@ -150,26 +150,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	headers(w.Header())
 	raw, tail, _ := strings.Cut(r.RequestURI, "?") // nothing is decoded: pages have one spelling
 	x := &look{s: s, w: w, r: r, peer: api.Peer(r), state: s.cfg.Vault.Status()}
+	x.view = s.find(raw)
 	if err := api.OtherOrigin(r); err != nil {
-		x.foreign(raw, err)
+		x.foreign(err)
 		return
 	}
-	if raw == stylePath {
+	switch {
+	case raw == stylePath:
 		s.style(w, r)
-		return
-	}
-	v := s.find(raw)
-	var err error
-	if x.query, err = query(tail); err != nil || v == nil {
-		x.none(err)
-		return
-	}
-	x.view = v
-	if len(x.peer.Certificates) == 0 || x.state.Sealed {
+	case x.view == nil:
+		x.trouble(http.StatusNotFound, "There is no such page.", "")
+	case len(x.peer.Certificates) == 0 || x.state.Sealed:
 		x.seal("")
-		return
+	default:
+		s.open(x, x.view, tail)
 	}
-	s.open(x, v)
 }
 
 func (s *Server) find(path string) *view {
@@ -181,29 +176,44 @@ func (s *Server) find(path string) *view {
 	return nil
 }
 
-// open answers whoever shows a certificate to an open vault.
-func (s *Server) open(x *look, v *view) {
-	do := v.show
-	switch x.r.Method {
-	case http.MethodGet, http.MethodHead:
-	case http.MethodPost:
-		if do = v.act; do != nil {
-			break
+// errNoForm says that a page takes no form.
+var errNoForm = fault.New(fault.Usage, "this page takes no form")
+
+// open answers whoever shows a certificate to an open vault. What is refused before a call
+// was made has its entry, too.
+func (s *Server) open(x *look, v *view, tail string) {
+	do := v.action(x.r.Method)
+	var data any
+	err := errNoForm
+	if do != nil {
+		if x.query, err = query(tail); err == nil {
+			data, err = do(x)
 		}
-		fallthrough
-	default:
+	}
+	if err != nil && !x.asked {
+		err = x.refused(err, false)
+	}
+	switch {
+	case errors.Is(err, errNoForm):
 		x.w.Header().Set("Allow", "GET, HEAD")
 		x.trouble(http.StatusMethodNotAllowed, "This page takes no form.", "")
-		return
-	}
-	data, err := do(x)
-	switch {
 	case errors.Is(err, errAnswered), err == nil && v.template == "":
 	case err == nil:
 		x.render(http.StatusOK, v.title, v.template, data)
 	default:
 		x.failed(err)
 	}
+}
+
+// action is what the page does with a method, nil if nothing.
+func (v *view) action(method string) func(*look) (any, error) {
+	switch method {
+	case http.MethodGet, http.MethodHead:
+		return v.show
+	case http.MethodPost:
+		return v.act
+	}
+	return nil
 }
 
 // errAnswered says that a page has written its answer.
@@ -230,7 +240,7 @@ func (x *look) failed(err error) {
 	case class == fault.Policy, class == fault.Quota, class == fault.Quorum, class == fault.Verify:
 		x.trouble(http.StatusForbidden, err.Error(), fault.HintOf(err))
 	default:
-		x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelError, "a page could not be made", slog.String("path", x.view.path), slog.String("error", err.Error()))
+		x.s.cfg.Log.LogAttrs(x.r.Context(), slog.LevelError, "a page could not be made", slog.String("path", x.entryPath()), slog.String("error", err.Error()))
 		x.trouble(http.StatusServiceUnavailable, err.Error(), fault.HintOf(err))
 	}
 }
@@ -240,25 +250,22 @@ func (x *look) trouble(status int, message, hint string) {
 	x.render(status, "Not possible", "trouble", struct{ Message, Hint string }{message, hint})
 }
 
-// none answers what is asked for and is no page.
-func (x *look) none(err error) {
-	if err != nil {
-		x.trouble(http.StatusBadRequest, err.Error(), "")
-		return
-	}
-	x.trouble(http.StatusNotFound, "There is no such page.", "")
-}
-
 // foreign answers a request that another web page had a browser make. Who followed a
 // link is let in by his own click, so that nothing is asked of the vault in his name
-// before; anything else is refused.
-func (x *look) foreign(raw string, err error) {
+// before; anything else is refused, with its entry.
+func (x *look) foreign(why error) {
 	h := x.r.Header
-	if x.r.Method == http.MethodGet && h.Get("Sec-Fetch-Mode") == "navigate" && h.Get("Sec-Fetch-Dest") == "document" && x.s.find(raw) != nil {
+	if x.r.Method == http.MethodGet && h.Get("Sec-Fetch-Mode") == "navigate" && h.Get("Sec-Fetch-Dest") == "document" && x.view != nil {
+		x.s.cfg.Vault.Looked(x.r.Context(), node.Look{Operation: string(access.Read), Path: x.entryPath(), Peer: x.peer})
 		x.render(http.StatusOK, "From another site", "door", x.r.RequestURI)
 		return
 	}
-	x.trouble(http.StatusForbidden, err.Error(), "")
+	switch err := x.refused(why, true); {
+	case errors.Is(err, why), errors.Is(err, node.ErrSealed), fault.ClassOf(err) == fault.Peer:
+		x.trouble(http.StatusForbidden, why.Error(), "")
+	default: // its entry could not be written
+		x.failed(err)
+	}
 }
 
 // query reads the parameters of an address: each once.

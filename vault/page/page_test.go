@@ -13,8 +13,10 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/artifact/openrequest"
+	"keyrite/artifact/trail"
 	"keyrite/internal/clitest"
 	"keyrite/vault/node"
+	"keyrite/vault/page"
 	"keyrite/vault/unseal"
 )
 
@@ -166,8 +168,8 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// TestOtherSites: another web page has no browser look in its user's name: nothing is
-// asked of the vault before the user himself opens the page.
+// TestOtherSites: another web page has no browser look in its user's name: all that is
+// written before the user himself opens the page is that it was refused.
 func TestOtherSites(t *testing.T) {
 	r := newRig(t)
 	r.open()
@@ -191,11 +193,62 @@ func TestOtherSites(t *testing.T) {
 	if p := r.ask(anna, http.MethodPost, "/charter", "", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"); p.status != http.StatusForbidden {
 		t.Errorf("form of another site: %d", p.status)
 	}
-	if n := r.size() - from; n != 0 {
-		t.Errorf("%d entries of the trail were made in her name", n)
+	entries := r.entries(from)
+	for _, e := range entries {
+		if e.Kind != trail.Refused && e.Identity != "" || e.Kind == trail.Refused && (e.Identity != anna || e.Class != "policy") {
+			t.Errorf("in her name: %s %s", line(&e), e.Class)
+		}
+	}
+	if len(entries) != 12 {
+		t.Errorf("12 requests have %d entries", len(entries))
 	}
 	if p := r.get(anna, "/charter", "Sec-Fetch-Site", "same-origin"); p.status != http.StatusOK {
 		t.Errorf("its own link: %d", p.status)
+	}
+}
+
+// TestEveryPageHasItsEntry: of every page whatever is asked has its entry, with who asks
+// where that is known, whatever comes of it; but for what is no page, and the style sheet.
+func TestEveryPageHasItsEntry(t *testing.T) {
+	r := newRig(t)
+	r.open()
+	written := func() uint64 {
+		st := r.node.Status()
+		return uint64(st.Store.Size) + st.LeftOut + st.Unlisted
+	}
+	var unwritten []string
+	ask := func(who, method, path string, headers ...string) {
+		t.Helper()
+		from, had := r.size(), written()
+		p := r.ask(who, method, path, "", headers...)
+		if written() == had {
+			unwritten = append(unwritten, method+" "+path)
+		}
+		if got := r.entries(from); who == anna && p.status >= 400 && len(headers) == 0 && !slices.ContainsFunc(got, func(e trail.Entry) bool { return e.Identity == anna }) {
+			t.Errorf("%s %s: %d, and the trail has %v", method, path, p.status, got)
+		}
+	}
+	for _, path := range page.Paths() {
+		for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete, "LIST", http.MethodOptions} {
+			ask(anna, m, path)
+		}
+		for _, who := range []string{anna, clerk, "nobody", ""} {
+			ask(who, http.MethodGet, path)
+			ask(who, http.MethodGet, path+"?other=1")
+			ask(who, http.MethodGet, path+"?x=%zz")
+			ask(who, http.MethodGet, path, "Sec-Fetch-Site", "cross-site")
+			ask(who, http.MethodGet, path, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+			ask(who, http.MethodPost, path, "Origin", "https://evil.example")
+		}
+	}
+	ask(anna, http.MethodGet, "/page.css", "Sec-Fetch-Site", "cross-site")
+	if unwritten != nil {
+		t.Errorf("without an entry: %q", unwritten)
+	}
+	ask(clerk, http.MethodGet, "/page.css")
+	ask(clerk, http.MethodGet, "/none")
+	if want := []string{"GET /page.css", "GET /none"}; !slices.Equal(unwritten, want) {
+		t.Errorf("without an entry: %q, want %q", unwritten, want)
 	}
 }
 
