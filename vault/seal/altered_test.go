@@ -17,11 +17,11 @@ import (
 	"keyrite/artifact/fault"
 )
 
-// At each of 60 heads the file of before is put back.
+// At each of 100 heads the file of before is put back.
 func TestOlderCopyIsRefused(t *testing.T) {
 	b := newBench(t)
 	var copies [][]byte
-	for i := range 60 {
+	for i := range 100 {
 		s := b.open(t)
 		put(t, s, Strict, "kv", fmt.Sprint(i%7), fmt.Sprint(i))
 		if err := s.Close(); err != nil {

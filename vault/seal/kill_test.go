@@ -18,17 +18,25 @@ import (
 	"keyrite/artifact/jcs"
 )
 
-// writer starts the process that writes until it is killed.
-func writer(t testing.TB, b *bench, wrap ...string) (*exec.Cmd, io.Reader) {
+// giveKey puts the wrapped key to where a writing process finds it, which is in the
+// folder that it returns.
+func giveKey(t testing.TB, b *bench) (dir string) {
 	t.Helper()
 	w, err := b.key.Wrap(testSecret, b.place)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Dir(b.dir)
+	dir = filepath.Dir(b.dir)
 	if err := os.WriteFile(filepath.Join(dir, "wrapped"), []byte(hex.EncodeToString(w)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// writer starts the process that writes until it is killed.
+func writer(t testing.TB, b *bench, wrap ...string) (*exec.Cmd, io.Reader) {
+	t.Helper()
+	dir := giveKey(t, b)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -61,8 +69,8 @@ func acked(out io.Reader) (last map[int]int, failed string) {
 }
 
 // checkAcked opens the store as the next process would and wants everything
-// that was acknowledged, whole.
-func checkAcked(t testing.TB, b *bench, last map[int]int) {
+// that was acknowledged, whole. It returns how much each writer has there.
+func checkAcked(t testing.TB, b *bench, last map[int]int) (have map[int]int) {
 	t.Helper()
 	c := b.config(t)
 	c.Check = func(_ context.Context, path string) (Counted, error) { return Check(path) }
@@ -71,7 +79,7 @@ func checkAcked(t testing.TB, b *bench, last map[int]int) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	have := map[int]int{}
+	have = map[int]int{}
 	err = s.View(func(v *View) error {
 		for w := range 4 {
 			raw, err := v.Get("count", fmt.Sprintf("writer%d", w))
@@ -115,6 +123,7 @@ func checkAcked(t testing.TB, b *bench, last map[int]int) {
 	if err := jcs.Unmarshal(raw, &l); err != nil {
 		t.Fatal(err)
 	}
+	return have
 }
 
 func TestKills(t *testing.T) { kills(t, 300) }

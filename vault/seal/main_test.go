@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +29,10 @@ func TestMain(m *testing.M) {
 	}
 	if len(os.Args) == 3 && os.Args[1] == "write-until-killed" {
 		writeUntilKilled(os.Args[2])
+	}
+	if len(os.Args) == 4 && os.Args[1] == "write-a-few" {
+		writeAFew(os.Args[2], os.Args[3])
+		syscall.Exit(0)
 	}
 	if len(os.Args) == 3 && os.Args[1] == "reseal-until-killed" {
 		syscall.Exit(resealUntilKilled(os.Args[2]))
@@ -142,63 +147,92 @@ func get(t testing.TB, s *Store, bucket, key string) string {
 	return string(out)
 }
 
-// writeUntilKilled writes numbered values as fast as it can and says which are
-// acknowledged. Its folder has the store, the head and the wrapped key.
-func writeUntilKilled(dir string) {
-	fail := func(err error) {
-		fmt.Fprintln(os.Stdout, "failed", fault.ClassOf(err), err)
-		syscall.Exit(3)
-	}
+// failed tells why the writing process ends by itself.
+func failed(err error) {
+	fmt.Fprintln(os.Stdout, "failed", fault.ClassOf(err), err)
+	syscall.Exit(3)
+}
+
+// openToWrite opens the store for the writing process. Its folder has the store, the
+// head and the wrapped key.
+func openToWrite(dir string) *Store {
 	raw, err := os.ReadFile(filepath.Join(dir, "wrapped"))
 	if err != nil {
-		fail(err)
+		failed(err)
 	}
 	wrapped, err := hex.DecodeString(string(raw))
 	if err != nil {
-		fail(err)
+		failed(err)
 	}
 	k, err := Unwrap(wrapped, testSecret, testPlace())
 	if err != nil {
-		fail(err)
+		failed(err)
 	}
 	var keeper Keeper
 	if addr, err := os.ReadFile(filepath.Join(dir, "tpm")); err == nil {
 		keeper = testTPMKeeper(string(addr))
 	} else if keeper, err = NewFileKeeper(filepath.Join(dir, "head"), testWorld); err != nil {
-		fail(err)
+		failed(err)
 	}
 	s, err := Open(context.Background(), Config{Dir: filepath.Join(dir, "store"), Place: testPlace(), Head: keeper, Check: func(_ context.Context, path string) (Counted, error) { return Check(path) }, Window: 20 * time.Millisecond}, k)
 	if err != nil {
-		fail(err)
+		failed(err)
 	}
 	fmt.Fprintln(os.Stdout, "open", s.Head().Size)
+	return s
+}
+
+// writeUntilKilled writes numbered values as fast as it can and says which are
+// acknowledged.
+func writeUntilKilled(dir string) {
+	s := openToWrite(dir)
 	for w := range 4 {
 		go func() {
 			for i := 0; ; i++ {
-				p := Durable
-				if i%3 == 0 {
-					p = Strict
-				}
-				var n int
-				_, err := s.Update(context.Background(), p, func(tx *Tx) (any, error) {
-					key := fmt.Sprintf("writer%d", w)
-					if had, err := tx.Get("count", key); err == nil {
-						if _, err := fmt.Sscan(string(had), &n); err != nil {
-							return nil, err
-						}
-					}
-					n++
-					if err := tx.Put("numbers", fmt.Sprintf("%d-%d", w, n), fmt.Appendf(nil, "value %d of %d", n, w)); err != nil {
-						return nil, err
-					}
-					return map[string]int{"n": n, "writer": w}, tx.Put("count", key, fmt.Append(nil, n))
-				})
-				if err != nil {
-					fail(err)
-				}
-				fmt.Fprintf(os.Stdout, "ack %d %d\n", w, n)
+				writeNext(s, w, i)
 			}
 		}()
 	}
 	select {}
+}
+
+// writeAFew is writeUntilKilled with one writer, who ends well after so many updates.
+func writeAFew(dir, updates string) {
+	n, err := strconv.Atoi(updates)
+	if err != nil {
+		failed(err)
+	}
+	s := openToWrite(dir)
+	for i := range n {
+		writeNext(s, 0, i)
+	}
+	if err := s.Close(); err != nil {
+		failed(err)
+	}
+}
+
+// writeNext is the i-th update of writer w since the process began.
+func writeNext(s *Store, w, i int) {
+	p := Durable
+	if i%3 == 0 {
+		p = Strict
+	}
+	var n int
+	_, err := s.Update(context.Background(), p, func(tx *Tx) (any, error) {
+		key := fmt.Sprintf("writer%d", w)
+		if had, err := tx.Get("count", key); err == nil {
+			if _, err := fmt.Sscan(string(had), &n); err != nil {
+				return nil, err
+			}
+		}
+		n++
+		if err := tx.Put("numbers", fmt.Sprintf("%d-%d", w, n), fmt.Appendf(nil, "value %d of %d", n, w)); err != nil {
+			return nil, err
+		}
+		return map[string]int{"n": n, "writer": w}, tx.Put("count", key, fmt.Append(nil, n))
+	})
+	if err != nil {
+		failed(err)
+	}
+	fmt.Fprintf(os.Stdout, "ack %d %d\n", w, n)
 }
