@@ -67,8 +67,12 @@ func Fold(data []byte, w world.World, vault string) (*State, error) {
 	if len(data) == 0 || data[len(data)-1] != '\n' {
 		return nil, fault.Errorf(fault.Verify, "%w: the file is empty or cut off", ErrChain)
 	}
-	s := &State{}
-	for line := range bytes.Lines(data) {
+	return (&State{}).continued(data, w, vault)
+}
+
+// continued folds whole lines in.
+func (s *State) continued(lines []byte, w world.World, vault string) (*State, error) {
+	for line := range bytes.Lines(lines) {
 		if err := s.Apply(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
 			return nil, fault.Errorf(fault.ClassOf(err), "charter entry %d: %w", s.tree.Size(), err)
 		}

@@ -65,6 +65,16 @@ func (t *Tree) store(h Hash) {
 	t.stored++
 }
 
+// Clone is a tree of the same leaves, to which others are appended than to t.
+func (t *Tree) Clone() Tree {
+	c := *t
+	c.chunks, c.buf = slices.Clone(t.chunks), slices.Clone(t.buf)
+	if last := len(c.chunks) - 1; last >= 0 {
+		c.chunks[last] = slices.Clip(c.chunks[last]) // what is appended to it goes elsewhere
+	}
+	return c
+}
+
 // ReadHashes implements tlog.HashReader.
 func (t *Tree) ReadHashes(indexes []int64) ([]Hash, error) {
 	out := make([]Hash, len(indexes))

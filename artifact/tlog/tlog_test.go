@@ -53,6 +53,31 @@ func TestInclusion(t *testing.T) {
 	}
 }
 
+// TestCloneGoesItsOwnWay: what is appended to a tree or to a clone of it is not in another,
+// also where a clone is made of one with room, or at the end of a chunk.
+func TestCloneGoesItsOwnWay(t *testing.T) {
+	grown := func(tree *Tree, from, to int, what string) *Tree {
+		for i := from; i < to; i++ {
+			if err := tree.Append(fmt.Appendf(nil, "%s %d", what, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return tree
+	}
+	for _, n := range []int{0, 1, 5, 37, chunkHashes / 2, chunkHashes/2 + 1} {
+		tree := grown(&Tree{}, 0, n, "leaf")
+		a, b := tree.Clone(), tree.Clone()
+		grown(&a, n, n+9, "a")
+		grown(&b, n, n+9, "b")
+		grown(tree, n, n+9, "c")
+		for what, got := range map[string]*Tree{"a": &a, "b": &b, "c": tree} {
+			if want := grown(grown(&Tree{}, 0, n, "leaf"), n, n+9, what); got.Root() != want.Root() || got.Size() != want.Size() {
+				t.Errorf("%d leaves and those of %s: another tree", n, what)
+			}
+		}
+	}
+}
+
 func testNote(t testing.TB) ([]byte, Signer, []Signer) {
 	t.Helper()
 	var tree Tree

@@ -202,8 +202,8 @@ func (s *serving) listener(role string) string {
 }
 
 // TestServeClients: a vault is opened over HTTP by answers of its key masters, serves a
-// process that the charter knows, takes statements from the file within a second, and is
-// sealed by a client; the process goes on under the same id and port, sealed.
+// process that the charter knows, takes statements from the file, and is sealed by a
+// client; the process goes on under the same id and port, sealed.
 func TestServeClients(t *testing.T) {
 	h := newHouse(t)
 	c := newLine(h, h.mountSecrets()...)

@@ -3,13 +3,17 @@ package node
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
+	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
 	"keyrite/artifact/fault"
 	"keyrite/internal/durable"
+	"keyrite/vault/engine"
 )
 
 // TestFileIsCopiedSlowly: whoever copies a longer charter over the file takes no lock and
@@ -128,4 +132,62 @@ func TestFileAfterAPowerCut(t *testing.T) {
 		t.Errorf("behind, and cut off: %v", err)
 	}
 	is(b.Charter[:had+100])
+}
+
+// aSecond is a second, on a machine that is slowed by the race detector more.
+const aSecond = time.Second * raceSlows
+
+// TestFileHoldsForALiveTokenWithinASecond: what is appended to the file, which may be
+// long, shuts a token out that was good, within a second. A machine that is busy with
+// other things may need longer for one of them, not for all.
+func TestFileHoldsForALiveTokenWithinASecond(t *testing.T) {
+	for _, statements := range []int{0, 10_000} {
+		t.Run(fmt.Sprint(statements), func(t *testing.T) {
+			b := newBench(t)
+			for i := 2; b.State.Size() < statements; i++ {
+				b.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: i, Rules: []access.Rule{{Path: "kv/data/line1/*", Can: []access.Capability{access.Update}}}})
+			}
+			ids := []string{"a", "b", "c"}
+			for i, id := range ids {
+				b.Approve(charter.TypeIdentity, process(id, 2000+i))
+			}
+			b.writeCharter()
+			b.open()
+			var took []time.Duration
+			for i, id := range ids {
+				took = append(took, b.shutsOut(id, 2000+i))
+			}
+			t.Logf("%d statements: shut out after %s", b.State.Size(), took)
+			if slices.Min(took) >= aSecond {
+				t.Errorf("with %d statements a live token is shut out after %s", b.State.Size(), took)
+			}
+		})
+	}
+}
+
+// shutsOut ends an identity in the file, as 'keyrite charter append' does, and says how
+// long its token was good after that.
+func (b *bench) shutsOut(id string, uid int) time.Duration {
+	b.t.Helper()
+	r, err := b.call(uid, engine.Write, "auth/unix/login", "")
+	b.ok(err)
+	token := r.Answer.Auth.Token
+	use := func() error {
+		_, err := b.withToken(&token, uid, "kv/data/line1/x", `{"text":"a"}`)
+		return err
+	}
+	b.ok(use())
+	had := len(b.Charter)
+	b.Approve(charter.TypeAccessEnded, charter.AccessEnded{Type: charter.TypeIdentity, ID: id})
+	var file *durable.Append
+	await(b.t, func() bool {
+		file, _, err = durable.OpenShared(b.charterFile())
+		return !errors.Is(err, durable.ErrInUse)
+	})
+	b.ok(err)
+	began := time.Now()
+	b.ok(file.Line(b.lines(had)[0]))
+	b.ok(file.Close())
+	await(b.t, func() bool { return fault.ClassOf(use()) == fault.Peer })
+	return time.Since(began)
 }

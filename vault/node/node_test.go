@@ -161,8 +161,8 @@ func (b *bench) lines(since int) [][]byte {
 	return bytes.Split(bytes.TrimSuffix(b.Charter[since:], []byte("\n")), []byte("\n"))
 }
 
-// TestCharterFileIsFollowed: what 'keyrite charter append' added to the file is in force
-// within a second, and a file that is refused changes nothing and is told of.
+// TestCharterFileIsFollowed: what 'keyrite charter append' added to the file comes into
+// force, and a file that is refused changes nothing and is told of.
 func TestCharterFileIsFollowed(t *testing.T) {
 	b := newBench(t)
 	n := b.open()
@@ -185,7 +185,7 @@ func TestCharterFileIsFollowed(t *testing.T) {
 	await(t, func() bool { return n.Status().FileRefused == nil })
 }
 
-func await(t *testing.T, f func() bool) {
+func await(t testing.TB, f func() bool) {
 	t.Helper()
 	tick, end := time.NewTicker(10*time.Millisecond), time.After(20*time.Second)
 	defer tick.Stop()

@@ -63,8 +63,14 @@ func (v *vault) inForce(f *force, lines [][]byte) {
 	v.coming.Store(int64(f.charter.Size()))
 }
 
+// fold folds a charter. What of it is in force was checked before, so that a long one
+// does not hold a change up.
 func (v *vault) fold(lines [][]byte) (*charter.State, error) {
-	return charter.Fold(append(bytes.Join(lines, []byte("\n")), '\n'), v.cfg.World, v.cfg.Vault)
+	data := append(bytes.Join(lines, []byte("\n")), '\n')
+	if f := v.force.Load(); f != nil {
+		return charter.FoldOn(f.charter, data, v.cfg.World, v.cfg.Vault)
+	}
+	return charter.Fold(data, v.cfg.World, v.cfg.Vault)
 }
 
 func (v *vault) seen() (seen, error) {
@@ -109,9 +115,9 @@ func (v *vault) mount(st *charter.State) (*force, error) {
 	return f, nil
 }
 
-// Append takes statements over that approvers signed. The whole charter is folded
-// anew with them before anything is written; they are in the file and in the store
-// before they are in force. ErrUnconfirmed leaves them in force.
+// Append takes statements over that approvers signed. They are folded on the charter in
+// force before anything is written, and are in the file and in the store before they are
+// in force. ErrUnconfirmed leaves them in force.
 func (n *Node) Append(ctx context.Context, lines [][]byte) (*charter.State, error) {
 	v, _, leave, err := n.enter(ctx)
 	if err != nil {
