@@ -23,6 +23,10 @@ func operations() []operation {
 	return append(all, engines()...)
 }
 
+// noData stands for an answer that has the shape around its data and no data: what it
+// says is in the lease.
+var noData = (*any)(nil)
+
 // Types of requests and answers, for the document. Engines read their parameters one by
 // one; what is here follows docs/operations/vault-api.md.
 type (
@@ -155,7 +159,7 @@ func system() []operation {
 		{"PUT", "auth/token/lookup-accessor", "A token of another", false, accessorBody{}, anyMap{}, ""},
 		{"PUT", "auth/token/revoke-accessor", "End it", false, accessorBody{}, nil, ""},
 		{"PUT", "sys/leases/lookup", "A lease of the caller", false, leaseBody{}, anyMap{}, ""},
-		{"PUT", "sys/leases/renew", "Let it live on", false, leaseBody{}, nil, ""},
+		{"PUT", "sys/leases/renew", "Let it live on", false, leaseBody{}, noData, ""},
 		{"PUT", "sys/leases/revoke", "End it", false, leaseBody{}, nil, ""},
 		{"PUT", "sys/leases/lookup/{path}", "A lease of another", false, nil, anyMap{}, ""},
 		{"GET", "sys/leases/lookup/{path}", "Leases below a path", false, nil, keys{}, ""},

@@ -16,10 +16,11 @@ type (
 		Versions []int `json:"versions"`
 	}
 	kvMeta struct {
-		Version      int    `json:"version"`
-		CreatedTime  string `json:"created_time"`
-		DeletionTime string `json:"deletion_time"`
-		Destroyed    bool   `json:"destroyed"`
+		Version        int    `json:"version"`
+		CreatedTime    string `json:"created_time"`
+		CustomMetadata anyMap `json:"custom_metadata" doc:"names and texts; null if there are none"`
+		DeletionTime   string `json:"deletion_time"`
+		Destroyed      bool   `json:"destroyed"`
 	}
 	kvAnswer struct {
 		Data     anyMap `json:"data"`
@@ -87,6 +88,7 @@ type (
 		Ciphertext string `json:"ciphertext,omitempty"`
 		Plaintext  string `json:"plaintext,omitempty" doc:"base64"`
 		Valid      bool   `json:"valid,omitempty"`
+		KeyVersion int    `json:"key_version,omitempty" doc:"that signed or encrypted"`
 	}
 	pkiIn struct {
 		CommonName string `json:"common_name,omitempty"`
@@ -101,6 +103,7 @@ type (
 		IssuingCA    string   `json:"issuing_ca"`
 		CAChain      []string `json:"ca_chain"`
 		PrivateKey   string   `json:"private_key,omitempty"`
+		KeyType      string   `json:"private_key_type,omitempty"`
 		SerialNumber string   `json:"serial_number"`
 		Expiration   int      `json:"expiration"`
 	}
@@ -161,7 +164,7 @@ func engines() []operation {
 		{"GET", pki + "/roles/{role}", "What the charter says of a role", false, nil, anyMap{}, ""},
 		{"GET", pki + "/crl/pem", "The list of revoked certificates, PEM", false, nil, nil, "application/x-pem-file"},
 		{"POST", pki + "/ocsp", "Whether a certificate holds (RFC 6960); the body is application/ocsp-request", false, anyMap{}, nil, "application/ocsp-response"},
-		{"GET", pki + "/ocsp/{request}", "Whether a certificate holds; the request in base64url", false, nil, nil, "application/ocsp-response"},
+		{"GET", pki + "/ocsp/{request}", "Whether a certificate holds; the request in base64url, padded", false, nil, nil, "application/ocsp-response"},
 		{"GET", pki + "/crl", "The list of revoked certificates", false, nil, nil, "application/pkix-crl"},
 	}
 }

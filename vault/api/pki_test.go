@@ -25,14 +25,18 @@ import (
 	"keyrite/artifact/charter"
 	"keyrite/vault/api"
 	"keyrite/vault/engine"
+	"keyrite/vault/engine/kv"
+	"keyrite/vault/engine/password"
 	"keyrite/vault/engine/pki"
+	"keyrite/vault/engine/token"
+	"keyrite/vault/engine/transit"
 	"keyrite/vault/vaulttest"
 )
 
 // newPKIRig serves a vault with a CA in its token, for roles of the mount pki that f makes.
 func newPKIRig(t *testing.T, f func(*rig, *charter.PKIRole)) (r *rig, ca []byte) {
 	t.Helper()
-	v := vaulttest.NewWith(t, []vaulttest.Key{{ID: "plant-ca", Algorithm: anchor.P256, Domain: "x509"}})
+	v := vaulttest.NewWith(t, []vaulttest.Key{{ID: "plant-ca", Algorithm: anchor.P256, Domain: "x509"}, {ID: "fwkey", Algorithm: anchor.P256, Domain: anchor.DomainGeneral}})
 	r = found(t, v.World)
 	tok := v.Open()
 	k, _, err := tok.Signer(t.Context(), "plant-ca")
@@ -55,6 +59,10 @@ func newPKIRig(t *testing.T, f func(*rig, *charter.PKIRole)) (r *rig, ca []byte)
 	rules = append(rules, access.Rule{Path: "pki/*", Can: []access.Capability{access.List, access.Read, access.Update}})
 	r.Approve(charter.TypePolicy, charter.Policy{ID: "line1", Version: 2, Rules: rules})
 	eng := engines()
+	eng["kv"] = func(h *engine.Host) (engine.Engine, error) { return leasing{kv.New(h)}, nil }
+	eng["transit"] = func(h *engine.Host) (engine.Engine, error) { return transit.New(h), nil }
+	eng["token"] = func(h *engine.Host) (engine.Engine, error) { return token.New(h), nil }
+	eng["password"] = func(h *engine.Host) (engine.Engine, error) { return password.New(h), nil }
 	eng["pki"] = func(h *engine.Host) (engine.Engine, error) { return pki.New(h), nil }
 	r.start(tok, eng, api.Limits{})
 	return r, ca
