@@ -271,6 +271,6 @@ func TestClientsThatReadNothing(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatalf("only %d places are free", free)
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-time.After(50 * time.Millisecond)
 	}
 }
