@@ -98,12 +98,15 @@ func (s *Store) Update(ctx context.Context, p Promise, f func(*Tx) (entry any, e
 // commits is the one goroutine that writes.
 func (s *Store) commits() {
 	defer close(s.ended)
+	delay := time.NewTimer(0)
+	defer delay.Stop()
 	shared := false
 	for {
 		select {
 		case u := <-s.updates:
 			if shared {
-				time.Sleep(groupDelay)
+				delay.Reset(groupDelay)
+				<-delay.C
 			}
 			g := s.gather(u)
 			shared = len(g) > 1
