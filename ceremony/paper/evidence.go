@@ -21,6 +21,8 @@ type Evidence struct {
 	Ends           []EvidenceEnd
 	Trails         []EvidenceTrail
 	Files          []EvidenceFile
+	// Outside names what is here and was not in the period.
+	Outside []string
 	// Unsigned are the files that prove nothing, each with the reason.
 	Unsigned []string
 	// Lacks says what an auditor may ask for and this folder does not have.
@@ -34,6 +36,7 @@ type EvidenceRecord struct {
 	Unsigned                string // why it proves nothing, if it does not
 	Keys, Cosigners         string
 	Missing                 string // who has not cosigned
+	Outside                 bool   // the period
 }
 
 // EvidenceStatement is a statement of the charter.
@@ -61,7 +64,10 @@ type EvidenceShares struct {
 }
 
 // EvidenceProof is the last proof of one holder.
-type EvidenceProof struct{ Holder, Day string }
+type EvidenceProof struct {
+	Holder, Day string
+	Outside     bool // the period
+}
 
 // EvidenceEnd is something that ends, and when.
 type EvidenceEnd struct {
@@ -74,7 +80,8 @@ type EvidenceTrail struct {
 	File, First, Last, Kinds, Cosigners string
 	Entries, Size                       int64
 	Whole                               bool
-	Open                                int // uses of a key without an outcome
+	Open                                int  // uses of a key without an outcome
+	Outside                             bool // the period
 }
 
 // EvidenceFile is one file or folder with the command that checks it.

@@ -50,8 +50,9 @@ func needCharter(path, anchorPath string, a *anchor.Anchors) (*charter.State, er
 }
 
 type charterOptions struct {
-	anchor, head string
-	size         int
+	anchorOptions
+	head string
+	size int
 }
 
 func newCharter() *cobra.Command {
@@ -73,7 +74,7 @@ than --size, 14 altered, or another charter than that of --head.`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(c *cobra.Command, args []string) error { return runCharter(c, &o, args[0]) },
 	}
-	anchorFlag(c, &o.anchor)
+	anchorFlags(c, &o.anchorOptions)
 	c.Flags().IntVar(&o.size, "size", 0, "statements that the charter had when you saw its head")
 	c.Flags().StringVar(&o.head, "head", "", "head that it had then, 64 hex digits")
 	return c
@@ -120,7 +121,10 @@ func runCharter(c *cobra.Command, o *charterOptions, path string) error {
 	if err != nil {
 		return err
 	}
-	a, err := loadAnchors(o.anchor)
+	if _, err := o.loadAnchors(); err != nil { // with a succession statement, which is verified, too
+		return err
+	}
+	a, err := loadAnchors(o.anchor) // those of the genesis: their keys stand in the charter
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,8 @@ verify is not put there, and nothing is written then. Records of void ceremonies
 belong in, too: the page says what voided them, and which of them nobody signed, so
 that they prove nothing.
 
-DAY is a day in UTC; --to is the first day that is not meant any more.
+What was not in the period is put there all the same, since what is may rest on it, and is
+marked. DAY is a day in UTC; --to is the first day that is not meant any more.
 
 Exit codes: 0 written, 2 usage, 10 too few cosignatures, 13 of another vault or
 world, 14 altered, 16 DIR exists, 130 interrupted.`,
@@ -73,6 +74,8 @@ type evidenceResult struct {
 	Records int      `json:"records"`
 	Keys    int      `json:"keys"`
 	Lacks   []string `json:"lacks"`
+	// Outside names what is in the folder and was not in the period.
+	Outside []string `json:"outside"`
 	// Unsigned are files that prove nothing, each with the reason.
 	Unsigned []string `json:"unsigned"`
 }
@@ -96,12 +99,15 @@ func runEvidenceExport(c *cobra.Command, o *evidenceOptions) error {
 	}
 	r := evidenceResult{
 		Schema: "keyrite/evidence-export/v1", World: e.World, Vault: e.Vault, Out: o.out, Index: filepath.Join(o.out, evidenceIndex),
-		Records: len(e.Records), Keys: len(e.Keys), Lacks: append([]string{}, e.Lacks...), Unsigned: append([]string{}, e.Unsigned...),
+		Records: len(e.Records), Keys: len(e.Keys), Lacks: append([]string{}, e.Lacks...), Unsigned: append([]string{}, e.Unsigned...), Outside: append([]string{}, e.Outside...),
 	}
 	return cli.Print(c, r, func(w io.Writer) {
 		fmt.Fprintf(w, "written: %s, with %d records and %d keys; open %s\n", cli.Escape(r.Out), r.Records, r.Keys, cli.Escape(r.Index))
 		for _, l := range r.Lacks {
 			fmt.Fprintf(w, "not in it: %s\n", l)
+		}
+		for _, x := range r.Outside {
+			fmt.Fprintf(w, "outside the period: %s\n", cli.Escape(x))
 		}
 		for _, u := range r.Unsigned {
 			fmt.Fprintf(w, "not signed, so it proves nothing: %s\n", cli.Escape(u))

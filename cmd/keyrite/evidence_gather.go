@@ -48,9 +48,8 @@ func (g *gathering) all(ctx context.Context) error {
 	if err := g.trust(); err != nil {
 		return err
 	}
-	g.page = paper.Evidence{
-		World: string(g.state.World), Vault: g.state.Vault, From: g.o.from, To: g.o.to, Made: g.o.now.UTC().Format(time.DateTime + " UTC"),
-	}
+	g.page.World, g.page.Vault, g.page.From, g.page.To = string(g.state.World), g.state.Vault, g.o.from, g.o.to
+	g.page.Made = g.o.now.UTC().Format(time.DateTime + " UTC")
 	for _, step := range []func(context.Context) error{g.charter, g.records, g.proofs, g.trails} {
 		if err := step(ctx); err != nil {
 			return err
@@ -62,6 +61,32 @@ func (g *gathering) all(ctx context.Context) error {
 	g.ends()
 	g.keys()
 	return nil
+}
+
+// outside says whether what began and ended then lies outside the period; what of it is
+// given is marked, since what is within may rest on it.
+func (g *gathering) outside(name string, first, last time.Time) bool {
+	if !last.Before(g.from) && first.Before(g.to) {
+		return false
+	}
+	g.page.Outside = append(g.page.Outside, name)
+	return true
+}
+
+// outsideTimes is outside for times as they are written; nothing at all is not outside.
+func (g *gathering) outsideTimes(name, first, last string) (bool, error) {
+	if first == "" {
+		return false, nil
+	}
+	began, err := time.Parse(time.RFC3339, first)
+	if err != nil {
+		return false, fault.Errorf(fault.Verify, "time %.40q: %w", first, err)
+	}
+	ended, err := time.Parse(time.RFC3339, last)
+	if err != nil {
+		return false, fault.Errorf(fault.Verify, "time %.40q: %w", last, err)
+	}
+	return g.outside(name, began, ended), nil
 }
 
 // interrupted is an error once somebody pressed Ctrl-C.
@@ -131,7 +156,7 @@ func (g *gathering) trust() error {
 		return err
 	}
 	if g.o.succession != "" {
-		if copied.succession, err = g.take("succession.json", g.o.succession, "which of these keys have been replaced since", "keyrite-verify firmware … --succession succession.json"); err != nil {
+		if copied.succession, err = g.take("succession.json", g.o.succession, "which of these keys have been replaced since", "keyrite-verify charter charter.jsonl"+checkTrust+" --succession succession.json"); err != nil {
 			return err
 		}
 	}
@@ -183,6 +208,9 @@ func (g *gathering) trails(ctx context.Context) error {
 			return fault.Errorf(fault.ClassOf(err), "extract %q: %w", path, err)
 		}
 		row.File = name
+		if row.Outside, err = g.outsideTimes(name, row.First, row.Last); err != nil {
+			return err
+		}
 		g.page.Trails = append(g.page.Trails, *row)
 	}
 	return nil

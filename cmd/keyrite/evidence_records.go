@@ -69,6 +69,9 @@ func (g *gathering) record(name, dir string) error {
 			return err
 		}
 	}
+	if r.Outside, err = g.outsideTimes(name, v.Timeline[0].Time, v.Timeline[len(v.Timeline)-1].Time); err != nil {
+		return err
+	}
 	if r.Unsigned != "" {
 		g.page.Unsigned = append(g.page.Unsigned, name+": "+r.Unsigned)
 	}

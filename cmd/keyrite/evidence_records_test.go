@@ -18,8 +18,8 @@ const genesisVector = "../../testdata/vectors/inspection/record"
 
 // exported is what an export wrote.
 type exported struct {
-	dir, page string
-	Unsigned  []string
+	dir, page         string
+	Unsigned, Outside []string
 }
 
 // exportEvidence runs evidence export against the vault of the vector, for a period that holds
@@ -129,5 +129,45 @@ func wantReceipts(t *testing.T, dir string, want bool) {
 	_, page, err := exportAt(t, o)
 	if err != nil || strings.Contains(page, "master1 2026-") != want {
 		t.Errorf("receipts of %s count: want %v, %v\n%s", dir, want, err, page)
+	}
+}
+
+// TestEvidenceOutsideThePeriod: what was before or after the period is marked as such, and
+// what was in it is not.
+func TestEvidenceOutsideThePeriod(t *testing.T) {
+	const audit, mark = "../../testdata/vectors/audit", "outside the period"
+	extract := filepath.Join(t.TempDir(), "trail.jsonl")
+	proofs := filepath.Join(t.TempDir(), "ledger.proofs")
+	for path, vector := range map[string]string{extract: audit + "/whole.txt", proofs: ledgerVectors + "/valid.txt"} {
+		_, body, _ := strings.Cut(mustRead(t, vector), "\n\n")
+		if err := os.WriteFile(path, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, o := range map[string]evidenceOptions{
+		"record":  {records: []string{genesisVector}, trustOptions: trustOptions{anchor: genesisVector + "/outputs/anchors.json", charter: genesisVector + "/outputs/charter.jsonl"}},
+		"extract": {audits: []string{extract}, trustOptions: trustOptions{anchor: audit + "/anchors.json", charter: audit + "/charter.jsonl"}},
+		"proof":   {ledger: proofs, trustOptions: trustOptions{anchor: ledgerVectors + "/anchors.json", charter: ledgerVectors + "/charter.jsonl"}},
+	} {
+		on, after := "2026-11-22", "2026-11-23"
+		if name == "extract" {
+			on, after = "2027-01-15", "2027-01-16"
+		}
+		for _, p := range []struct {
+			from, to string
+			marked   bool
+		}{{on, after, false}, {"2026-11-01", on, true}, {after, "2027-12-01", true}} {
+			o.from, o.to = p.from, p.to
+			if _, page, err := exportAt(t, o); err != nil || strings.Contains(page, mark) != p.marked {
+				t.Errorf("%s, %s to %s: marked %v, want %v: %v", name, p.from, p.to, !p.marked, p.marked, err)
+			}
+		}
+	}
+	dir := vectorCopy(t)
+	if e := exportEvidence(t, 0, "--from", "2026-11-01", "--to", "2026-11-02", "--record", dir); !slices.Contains(e.Outside, "records/genesis") {
+		t.Errorf("%v", e.Outside)
+	}
+	if e := exportEvidence(t, 0, "--record", dir); len(e.Outside) != 0 {
+		t.Errorf("%v", e.Outside)
 	}
 }

@@ -49,7 +49,8 @@ func (g *gathering) provers(a *share.Alive, last map[share.Place]time.Time) ([]p
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, paper.EvidenceProof{Holder: holder, Day: last[p].UTC().Format(time.DateOnly)})
+		outside := g.outside(fmt.Sprintf("proof of %s for safe %s", holder, a.Safe), last[p], last[p])
+		out = append(out, paper.EvidenceProof{Holder: holder, Day: day(last[p]), Outside: outside})
 	}
 	return out, nil
 }
