@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"keyrite/artifact/access"
 	"keyrite/artifact/charter"
+	"keyrite/internal/clitest"
 )
 
 // canaries are secrets that went through a running vault, and all that it said of them but
@@ -86,7 +88,7 @@ func (c *clients) plant(h *house) *canaries {
 			x.refused(h, c, "GET", "kv/data/line1/canary", "", s+"x")
 		}
 	}
-	x.refused(h, c, "GET", "kv/data/line2/canary", "", token)
+	x.refused(h, c, "GET", "kv/data/line2/last", "", token)
 	_, metrics := c.raw(h, "GET", "sys/metrics", "", "")
 	if !strings.Contains(metrics, "keyrite_vault_sealed 0") {
 		h.t.Errorf("metrics: %.200s", metrics)
@@ -127,6 +129,22 @@ func (c *clients) raw(h *house, method, path, body, token string) (int, string) 
 	return resp.StatusCode, string(out)
 }
 
+// copied waits for the copy of the trail to have all these requests.
+func (x *canaries) copied(h *house) {
+	h.t.Helper()
+	if !clitest.Await(20*time.Second, func() bool { return bytes.Contains(x.copy(h), []byte("kv/data/line2/last")) }) {
+		h.t.Fatal("the copy of the trail does not have these requests")
+	}
+}
+
+func (*canaries) copy(h *house) []byte {
+	data, err := os.ReadFile(h.path("state/audit/copy.jsonl"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return data
+}
+
 // check looks for the secrets in refusals, metrics, the process's log, the copies of the
 // trail, and everything else that the vault left on its disk.
 func (x *canaries) check(h *house, log []byte) {
@@ -142,7 +160,7 @@ func (x *canaries) check(h *house, log []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(places[h.path("state/audit/copy.jsonl")], []byte("transit/decrypt/soft")) || x.said.Len() < 1000 {
+	if !bytes.Contains(x.copy(h), []byte("transit/decrypt/soft")) || x.said.Len() < 1000 {
 		t.Fatal("what is looked at does not have these requests")
 	}
 	for place, said := range places {

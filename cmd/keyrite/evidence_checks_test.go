@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"keyrite/artifact/artifacttest"
+	"keyrite/hsm/hsmtest"
 )
 
 // runChecks runs every command that the page of a folder names, there, and wants the exit
@@ -55,10 +56,7 @@ func runChecks(t *testing.T, verify, dir string) []string {
 // TestEvidenceChecks: what the page says about a file is what keyrite-verify says in that
 // folder, for every kind of file.
 func TestEvidenceChecks(t *testing.T) {
-	verify := filepath.Join(t.TempDir(), "keyrite-verify")
-	if out, err := exec.Command("go", "build", "-o", verify, "../keyrite-verify").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	verify := hsmtest.Program(t, "keyrite-verify")
 	tmp := t.TempDir()
 	body := func(name, vector string) string {
 		_, text, _ := strings.Cut(mustRead(t, vector), "\n\n")

@@ -35,13 +35,10 @@ func newBench(t *testing.T) *workbench {
 	t.Helper()
 	b := &workbench{dir: t.TempDir(), env: hsmtest.New(t)}
 	b.program = filepath.Join(b.dir, "keyrite")
-	cmd := exec.Command("go", "build", "-o", b.program, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	if err := os.Link(hsmtest.HSMD(t), filepath.Join(b.dir, "keyrite-hsmd")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"keyrite", "keyrite-hsmd"} {
+		if err := os.Link(hsmtest.Program(t, name), filepath.Join(b.dir, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	id, err := b.env.Supervisor.InitToken(t.Context(), "work")
 	if err != nil {

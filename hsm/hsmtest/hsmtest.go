@@ -38,24 +38,44 @@ func Module(t testing.TB) string {
 	return ""
 }
 
-var build struct {
-	once sync.Once
+// builds are the programs that were built, by name.
+var builds struct {
+	sync.Mutex
+	done map[string]built
+}
+
+type built struct {
 	path string
 	err  error
 }
 
-// HSMD returns the path of a freshly built keyrite-hsmd. It is built once per
-// test program and user, into a private folder that later runs use again.
+// HSMD is Program for keyrite-hsmd.
 func HSMD(t testing.TB) string {
 	t.Helper()
-	build.once.Do(func() { build.path, build.err = compile() })
-	if build.err != nil {
-		t.Fatal(build.err)
-	}
-	return build.path
+	return Program(t, "keyrite-hsmd")
 }
 
-func compile() (string, error) {
+// Program returns the path of a freshly built program of ours. It is built once per
+// test program and user, into a private folder that later runs use again.
+func Program(t testing.TB, name string) string {
+	t.Helper()
+	builds.Lock()
+	defer builds.Unlock()
+	b, ok := builds.done[name]
+	if !ok {
+		if builds.done == nil {
+			builds.done = map[string]built{}
+		}
+		b.path, b.err = compile(name)
+		builds.done[name] = b
+	}
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	return b.path
+}
+
+func compile(name string) (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return "", fmt.Errorf("find the module: %w", err)
@@ -82,12 +102,15 @@ func compile() (string, error) {
 	}
 	// go build leaves an up-to-date program alone, so this costs little after
 	// the first time, and never gives an old one.
-	path := filepath.Join(dir, "keyrite-hsmd")
-	cmd := exec.Command("go", "build", "-o", path, "./cmd/keyrite-hsmd")
+	path, cgo := filepath.Join(dir, name), "0"
+	if name == "keyrite-hsmd" {
+		cgo = "1" // it alone loads modules
+	}
+	cmd := exec.Command("go", "build", "-o", path, "./cmd/"+name)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build keyrite-hsmd: %w\n%s", err, out)
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
 	}
 	return path, nil
 }

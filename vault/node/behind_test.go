@@ -21,7 +21,8 @@ type away struct {
 	seal.Keeper
 	mu   sync.Mutex
 	gone bool
-	fall func() // called once, when it is next asked for in vain
+	fall func() // called once, when it is next asked in vain for a log longer than size
+	size int64
 }
 
 func (k *away) set(gone bool) {
@@ -30,11 +31,17 @@ func (k *away) set(gone bool) {
 	k.gone = gone
 }
 
+func (k *away) setFall(size int64, fall func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fall, k.size = fall, size
+}
+
 func (k *away) Advance(ctx context.Context, h seal.Head, c seal.Chain) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.gone {
-		if k.fall != nil {
+		if k.fall != nil && h.Size > k.size {
 			k.fall()
 			k.fall = nil
 		}
@@ -150,7 +157,7 @@ func TestUnconfirmedIntentIsUndone(t *testing.T) {
 	undone(from, "kv/data/line1/a")
 
 	from = b.size()
-	keeper.fall = func() { clock.set(clock.now().Add(2*time.Hour), time.Time{}) } // until the undo is written
+	keeper.setFall(from, func() { clock.set(clock.now().Add(2*time.Hour), time.Time{}) }) // until the undo is written
 	if _, err := b.call(1001, engine.Write, "kv/data/line1/b", `{"text":"worked"}`); !errors.Is(err, seal.ErrLagging) {
 		t.Fatalf("asked while the head falls behind: %v", err)
 	}
