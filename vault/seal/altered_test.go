@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
 	mod "golang.org/x/mod/sumdb/tlog"
@@ -192,6 +193,75 @@ func TestEveryByteOfALiveValue(t *testing.T) {
 	}
 	if err := b.tryOpen(t); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestLengthsBeyondTheFile: a length that reaches further than the file is found without
+// touching what lies there, which one process has in its memory and another has not.
+func TestLengthsBeyondTheFile(t *testing.T) {
+	b := newBench(t)
+	s := b.open(t)
+	value := strings.Repeat("a", 100)
+	for _, k := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"} { // too many for a small bucket
+		put(t, s, Strict, "kv", k, value)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(b.file())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In a page of leaves: flags, position, length of the key, length of the value.
+	length := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, 1), uint32(valueOver+len(value)))
+	found := 0
+	for at := bytes.Index(good, length); at >= 0; {
+		bad := bytes.Clone(good)
+		bad[at+6] ^= 1 << 4 // 1 MiB more
+		if err := os.WriteFile(b.file(), bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		db, err := open(b.file(), true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = db.View(func(tx *bolt.Tx) error {
+			f, kv := spanOf(db, tx), tx.Bucket(bucketValues).Bucket([]byte("kv"))
+			return kv.ForEach(func(_, v []byte) error { return f.check(v, kv.Root() == 0) })
+		})
+		if errors.Is(err, ErrAltered) {
+			found++
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		next := bytes.Index(good[at+1:], length)
+		if next < 0 {
+			break
+		}
+		at += 1 + next
+	}
+	if found == 0 {
+		t.Error("no length was found that reaches beyond the file")
+	}
+	for _, x := range []struct {
+		b         []byte
+		small, ok bool
+	}{
+		{good[8:16], false, true},
+		{good[16:24], false, true},
+		{good[24:24], false, true},
+		{good[16:25], false, false},
+		{good[16:25], true, false},
+		{good[24:25], false, false},
+		{good[:8], false, false},
+		{good[24:26], true, true}, // on the heap
+		{good[24:27], true, false},
+	} {
+		f := span{at: uintptr(unsafe.Pointer(&good[8])), size: 16, page: 8}
+		if err := f.check(x.b, x.small); (err == nil) != x.ok {
+			t.Errorf("%+v: %v", x, err)
+		}
 	}
 }
 

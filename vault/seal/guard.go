@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"time"
+	"unsafe"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -107,9 +108,30 @@ func Check(path string) (c Counted, err error) {
 		if c.entries, err = countLog(tx.Bucket(bucketLog)); err != nil {
 			return err
 		}
-		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return walk(b, sum) })
+		f := spanOf(db, tx)
+		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return f.walk(b, sum) })
 	})
 	return c, err
+}
+
+// span is where the file is mapped, and the size of its pages.
+type span struct{ at, size, page uintptr }
+
+func spanOf(db *bolt.DB, tx *bolt.Tx) span {
+	return span{db.Info().Data, uintptr(tx.Size()), uintptr(db.Info().PageSize)}
+}
+
+// check wants what was read of a bucket to lie within the file. A length that was altered
+// reaches further, to where this process may happen to have memory and the next one has
+// none. What lies in a small bucket, within the page of another, bbolt may have copied to
+// the heap; all of it is at most a quarter of a page.
+func (f span) check(b []byte, small bool) error {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b))) //nolint:gosec // looked at, not used
+	length, inside := uintptr(len(b)), at >= f.at && at-f.at < f.size
+	if length == 0 || inside && length <= f.size-(at-f.at) || !inside && small && length <= f.page/4 {
+		return nil
+	}
+	return fmt.Errorf("%d bytes do not lie within the file: %w", length, ErrAltered)
 }
 
 // countLog counts the entries of a log, and finds a gap. What they say is compared
@@ -129,11 +151,14 @@ func countLog(log *bolt.Bucket) (n int64, err error) {
 }
 
 // walk reads every byte of a bucket and of those within.
-func walk(b *bolt.Bucket, sum io.Writer) error {
+func (f span) walk(b *bolt.Bucket, sum io.Writer) error {
 	return b.ForEach(func(k, v []byte) error {
+		if err := errors.Join(f.check(k, b.Root() == 0), f.check(v, b.Root() == 0)); err != nil {
+			return err
+		}
 		if v == nil {
 			if in := b.Bucket(k); in != nil {
-				return walk(in, sum)
+				return f.walk(in, sum)
 			}
 		}
 		_, err := sum.Write(k)
