@@ -41,20 +41,7 @@ func newShop(t *testing.T) *shop {
 	if err := os.Mkdir(h.path("bin"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"keyrite", "keyrite-verify"} {
-		cmd := exec.Command("go", "build", "-o", h.path("bin/"+name), "../cmd/"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("build: %v\n%s", err, out)
-		}
-	}
-	data, err := os.ReadFile(hsmtest.HSMD(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(h.path("bin/keyrite-hsmd"), data, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	hsmtest.Programs(t, h.path("bin"), "keyrite", "keyrite-hsmd", "keyrite-verify")
 	bind := "format: keyrite/bind/v1\nworld: " + shopWorld + "\nmodule: " + h.env.Config.Module + "\ntokens: {root: fresh, work: fresh, root2: fresh, work2: fresh}\nshares: shares-one\npeople:\n"
 	for _, name := range []string{"conductor", "master1", "master2", "master3", "master4", "master5", "witness1", "witness2", "approver1", "approver2"} {
 		role := strings.Replace(strings.TrimRight(name, "12345"), "master", "key-master", 1)

@@ -16,6 +16,7 @@ import (
 	"keyrite/ceremony"
 	"keyrite/ceremony/paper"
 	"keyrite/ceremony/script"
+	"keyrite/hsm/hsmtest"
 )
 
 // zeros stand for a hash that nobody compares.
@@ -205,11 +206,7 @@ func TestOthersReplaceWhoCallsIncidents(t *testing.T) {
 // verified is what the verifier that witnesses have says of the newest record.
 func (x *troubled) verified(t *testing.T) string {
 	t.Helper()
-	program := x.path("keyrite-verify")
-	if out, err := exec.Command("go", "build", "-o", program, "keyrite/cmd/keyrite-verify").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	out, err := exec.Command(program, "record", x.newest, "--anchor", filepath.Join(x.dir, "outputs/anchors.json")).CombinedOutput()
+	out, err := exec.Command(hsmtest.Program(t, "keyrite-verify"), "record", x.newest, "--anchor", filepath.Join(x.dir, "outputs/anchors.json")).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,30 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	vaulttest.Child()
-	code := m.Run()
-	_ = os.RemoveAll(built.dir)
-	os.Exit(code)
-}
-
-// built are the programs, made once for all tests.
-var built struct {
-	once sync.Once
-	dir  string
-	err  error
-}
-
-func build() {
-	if built.dir, built.err = os.MkdirTemp("", "keyrite-vault-test-"); built.err != nil {
-		return
-	}
-	for _, name := range []string{"keyrite", "keyrite-vault", "keyrite-verify"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, name), "../"+name)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("build: %w\n%s", err, out)
-			return
-		}
-	}
+	os.Exit(m.Run())
 }
 
 // house is a vault's host and the homes of its key masters: the real programs over a
@@ -64,27 +40,7 @@ func newHouse(t *testing.T) *house {
 	if err := os.Mkdir(h.path("bin"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	built.once.Do(build)
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	// Copies, so that its processes can be told from those of other tests.
-	for _, name := range []string{"keyrite", "keyrite-vault", "keyrite-verify"} {
-		program, err := os.ReadFile(filepath.Join(built.dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(h.path("bin/"+name), program, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	hsmd, err := os.ReadFile(hsmtest.HSMD(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(h.path("bin/keyrite-hsmd"), hsmd, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	hsmtest.Programs(t, h.path("bin"), "keyrite", "keyrite-hsmd", "keyrite-vault", "keyrite-verify")
 	anchors, err := h.Anchors.Marshal()
 	if err != nil {
 		t.Fatal(err)

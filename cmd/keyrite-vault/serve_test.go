@@ -111,26 +111,14 @@ func (c *clients) issue(h *house, name, uri string) (*x509.Certificate, *ecdsa.P
 
 func (c *clients) ask(h *house, method, path, body string) (int, map[string]any) {
 	h.t.Helper()
-	req, err := http.NewRequestWithContext(h.t.Context(), method, c.base+"/v1/"+path, strings.NewReader(body))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	code, raw := c.raw(h, method, path, body, "")
 	var out map[string]any
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &out); err != nil {
+	if raw != "" {
+		if err := json.Unmarshal([]byte(raw), &out); err != nil {
 			h.t.Fatalf("%s %s: %v: %s", method, path, err, raw)
 		}
 	}
-	return resp.StatusCode, out
+	return code, out
 }
 
 // look asks for the first page, as the process "mes", and wants these texts on it.

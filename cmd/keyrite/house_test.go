@@ -42,16 +42,7 @@ func newHouse(t *testing.T) *house {
 	if err := os.Mkdir(h.path("bin"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// Copies, so that its processes can be told from those of other tests.
-	for _, name := range []string{"keyrite", "keyrite-hsmd", "keyrite-verify"} {
-		data, err := os.ReadFile(hsmtest.Program(t, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(h.path("bin/"+name), data, 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
+	hsmtest.Programs(t, h.path("bin"), "keyrite", "keyrite-hsmd", "keyrite-verify")
 	bind := "format: keyrite/bind/v1\nworld: " + houseWorld + "\nmodule: " + h.env.Config.Module + "\ntokens: {root: fresh, work: fresh, root2: fresh, work2: fresh}\npeople:\n"
 	for _, name := range []string{"conductor", "master1", "master2", "master3", "master4", "master5", "witness1", "witness2", "approver1", "approver2"} {
 		role := strings.TrimRight(name, "12345")

@@ -75,6 +75,21 @@ func Program(t testing.TB, name string) string {
 	return b.path
 }
 
+// Programs puts copies of programs of ours into dir: so their processes can be told from
+// those of other tests.
+func Programs(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		data, err := os.ReadFile(Program(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func compile(name string) (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
