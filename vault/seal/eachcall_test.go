@@ -26,22 +26,15 @@ var callsThatWrite = map[uint64]string{
 	unix.SYS_OPENAT: "openat", unix.SYS_RENAMEAT: "renameat", unix.SYS_RENAMEAT2: "renameat2", unix.SYS_LINKAT: "linkat", unix.SYS_UNLINKAT: "unlinkat",
 }
 
-// TestKilledAtEachCallThatWrites kills a writing process before the n-th call that
-// changes a file, whichever thread makes it, for every third n of a short run.
-func TestKilledAtEachCallThatWrites(t *testing.T) { killedAtEachCall(t, 6, 3) }
-
-// TestLongKilledAtEachCallThatWrites does so for every n of a longer one.
+// TestLongKilledAtEachCallThatWrites kills a writing process before the n-th call that
+// changes a file, whichever thread makes it: for every third n of 6 updates, and in
+// scripts/test --long for every n of 100. After each kill everything that was acknowledged
+// is there, and at most the update that was under way beside it.
 func TestLongKilledAtEachCallThatWrites(t *testing.T) {
-	if os.Getenv("KEYRITE_TEST_LONG") == "" {
-		t.Skip("long: one kill at each call of 100 updates")
+	updates, stride := 6, 3
+	if os.Getenv("KEYRITE_TEST_LONG") != "" {
+		updates, stride = 100, 1
 	}
-	killedAtEachCall(t, 100, 1)
-}
-
-// killedAtEachCall wants, after each kill, everything that was acknowledged and at most
-// the update that was under way beside it.
-func killedAtEachCall(t *testing.T, updates, stride int) {
-	t.Helper()
 	b := newBench(t)
 	dir := giveKey(t, b)
 	whole := map[string][]byte{}
