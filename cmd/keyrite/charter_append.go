@@ -91,7 +91,10 @@ func runCharterAppend(c *cobra.Command, o *charterAppendOptions, args []string) 
 	if err != nil {
 		return err
 	}
-	head := state.Head()
+	head, done := state.Head(), "appended"
+	if o.from != "" {
+		done = "it is all there" // also if it was before
+	}
 	res := struct {
 		Schema  string `json:"schema"`
 		Charter string `json:"charter"`
@@ -99,7 +102,7 @@ func runCharterAppend(c *cobra.Command, o *charterAppendOptions, args []string) 
 		Head    string `json:"head"`
 	}{"keyrite/charter-append/v1", o.charter, state.Size(), head}
 	return cli.Print(c, res, func(w io.Writer) {
-		fmt.Fprintf(w, "appended; the charter has %d statements\nhead %s\n  in words: %s\n", res.Size, head, headWords(head))
+		fmt.Fprintf(w, "%s; the charter has %d statements\nhead %s\n  in words: %s\n", done, res.Size, head, headWords(head))
 	})
 }
 

@@ -117,9 +117,11 @@ const pathMetrics = "sys/metrics"
 // whom the newest charter lets read them, by certificate or user alone. Everybody else,
 // and whatever is wrong, is left to node, which refuses.
 func (s *Server) figures(w http.ResponseWriter, r *http.Request, c *call) (status int, ok bool) {
-	st := s.cfg.Vault.Status()
 	if c.RawPath != pathMetrics || c.Method != engine.Read || c.Fault != nil || c.Token.Len() > 0 || c.Params.Only("format") != nil ||
-		s.cfg.Metrics == nil || s.cfg.Charter == nil || !st.Sealed && st.Store.Stopped == nil {
+		s.cfg.Metrics == nil || s.cfg.Charter == nil {
+		return 0, false
+	}
+	if st := s.cfg.Vault.Status(); !st.Sealed && st.Store.Stopped == nil {
 		return 0, false
 	}
 	newest, err := s.cfg.Charter()

@@ -268,9 +268,10 @@ func (x *sink) note(cursor uint64, err error) {
 // deleted keeps that the sink's file was found deleted.
 func (x *sink) deleted() {
 	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.state.Deleted, x.state.Lost = x.all.now(), x.state.Cursor
-	x.all.log.LogAttrs(context.Background(), slog.LevelError, "the file of an audit sink was deleted; a new one goes on, without what that one had", slog.String("id", x.ID), slog.Uint64("entries", x.state.Lost))
+	lost := x.state.Cursor
+	x.state.Deleted, x.state.Lost = x.all.now(), lost
+	x.mu.Unlock() // the operator's log may be slow, and States waits for nobody
+	x.all.log.LogAttrs(context.Background(), slog.LevelError, "the file of an audit sink was deleted; a new one goes on, without what that one had", slog.String("id", x.ID), slog.Uint64("entries", lost))
 }
 
 // step copies one batch, and says whether there is more. Where there is nothing to copy

@@ -83,7 +83,8 @@ func Append(path string, w world.World, vault string, proposal []byte, approvals
 // Continue adds to the charter at path, durably, what a longer one has beyond it, such as
 // that of the record of a ceremony, whose statements are not made by proposal. The longer
 // one is folded, and must begin with the charter at path, before a byte is written. If it
-// has no more, nothing is. A file that somebody writes is as in Append.
+// has no more, nothing is. Cut off between two statements the charter has the first, and
+// the same call adds the rest. A file that somebody writes is as in Append.
 func Continue(path string, w world.World, vault string, longer []byte) (*charter.State, error) {
 	st, err := charter.Fold(longer, w, vault)
 	if err != nil {
